@@ -1,0 +1,194 @@
+"""The four things that can be replaced (Searcher, Scheduler, Executor, Store) and the actions they speak in.
+
+A decision is a pure function of the log: ``suggest``, ``propose`` and ``judge`` get a :class:`History` and a generator made
+from the study's seed and the number of decisions so far, and keep no state of their own. So a killed study resumes as if
+nothing had happened, and every choice can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from luthier.core.events import Event
+from luthier.core.history import Entry, History
+from luthier.core.space import Config
+
+# -- actions: what a scheduler may ask for -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Train a new trial.
+
+    Args:
+        config: the hyperparameters.
+        until: the epoch to train to in this job.
+        why: the reason in plain words; it goes to the log.
+        horizon: the length its schedule decays over; the study's ``max_epochs`` where None.
+        seed: the trial's seed; derived from the study's seed and the trial's number where None.
+        parent: the trial it descends from.
+        notes: what the scheduler wants to find again in ``TrialRecord.notes``; JSON data.
+        probe: ask the target this question instead of training.
+    """
+
+    config: Config
+    until: int
+    why: str
+    horizon: int | None = None
+    seed: int | None = None
+    parent: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    probe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Train a paused trial on to ``until``."""
+
+    trial: int
+    until: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStage:
+    """Turn to a new question."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStage:
+    """Answer the open question; the fields are those of :class:`luthier.core.events.StageClosed`."""
+
+    name: str
+    verdict: str
+    why: str
+    settled: Config = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be handed out until a running job ends. False, so ``while job := study.ask()`` ends here too."""
+
+    why: str = ""
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to do. False, like :class:`Wait`."""
+
+    why: str
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+Action = Start | Resume | OpenStage | CloseStage | Wait | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A judge's verdict: end this trial now."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker holds: train ``trial`` from epoch ``start`` to epoch ``until``.
+
+    Args:
+        checkpoint: the file to go on from, relative to the study's folder of files; None from the beginning.
+        probe: answer this question instead of training.
+    """
+
+    trial: int
+    config: Config
+    seed: int
+    start: int
+    until: int
+    horizon: int
+    checkpoint: str | None = None
+    probe: str | None = None
+
+
+# -- what can be replaced ----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Where to look."""
+
+    def suggest(self, history: History, rng: np.random.Generator) -> Config | None:
+        """A configuration of ``history.space`` to try next; None when there is none left (a finished grid)."""
+        ...
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """Who trains, and how long."""
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The next thing to do. Asked again with the same history it must answer the same."""
+        ...
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """Whether to end ``trial`` early, asked after each of its reports."""
+        ...
+
+
+class Executor(Protocol):
+    """Where jobs run. Knows no algorithm."""
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be taken now."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+        ...
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """What happened (Reported, Ended, Failed, Requeued), waiting up to ``timeout`` seconds for the first."""
+        ...
+
+    def stop(self, trial: int) -> None:
+        """End the job of ``trial`` soon; its later reports will be refused."""
+        ...
+
+    def close(self) -> None:
+        """End every job and every process."""
+        ...
+
+
+class Store(Protocol):
+    """Where one study's log is kept."""
+
+    def append(self, entries: Sequence[Entry], after: int) -> None:
+        """Append, provided that the log holds exactly ``after`` entries; all or nothing.
+
+        Raises:
+            Conflict: somebody else appended first; nothing was written.
+        """
+        ...
+
+    def read(self, after: int = 0) -> Iterable[Entry]:
+        """The entries from number ``after`` on."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...

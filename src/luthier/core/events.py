@@ -1,0 +1,242 @@
+"""The facts of a study. Each is appended to the log once and never edited; the state of a study is their fold.
+
+Three kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, Opened), what was decided (the subclasses of
+Decision, each with its *why*), and what happened to a trial (Reported, Ended, Failed, Requeued).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.core.space import Config, Space
+from luthier.core.study import Budget, Study
+
+
+class Event:
+    """A fact."""
+
+    __slots__ = ()
+
+
+class Decision(Event):
+    """A fact that a scheduler chose; counting these seeds the next choice."""
+
+    __slots__ = ()
+
+
+# -- what was asked ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Created(Event):
+    """The study begins."""
+
+    study: Study
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Event):
+    """A driver opened the study: at its start, and again at each resume."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceChanged(Event):
+    """The space from now on: a range was widened, a choice added."""
+
+    space: Space
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChanged(Event):
+    """The budget from now on; a finished study goes on."""
+
+    budget: Budget
+
+
+# -- what was decided --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Decision):
+    """A new trial, to be trained to ``until`` (or, with ``probe``, to answer a question)."""
+
+    trial: int
+    config: Config
+    seed: int
+    until: int
+    horizon: int
+    why: str
+    parent: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    probe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Decision):
+    """A paused trial, to be trained on to ``until``."""
+
+    trial: int
+    until: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageOpened(Decision):
+    """The playbook turns to a new question."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageClosed(Decision):
+    """The playbook's answer to the open stage.
+
+    Args:
+        verdict: the answer in a sentence with its numbers.
+        why: what the answer rests on.
+        settled: hyperparameters held at these values from now on.
+        numbers: the evidence, for those who come after (later stages, the report).
+        skipped: nothing was trained; ``why`` says the reason.
+        fatal: no tuning can help; the study ends here.
+    """
+
+    name: str
+    verdict: str
+    why: str
+    settled: Config = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Decision):
+    """A running trial is ended early at ``epoch``; later reports of it are refused."""
+
+    trial: int
+    epoch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Decision):
+    """Nothing is left to do."""
+
+    why: str
+
+
+# -- what happened -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reported(Event):
+    """A trial's metrics after an epoch."""
+
+    trial: int
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """A job came to its end.
+
+    Args:
+        epoch: the last epoch it trained.
+        complete: the training function returned by itself before the job's last epoch.
+        checkpoint: where the trial can go on from, relative to the study's folder of files.
+        answer: what a probe found.
+        cost: epochs' worth of training that a probe took.
+    """
+
+    trial: int
+    epoch: int
+    complete: bool = False
+    checkpoint: str | None = None
+    answer: Mapping[str, Any] | None = None
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A trial raised, died or reported nonsense."""
+
+    trial: int
+    kind: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued(Event):
+    """A trial whose worker or driver vanished starts its job again from the last checkpoint."""
+
+    trial: int
+    why: str
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+KINDS: dict[str, type[Event]] = {
+    c.__name__: c
+    for c in (
+        Created, Opened, SpaceChanged, BudgetChanged, Started, Resumed, StageOpened, StageClosed, Stopped, Finished,
+        Reported, Ended, Failed, Requeued,
+    )  # fmt: skip
+}
+
+
+def plain(value: Any) -> Any:
+    """``value`` as strict JSON data: numpy scalars become numbers, what is not finite becomes a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(float(value))
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)
+
+
+_PACK: dict[str, Callable[[Any], Any]] = {
+    "study": lambda s: s.to_dict(),
+    "space": lambda s: s.to_dict(),
+    "budget": lambda b: {"epochs": b.epochs, "seconds": b.seconds},
+    "metrics": lambda m: {k: v if math.isfinite(v) else repr(v) for k, v in m.items()},
+}
+_UNPACK: dict[str, Callable[[Any], Any]] = {
+    "study": Study.from_dict,
+    "space": Space.from_dict,
+    "budget": lambda b: Budget(**b),
+    "metrics": lambda m: {k: float(v) for k, v in m.items()},
+}
+# Fields whose values must be JSON already when the event is made, so that the live history equals the one read back.
+_FIELDS = {c: tuple(f.name for f in dataclasses.fields(c)) for c in KINDS.values()}  # type: ignore[arg-type]
+
+
+def encode(event: Event) -> tuple[str, dict[str, Any]]:
+    """The event's kind and its fields as JSON data."""
+    kind = type(event)
+    data = {}
+    for name in _FIELDS[kind]:
+        value = getattr(event, name)
+        data[name] = _PACK[name](value) if name in _PACK else value
+    return kind.__name__, data
+
+
+def decode(kind: str, data: Mapping[str, Any]) -> Event:
+    """The inverse of :func:`encode`."""
+    make = KINDS[kind]
+    return make(**{k: _UNPACK[k](v) if k in _UNPACK else v for k, v in data.items()})

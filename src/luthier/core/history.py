@@ -1,0 +1,340 @@
+"""The state of a study: an immutable fold over its events, and the only thing that a decision sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from luthier.core import events as ev
+from luthier.core.errors import StorageError
+from luthier.core.rows import Rows
+from luthier.core.space import Config, Space
+from luthier.core.study import Objective, Study
+from luthier.core.trial import Checkpoint, Failure, Report, Status, TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the log: an event and when it was appended (seconds since 1970)."""
+
+    at: float
+    event: ev.Event
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """A stage of the playbook: what it asked, what it trained and what it concluded."""
+
+    name: str
+    why: str
+    trials: tuple[int, ...] = ()
+    verdict: str | None = None
+    because: str = ""
+    settled: Config = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    fatal: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it has no verdict yet."""
+        return self.verdict is None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything known about a study after some number of events.
+
+    Args:
+        study: what was asked, with later changes of space and budget applied.
+        trials: every trial ever started, by id.
+        stages: the playbook's stages in the order they were opened.
+        decisions: how many decisions were taken; with the seed it fixes the next one's generator.
+        length: how many events were folded.
+        running: ids of the trials that workers hold.
+        spent: epochs trained over all trials, probes included.
+        finished: why the study ended, or None.
+        elapsed: seconds of wall-clock time while a driver had the study open.
+        last_at: when the last event was appended.
+    """
+
+    study: Study
+    trials: Rows[TrialRecord] = field(default_factory=Rows)
+    stages: tuple[StageRecord, ...] = ()
+    decisions: int = 0
+    length: int = 0
+    running: tuple[int, ...] = ()
+    spent: float = 0.0
+    finished: str | None = None
+    elapsed: float = 0.0
+    last_at: float = 0.0
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+    @property
+    def space(self) -> Space:
+        """The space as it is now."""
+        return self.study.space
+
+    @property
+    def objective(self) -> Objective:
+        """The metric and its direction."""
+        return self.study.objective
+
+    def trained(self) -> Iterator[TrialRecord]:
+        """The trials that train, oldest first; probes left out."""
+        return (t for t in self.trials if t.probe is None)
+
+    def in_stage(self, name: str) -> tuple[TrialRecord, ...]:
+        """The trials of the stage ``name``, oldest first."""
+        stage = self.stage(name)
+        return tuple(self.trials[i] for i in stage.trials) if stage else ()
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The latest stage called ``name``."""
+        return next((s for s in reversed(self.stages) if s.name == name), None)
+
+    @property
+    def open_stage(self) -> StageRecord | None:
+        """The stage that has no verdict yet."""
+        return self.stages[-1] if self.stages and self.stages[-1].open else None
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What the closed stages hold fixed, later ones over earlier."""
+        return {k: v for stage in self.stages for k, v in stage.settled.items()}
+
+    def loss_at(self, trial: TrialRecord, epoch: int) -> float:
+        """The objective over the reports up to ``epoch``, smaller is better; infinite where there is none."""
+        objective = self.objective
+        losses = [
+            objective.loss(r.metrics[objective.metric])
+            for r in trial.reports
+            if r.epoch <= epoch and objective.metric in r.metrics
+        ]
+        if not losses or trial.failure is not None:
+            return math.inf
+        return losses[-1] if objective.reduce == "last" else min(losses)
+
+    def final_loss(self, trial: TrialRecord) -> float:
+        """The objective of a trial, smaller is better; infinite for one that failed or never reported."""
+        return math.inf if trial.loss is None or trial.failure is not None else trial.loss
+
+    def score(self, trial: TrialRecord) -> float | None:
+        """The objective of a trial in the metric's own units; None for one that failed or never reported."""
+        loss = self.final_loss(trial)
+        return self.objective.score(loss) if math.isfinite(loss) else None
+
+    @property
+    def incumbent(self) -> TrialRecord | None:
+        """The best trial so far at any length; the older one of a tie."""
+        best = min(self.trained(), key=self.final_loss, default=None)
+        return best if best is not None and math.isfinite(self.final_loss(best)) else None
+
+    @property
+    def committed(self) -> float:
+        """Epochs spent plus those that the running jobs are still going to take."""
+        return self.spent + sum(max(0, self.trials[i].until - self.trials[i].epoch) for i in self.running)
+
+    @property
+    def epochs_left(self) -> float:
+        """Epochs that may still be handed out; infinite without a bound.
+
+        Under a wall-clock budget the speed seen so far tells how many epochs the remaining time holds.
+        """
+        budget, left = self.study.budget, math.inf
+        if budget.epochs is not None:
+            left = budget.epochs - self.committed
+        if budget.seconds is not None:
+            seconds = budget.seconds - self.elapsed
+            if seconds <= 0:
+                return 0.0
+            if self.spent > 0 and self.elapsed > 0:
+                left = min(left, seconds * self.spent / self.elapsed)
+        return left
+
+    # -- folding ---------------------------------------------------------------------------------------------------
+    def then(self, entry: Entry) -> History:
+        """The history after one more event."""
+        fold = _FOLD[type(entry.event)]
+        # A driver that was away spent no time; a clock that was set back takes none away.
+        passed = 0.0 if isinstance(entry.event, (ev.Opened, ev.Created)) else max(0.0, entry.at - self.last_at)
+        changes = fold(self, entry.event)
+        changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)
+        if isinstance(entry.event, ev.Decision):
+            changes["decisions"] = self.decisions + 1
+        return replace(self, **changes)
+
+    def with_space(self, space: Space) -> History:
+        """The same history seen through another space: how a stage shows its searcher only what it may vary."""
+        return replace(self, study=replace(self.study, space=space))
+
+
+def fold(entries: Iterable[Entry]) -> History:
+    """The history of a log.
+
+    Raises:
+        StorageError: when the log does not begin with the study's creation.
+    """
+    lines = iter(entries)
+    first = next(lines, None)
+    if first is None or not isinstance(first.event, ev.Created):
+        raise StorageError("The log does not begin with the creation of a study.", "Name a Luthier study.")
+    history = start(first)
+    for entry in lines:
+        history = history.then(entry)
+    return history
+
+
+def start(entry: Entry) -> History:
+    """The history of a log of one event, the study's creation."""
+    assert isinstance(entry.event, ev.Created)
+    return History(study=entry.event.study, length=1, last_at=entry.at)
+
+
+Changes = dict[str, Any]
+
+
+def _put(history: History, trial: TrialRecord) -> Changes:
+    changes: Changes = {"trials": history.trials.with_item(trial.id, trial)}
+    was = trial.id in history.running
+    if (trial.status is Status.RUNNING) != was:
+        others = tuple(i for i in history.running if i != trial.id)
+        changes["running"] = others if was else (*others, trial.id)
+    return changes
+
+
+def _created(history: History, event: ev.Created) -> Changes:
+    raise StorageError("The log creates its study twice.", "The file is damaged; restore a copy.")
+
+
+def _opened(history: History, event: ev.Opened) -> Changes:
+    return {}
+
+
+def _space_changed(history: History, event: ev.SpaceChanged) -> Changes:
+    return {"study": replace(history.study, space=event.space)}
+
+
+def _budget_changed(history: History, event: ev.BudgetChanged) -> Changes:
+    return {"study": replace(history.study, budget=event.budget), "finished": None}
+
+
+def _started(history: History, event: ev.Started) -> Changes:
+    stage = history.open_stage
+    trial = TrialRecord(
+        id=event.trial,
+        config=event.config,
+        seed=event.seed,
+        horizon=event.horizon,
+        until=event.until,
+        why=event.why,
+        stage=stage.name if stage else None,
+        parent=event.parent,
+        notes=event.notes,
+        probe=event.probe,
+    )
+    changes = _put(history, trial)
+    if stage:
+        changes["stages"] = (*history.stages[:-1], replace(stage, trials=(*stage.trials, trial.id)))
+    return changes
+
+
+def _resumed(history: History, event: ev.Resumed) -> Changes:
+    trial = history.trials[event.trial]
+    begin = trial.checkpoint.epoch if trial.checkpoint else 0
+    again = trial.epoch - begin
+    changes = _put(
+        history, replace(trial, status=Status.RUNNING, until=event.until, attempts=1, spent=trial.spent + again)
+    )
+    changes["spent"] = history.spent + again
+    return changes
+
+
+def _stage_opened(history: History, event: ev.StageOpened) -> Changes:
+    return {"stages": (*history.stages, StageRecord(event.name, event.why))}
+
+
+def _stage_closed(history: History, event: ev.StageClosed) -> Changes:
+    closed = replace(
+        history.stages[-1],
+        verdict=event.verdict,
+        because=event.why,
+        settled=event.settled,
+        numbers=event.numbers,
+        skipped=event.skipped,
+        fatal=event.fatal,
+    )
+    return {"stages": (*history.stages[:-1], closed)}
+
+
+def _stopped(history: History, event: ev.Stopped) -> Changes:
+    trial = history.trials[event.trial]
+    return _put(history, replace(trial, status=Status.STOPPED, stop_why=event.why))
+
+
+def _finished(history: History, event: ev.Finished) -> Changes:
+    return {"finished": event.why}
+
+
+def _reported(history: History, event: ev.Reported) -> Changes:
+    trial = history.trials[event.trial]
+    objective = history.objective
+    loss = trial.loss
+    if objective.metric in event.metrics:
+        new = objective.loss(event.metrics[objective.metric])
+        loss = new if loss is None or objective.reduce == "last" else min(loss, new)
+    step = event.epoch - trial.epoch
+    report = Report(event.epoch, event.metrics, event.seconds)
+    changes = _put(
+        history, replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step)
+    )
+    changes["spent"] = history.spent + step
+    return changes
+
+
+def _ended(history: History, event: ev.Ended) -> Changes:
+    trial = history.trials[event.trial]
+    done = event.complete or trial.probe is not None or event.epoch >= trial.horizon
+    changes = _put(
+        history,
+        replace(
+            trial,
+            status=Status.DONE if done else Status.PAUSED,
+            checkpoint=Checkpoint(event.epoch, event.checkpoint) if event.checkpoint else trial.checkpoint,
+            answer=event.answer,
+            spent=trial.spent + event.cost,
+        ),
+    )
+    changes["spent"] = history.spent + event.cost
+    return changes
+
+
+def _failed(history: History, event: ev.Failed) -> Changes:
+    trial = history.trials[event.trial]
+    failure = Failure(event.kind, event.reason, event.detail)
+    return _put(history, replace(trial, status=Status.FAILED, failure=failure))
+
+
+def _requeued(history: History, event: ev.Requeued) -> Changes:
+    trial = history.trials[event.trial]
+    return _put(history, replace(trial, attempts=trial.attempts + 1))
+
+
+_FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
+    ev.Created: _created,
+    ev.Opened: _opened,
+    ev.SpaceChanged: _space_changed,
+    ev.BudgetChanged: _budget_changed,
+    ev.Started: _started,
+    ev.Resumed: _resumed,
+    ev.StageOpened: _stage_opened,
+    ev.StageClosed: _stage_closed,
+    ev.Stopped: _stopped,
+    ev.Finished: _finished,
+    ev.Reported: _reported,
+    ev.Ended: _ended,
+    ev.Failed: _failed,
+    ev.Requeued: _requeued,
+}

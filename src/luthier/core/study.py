@@ -1,0 +1,179 @@
+"""What is asked: the space, the objective, the length of a training, the budget and the seed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from luthier.core.errors import UserError
+from luthier.core.space import Space
+
+Reduce = Literal["best", "last"]
+
+_DOWN = ("loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "nll", "bpc", "wer", "cer", "regret", "fid")
+_UP = ("accuracy", "acc", "f1", "auc", "auroc", "map", "ap", "bleu", "rouge", "r2", "iou", "miou", "dice", "precision",
+       "recall", "score", "reward", "return", "psnr", "ssim", "top1", "top5", "ndcg", "mrr", "kappa", "mcc")  # fmt: skip
+
+
+def guess_direction(metric: str) -> Literal["minimize", "maximize"] | None:
+    """The direction that a metric's common name implies, or None: ``val/f1_macro`` goes up, ``valid_rmse`` down.
+
+    The last telling word decides, so ``accuracy_error`` goes down.
+    """
+    for word in reversed(re.split(r"[^a-z0-9]+", metric.lower())):
+        if word in _DOWN or word.endswith("loss"):
+            return "minimize"
+        if word in _UP or word.endswith("accuracy"):
+            return "maximize"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The view of the reports by which trials are judged.
+
+    Args:
+        metric: the name under which it is reported.
+        minimize: whether smaller is better.
+        reduce: the ``"best"`` epoch counts (the weights of that epoch are what one keeps), or the ``"last"``.
+    """
+
+    metric: str
+    minimize: bool
+    reduce: Reduce = "best"
+
+    @property
+    def direction(self) -> str:
+        """``minimize`` or ``maximize``."""
+        return "minimize" if self.minimize else "maximize"
+
+    def loss(self, score: float) -> float:
+        """``score`` turned so that smaller is better; a score that is not finite is infinitely bad."""
+        if not math.isfinite(score):
+            return math.inf
+        return score if self.minimize else -score
+
+    def score(self, loss: float) -> float:
+        """The inverse of :meth:`loss`."""
+        return loss if self.minimize else -loss
+
+    def gain(self, new: float, old: float) -> float:
+        """How much better the score ``new`` is than ``old``; positive is better."""
+        return self.loss(old) - self.loss(new)
+
+
+_UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "m": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
+          "d": 86400.0, "day": 86400.0}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent: epochs of training over all trials, seconds of wall-clock time, or neither bound.
+
+    A budget in trials is counted in full-length trainings: ``"40 trials"`` of 30 epochs are 1,200 epochs, however many
+    trials a method makes of them.
+    """
+
+    epochs: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, text: str | int | float | Budget | None, max_epochs: int) -> Budget:
+        """Read ``"40 trials"``, ``"600 epochs"``, ``"90 min"``, ``"2h"``, ``"1h30m"``; a bare number counts trials.
+
+        Raises:
+            UserError: for anything else, and for a budget of nothing.
+        """
+        mend = 'Write "40 trials", "600 epochs" or "2h".'
+        if text is None or isinstance(text, Budget):
+            return text or cls()
+        if isinstance(text, (int, float)) and not isinstance(text, bool):
+            text = f"{text:g} trials"
+        words = re.findall(r"([\d.]+)\s*([a-z]*)", str(text).strip().lower())
+        whole = re.fullmatch(r"(\s*[\d.]+\s*[a-z]*)+\s*", str(text).strip().lower())
+        if not words or not whole:
+            raise UserError(f"The budget {text!r} cannot be read.", mend)
+        epochs, seconds = 0.0, 0.0
+        for number, unit in words:
+            try:
+                amount = float(number)
+            except ValueError:
+                raise UserError(f"The budget {text!r} cannot be read.", mend) from None
+            name = unit if unit in _UNITS else unit.rstrip("s")
+            if name in ("trial", "training", "run", ""):
+                epochs += amount * max_epochs
+            elif name == "epoch":
+                epochs += amount
+            elif name in _UNITS:
+                seconds += amount * _UNITS[name]
+            else:
+                raise UserError(f"The budget {text!r} has an unknown unit {unit!r}.", mend)
+        if not math.isfinite(epochs + seconds) or (epochs < 1 and seconds <= 0):
+            raise UserError(f"The budget {text!r} leaves nothing to spend.", "Allow at least one epoch. " + mend)
+        return cls(epochs=int(epochs) if epochs else None, seconds=seconds or None)
+
+    def __str__(self) -> str:
+        parts = [f"{self.epochs:,} epochs"] if self.epochs else []
+        parts += [f"{self.seconds:,.0f} s"] if self.seconds else []
+        return " and ".join(parts) or "no limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything that was asked; the first event of a log.
+
+    Args:
+        name: names the study inside its storage.
+        space: the search space.
+        objective: metric, direction, best or last epoch.
+        max_epochs: the length of a full training.
+        budget: what may be spent.
+        seed: the study's seed; every decision's generator derives from it.
+        strategy: the name of a built-in strategy, or ``"custom"`` for an object.
+        target: how to find the training function again (plain data), if it can be found.
+        probes: what the target can answer besides training (``"sanity"``, ``"lr_range"``).
+    """
+
+    name: str
+    space: Space
+    objective: Objective
+    max_epochs: int
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    strategy: str = "playbook"
+    target: Mapping[str, Any] | None = None
+    probes: Sequence[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the log."""
+        return {
+            "name": self.name,
+            "space": self.space.to_dict(),
+            "metric": self.objective.metric,
+            "direction": self.objective.direction,
+            "reduce": self.objective.reduce,
+            "max_epochs": self.max_epochs,
+            "budget": {"epochs": self.budget.epochs, "seconds": self.budget.seconds},
+            "seed": self.seed,
+            "strategy": self.strategy,
+            "target": dict(self.target) if self.target is not None else None,
+            "probes": list(self.probes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Study:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            name=data["name"],
+            space=Space.from_dict(data["space"]),
+            objective=Objective(data["metric"], data["direction"] == "minimize", data["reduce"]),
+            max_epochs=data["max_epochs"],
+            budget=Budget(**data["budget"]),
+            seed=data["seed"],
+            strategy=data["strategy"],
+            target=data["target"],
+            probes=tuple(data["probes"]),
+        )

@@ -1,0 +1,127 @@
+"""One configuration being trained, as the log tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from luthier.core.space import Config
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    """A worker holds a job for it, or will again after a restart."""
+    PAUSED = "paused"
+    """Trained as far as it was asked to; can be resumed."""
+    DONE = "done"
+    """Trained to the end of its length, or ended by its own early stopping."""
+    STOPPED = "stopped"
+    """Ended early by a decision."""
+    FAILED = "failed"
+    """Raised, died or reported nonsense; see ``failure``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a trial reported after an epoch.
+
+    Args:
+        epoch: epochs trained so far, from 1.
+        metrics: every named number.
+        seconds: how long this epoch took, as the worker saw it.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a trial failed.
+
+    Args:
+        kind: ``raised``, ``nonfinite``, ``died``, ``silent`` (ended without reporting the metric) or ``refused``.
+        reason: one line.
+        detail: the tail of the traceback or of the worker's output.
+    """
+
+    kind: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a trial can go on from: ``path`` is relative to the study's folder of files."""
+
+    epoch: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial's whole story so far; immutable, rebuilt by each event.
+
+    Args:
+        id: its number in the study, from 0.
+        config: the active hyperparameters.
+        seed: seeds initialization, data order and dropout.
+        horizon: the length it is meant to be trained to; its schedule decays over this many epochs.
+        until: the epoch to which the latest job trains it.
+        why: the reason it was started, in plain words.
+        stage: the playbook's stage it belongs to, if any.
+        notes: what its scheduler wants to remember of it (bracket, pair, ...).
+        probe: the name of the question it answers instead of training (``"sanity"``, ``"lr_range"``), if any.
+        answer: the probe's answer, plain data.
+        loss: the objective over all reports, turned so that smaller is better; None before the metric was reported.
+        spent: epochs trained, counted again where a trial without a checkpoint had to start over.
+    """
+
+    id: int
+    config: Config
+    seed: int
+    horizon: int
+    until: int
+    why: str = ""
+    stage: str | None = None
+    parent: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    probe: str | None = None
+    answer: Mapping[str, Any] | None = None
+    status: Status = Status.RUNNING
+    reports: tuple[Report, ...] = ()
+    checkpoint: Checkpoint | None = None
+    failure: Failure | None = None
+    stop_why: str | None = None
+    attempts: int = 1
+    loss: float | None = None
+    spent: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The last reported epoch; 0 before the first."""
+        return self.reports[-1].epoch if self.reports else 0
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics of the last report."""
+        return self.reports[-1].metrics if self.reports else {}
+
+    @property
+    def full(self) -> bool:
+        """Trained to the end of its own length, or ended by its own early stopping."""
+        return self.status is Status.DONE and self.probe is None
+
+    def curve(self, metric: str) -> tuple[tuple[int, float], ...]:
+        """``(epoch, value)`` for every report that names ``metric``."""
+        return tuple((r.epoch, r.metrics[metric]) for r in self.reports if metric in r.metrics)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Every metric it reported, in order of first appearance."""
+        return tuple(dict.fromkeys(name for r in self.reports for name in r.metrics))
