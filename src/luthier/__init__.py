@@ -1,0 +1,69 @@
+"""Luthier tunes deep-learning training the way a good practitioner does.
+
+    import luthier as lt
+
+    result = lt.tune(train, lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)), maximize="val_accuracy")
+
+Names are imported when they are first used: ``import luthier`` loads neither PyTorch nor any other heavy library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from luthier import knowledge as knowledge
+    from luthier.api import Result as Result
+    from luthier.api import tune as tune
+    from luthier.asktell import AskTell as AskTell
+    from luthier.contracts import Done as Done
+    from luthier.contracts import Job as Job
+    from luthier.contracts import Wait as Wait
+    from luthier.core.errors import LuthierError as LuthierError
+    from luthier.core.errors import RunError as RunError
+    from luthier.core.errors import UserError as UserError
+    from luthier.core.space import Choice as Choice
+    from luthier.core.space import Constant as Constant
+    from luthier.core.space import Float as Float
+    from luthier.core.space import Int as Int
+    from luthier.core.space import Space as Space
+    from luthier.recipe.recipe import Recipe as Recipe
+    from luthier.run.handle import Trial as Trial
+
+_HOME = {
+    "AskTell": "asktell",
+    "Choice": "core.space",
+    "Constant": "core.space",
+    "Done": "contracts",
+    "Float": "core.space",
+    "Int": "core.space",
+    "Job": "contracts",
+    "LuthierError": "core.errors",
+    "Recipe": "recipe.recipe",
+    "Result": "api",
+    "RunError": "core.errors",
+    "Space": "core.space",
+    "Trial": "run.handle",
+    "UserError": "core.errors",
+    "Wait": "contracts",
+    "knowledge": "knowledge",
+    "tune": "api",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'luthier' has no attribute {name!r}")
+    module = importlib.import_module(f"luthier.{_HOME[name]}")
+    value = module if name == _HOME[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

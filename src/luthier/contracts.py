@@ -56,10 +56,11 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class OpenStage:
-    """Turn to a new question."""
+    """Turn to a new question, with ``allowance`` epochs to spend on it (None: no bound)."""
 
     name: str
     why: str
+    allowance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,11 @@ class Job:
 @runtime_checkable
 class Searcher(Protocol):
     """Where to look."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a why."""
+        ...
 
     def suggest(self, history: History, rng: np.random.Generator) -> Config | None:
         """A configuration of ``history.space`` to try next; None when there is none left (a finished grid)."""

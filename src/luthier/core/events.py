@@ -89,10 +89,11 @@ class Resumed(Decision):
 
 @dataclass(frozen=True, slots=True)
 class StageOpened(Decision):
-    """The playbook turns to a new question."""
+    """The playbook turns to a new question, with ``allowance`` epochs to spend on it (None: no bound)."""
 
     name: str
     why: str
+    allowance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +179,15 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Requeued(Event):
-    """A trial whose worker or driver vanished starts its job again from the last checkpoint."""
+    """A trial whose worker or driver vanished starts its job again from the last checkpoint.
+
+    Args:
+        blame: its own worker was killed, so that the trial itself may be the cause; such attempts are limited.
+    """
 
     trial: int
     why: str
+    blame: bool = False
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

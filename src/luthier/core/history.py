@@ -29,6 +29,7 @@ class StageRecord:
 
     name: str
     why: str
+    allowance: float | None = None
     trials: tuple[int, ...] = ()
     verdict: str | None = None
     because: str = ""
@@ -253,7 +254,7 @@ def _resumed(history: History, event: ev.Resumed) -> Changes:
 
 
 def _stage_opened(history: History, event: ev.StageOpened) -> Changes:
-    return {"stages": (*history.stages, StageRecord(event.name, event.why))}
+    return {"stages": (*history.stages, StageRecord(event.name, event.why, event.allowance))}
 
 
 def _stage_closed(history: History, event: ev.StageClosed) -> Changes:
@@ -319,7 +320,7 @@ def _failed(history: History, event: ev.Failed) -> Changes:
 
 def _requeued(history: History, event: ev.Requeued) -> Changes:
     trial = history.trials[event.trial]
-    return _put(history, replace(trial, attempts=trial.attempts + 1))
+    return _put(history, replace(trial, attempts=trial.attempts + event.blame))
 
 
 _FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {

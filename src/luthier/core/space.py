@@ -391,7 +391,13 @@ class Space(Mapping[str, Param]):
         """The names that take a dimension of the unit cube: all but the constants."""
         return tuple(n for n, p in self._params.items() if not isinstance(p, Constant))
 
-    def _is_active(self, name: str, config: Config) -> bool:
+    @property
+    def parents_first(self) -> tuple[str, ...]:
+        """The names in an order in which every condition's parent comes before its children."""
+        return self._order
+
+    def is_active(self, name: str, config: Config) -> bool:
+        """Whether the conditions of ``name`` hold in ``config`` (which must have its parents already)."""
         return all(
             parent in config and any(v == config[parent] and type(v) is type(config[parent]) for v in values)
             for parent, values in _when(self._params[name]).items()
@@ -405,7 +411,7 @@ class Space(Mapping[str, Param]):
         at = dict(zip(dims, point, strict=True))
         config: dict[str, Value] = {}
         for name in self._order:
-            if self._is_active(name, config):
+            if self.is_active(name, config):
                 config[name] = self._params[name].from_unit(min(max(float(at.get(name, 0.5)), 0.0), 1.0))
         return self._in_order(config)
 
@@ -428,7 +434,7 @@ class Space(Mapping[str, Param]):
             raise SpaceError(f"{unknown[0]!r} is not in the space.", nearest(unknown[0], self._params))
         config: dict[str, Value] = {}
         for name in self._order:
-            if not self._is_active(name, config):
+            if not self.is_active(name, config):
                 continue
             param = self._params[name]
             if name in partial:

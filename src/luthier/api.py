@@ -1,0 +1,258 @@
+"""The front door for Python: ``tune`` and its ``Result``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from luthier.contracts import Executor, Scheduler, Store
+from luthier.core import events as ev
+from luthier.core.errors import UserError
+from luthier.core.history import History
+from luthier.core.space import Config, Space
+from luthier.core.study import Budget, Objective, Study
+from luthier.core.summary import Summary, summarize
+from luthier.core.trial import TrialRecord
+from luthier.request import objective_from, same_question, study_from, whole
+from luthier.run.book import Book
+from luthier.run.loop import Observer, run
+from luthier.run.memory import MemoryStore
+from luthier.run.pool import InProcess, LocalPool
+from luthier.strategies import build
+from luthier.target import describe
+from luthier.view.console import Console
+
+DEFAULT_EPOCHS = 30
+
+
+class Result:
+    """What a study found.
+
+    Attributes:
+        history: everything, immutable.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    @property
+    def summary(self) -> Summary:
+        """Best configuration, scores, stages, as one value."""
+        return summarize(self.history)
+
+    @property
+    def best_config(self) -> Config | None:
+        """The configuration to keep; None when no trial has a score."""
+        return self.summary.best_config
+
+    @property
+    def best_score(self) -> float | None:
+        """Its score: the mean over fresh seeds where the study repeated it, else that of its one trial."""
+        return self.summary.best_score
+
+    @property
+    def default_score(self) -> float | None:
+        """The strong default's mean score on the same fresh seeds; None where it was not repeated."""
+        return self.summary.default_score
+
+    @property
+    def stages(self) -> Sequence[Mapping[str, Any]]:
+        """``name``, ``verdict``, ``why``, ``skipped``, ``epochs`` of each stage of the playbook."""
+        return self.summary.stages
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial that trained, oldest first."""
+        return list(self.history.trained())
+
+    def report(self, path: str | Path = "report.html") -> Path:
+        """Write the report, one self-contained HTML file; returns its path."""
+        from luthier.view.report import write_report
+
+        return write_report(self.history, Path(path))
+
+    def __repr__(self) -> str:
+        from luthier.view.story import verdict
+
+        return f"<luthier.Result: {verdict(self.history)}>"
+
+
+def tune(
+    target: Callable[..., Any],
+    space: Space | Mapping[str, Any] | None = None,
+    *,
+    minimize: str | None = None,
+    maximize: str | None = None,
+    metric: str | None = None,
+    max_epochs: int = DEFAULT_EPOCHS,
+    budget: str | int | float | Budget | None = None,
+    strategy: str | Scheduler = "playbook",
+    workers: int = 1,
+    threads: int | None = None,
+    storage: str | Path | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    reduce: str = "best",
+    quiet: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Tune a training function or a recipe.
+
+    Args:
+        target: ``train(trial)``, or a :class:`luthier.Recipe`.
+        space: what to search; a recipe brings one of its own.
+        minimize, maximize: the metric to optimize; a recipe brings one. ``metric=`` leaves the direction to the name.
+        max_epochs: the length of a full training.
+        budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
+        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"asha"``, ``"hyperband"``, or a Scheduler.
+        workers: processes that train at once; 0 trains in this process, for debugging.
+        threads: processor threads of each worker; cores / workers where None.
+        storage: a folder, a file or a URL for the log; in memory where None. A study found there goes on.
+        name: names the study in its storage.
+        seed: fixes every decision, and every trial with its config.
+        reduce: a trial counts with its ``"best"`` epoch or its ``"last"``.
+        quiet: print nothing.
+        observers: told of every new event.
+
+    Returns:
+        the result; ``result.report("report.html")`` writes the page.
+
+    Raises:
+        UserError: a mistake in what was asked; nothing was written.
+        RunError: the study could not go on; what it recorded is kept.
+    """
+    console = Console(quiet=quiet)
+    study = prepare(
+        target,
+        space,
+        console.say,
+        minimize=minimize,
+        maximize=maximize,
+        metric=metric,
+        max_epochs=max_epochs,
+        budget=budget,
+        strategy=strategy,
+        name=name,
+        seed=seed,
+        reduce=reduce,
+    )
+    return launch(study, target, strategy, storage, workers, threads, console, observers)
+
+
+def launch(
+    study: Study,
+    target: Callable[..., Any],
+    strategy: str | Scheduler,
+    storage: str | Path | None,
+    workers: int,
+    threads: int | None,
+    console: Console,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Begin a prepared study, or go on with the one that the storage holds under its name."""
+    whole("workers", workers, 0)
+    if threads is not None:
+        whole("threads", threads, 1)
+    store: Store = MemoryStore()
+    files = None
+    if storage is not None:
+        from luthier import store as stores
+
+        url = stores.locate(storage)
+        store, files = stores.SqlStore(url, study.name), stores.files_beside(url, study.name)
+    book = Book.open(store)
+    if book is None:
+        # A recipe reports what it says; a function may never report its metric, and must leave nothing behind then.
+        book = Book.create(store, study, hold=not hasattr(target, "metric"))
+    else:
+        go_on(book, study)
+    return drive(book, target, strategy, workers, threads, files, console, observers)
+
+
+def drive(
+    book: Book,
+    target: Callable[..., Any],
+    strategy: str | Scheduler,
+    workers: int,
+    threads: int | None,
+    files: Path | None,
+    console: Console,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Run an open study to its end on this machine."""
+    from luthier import __version__
+
+    if book.history.finished is None:
+        with ExitStack() as stack:
+            if files is None:
+                files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
+            book.append(ev.Opened(__version__))
+            executor: Executor = LocalPool(target, workers, files, threads) if workers else InProcess(target, files)
+            stack.callback(executor.close)
+            console.open(book.history)
+            stack.callback(lambda: console.close(book.history))
+            run(book, build(strategy), executor, files, [console, *observers])
+    return Result(book.history)
+
+
+def go_on(book: Book, study: Study) -> None:
+    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
+
+    Raises:
+        UserError: another question than the stored one, or a space that lost values.
+    """
+    old = book.history.study
+    same_question(old, study)
+    if study.space != old.space:
+        if not study.space.contains(old.space):
+            raise UserError(
+                f"The space of study {old.name!r} can only be widened: a range or choice of the stored one is missing.",
+                "Keep all names, ranges and choices, or use another name=.",
+            )
+        book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
+    if study.budget != old.budget:
+        book.append(ev.BudgetChanged(study.budget))
+
+
+def prepare(
+    target: Callable[..., Any],
+    space: Space | Mapping[str, Any] | None,
+    say: Callable[[str], None],
+    *,
+    minimize: str | None = None,
+    maximize: str | None = None,
+    metric: str | None = None,
+    max_epochs: int = DEFAULT_EPOCHS,
+    budget: str | int | float | Budget | None = None,
+    strategy: str | Scheduler = "playbook",
+    name: str | None = None,
+    seed: int = 0,
+    reduce: str = "best",
+) -> Study:
+    """The study that the arguments of :func:`tune` ask for, checked; nothing is written."""
+    if not callable(target):
+        raise UserError(f"tune() got a {type(target).__name__} to train.", "Pass a function train(trial) or a Recipe.")
+    own_metric = getattr(target, "metric", None)
+    objective: Objective
+    if own_metric is not None and minimize is maximize is metric is None:
+        objective = Objective(own_metric, target.minimize)  # type: ignore[attr-defined]
+        say(f"{objective.direction} {objective.metric} (the recipe's own)")
+    else:
+        objective = objective_from(minimize, maximize, metric, reduce, say)
+    if space is None:
+        if not hasattr(target, "space"):
+            raise UserError("No search space was given.", "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)).")
+        space = target.space()
+    return study_from(
+        name=name or getattr(target, "name", None) or getattr(target, "__name__", "study"),
+        space=space,
+        objective=objective,
+        max_epochs=max_epochs,
+        budget=budget,
+        strategy=strategy,
+        seed=seed,
+        target=describe(target),
+        probes=tuple(getattr(target, "probes", ())),
+    )

@@ -1,0 +1,144 @@
+"""The loop in the user's hands: ask for a job, train it anywhere, tell what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from luthier.contracts import Done, Job, Scheduler, Store, Wait
+from luthier.core import events as ev
+from luthier.core.errors import UserError
+from luthier.core.history import History
+from luthier.core.space import Config, Space
+from luthier.core.study import Budget
+from luthier.core.summary import Summary, summarize
+from luthier.core.trial import Status
+from luthier.request import objective_from, same_question, study_from
+from luthier.run.book import Book, job_of, requeued
+from luthier.run.memory import MemoryStore
+from luthier.strategies import build
+
+
+class AskTell:
+    """A study whose training happens elsewhere: on any cluster, in any language.
+
+    >>> study = AskTell(space, minimize="val_loss", max_epochs=30, budget="30 trials", strategy="asha", seed=0)
+    >>> while job := study.ask():
+    ...     for epoch in range(job.start + 1, job.until + 1):
+    ...         if study.tell(job, epoch, val_loss=...) == "stop":
+    ...             break
+    >>> study.best_config, study.best_score
+
+    Arguments as for :func:`luthier.tune`. With ``storage`` the log is durable: a study that is opened again goes on, and asks
+    first for the jobs that were never told to the end.
+
+    Raises:
+        UserError: a mistake in the arguments; nothing was written.
+    """
+
+    def __init__(
+        self,
+        space: Space | Mapping[str, Any],
+        *,
+        minimize: str | None = None,
+        maximize: str | None = None,
+        metric: str | None = None,
+        max_epochs: int = 1,
+        budget: str | int | float | Budget | None = None,
+        strategy: str | Scheduler = "playbook",
+        storage: str | Path | None = None,
+        name: str = "study",
+        seed: int = 0,
+        reduce: str = "best",
+    ) -> None:
+        study = study_from(
+            name=name,
+            space=space,
+            objective=objective_from(minimize, maximize, metric, reduce),
+            max_epochs=max_epochs,
+            budget=budget,
+            strategy=strategy,
+            seed=seed,
+        )
+        self._scheduler = build(strategy)
+        store = _store(storage, name)
+        book = Book.open(store)
+        if book is not None:
+            same_question(book.history.study, study)
+        self._book = book or Book.create(store, study)
+        for event in requeued(self._book.history):
+            self._book.append(event)
+        self._owed = list(self._book.history.running)
+
+    def ask(self) -> Job | Wait | Done:
+        """The next job. ``Wait`` (jobs are out, tell them first) and ``Done`` are false, each with its ``why``."""
+        while self._owed:
+            trial = self._owed.pop(0)
+            if self._book.history.trials[trial].status is Status.RUNNING:
+                return job_of(self._book.history, trial)
+        return self._book.next(self._scheduler)
+
+    def tell(
+        self, job: Job, epoch: int, metrics: Mapping[str, float] | None = None, /, **named: float
+    ) -> Literal["continue", "stop"]:
+        """Report the metrics of an epoch. The job ends by itself at ``job.until``.
+
+        Returns:
+            ``"stop"`` when there is nothing more to train in this job: it is over, or the trial was ended early.
+
+        Raises:
+            UserError: no metrics, or values that are no numbers.
+        """
+        values = {**(metrics or {}), **named}
+        if not values:
+            raise UserError("tell() got no metrics.", "Write tell(job, epoch, val_loss=0.5).")
+        try:
+            numbers = {k: float(v) for k, v in values.items()}
+        except (TypeError, ValueError):
+            raise UserError(f"tell() got a metric that is no number: {values!r}.", "Tell one number for each name.") from None
+        self._book.hear(ev.Reported(job.trial, int(epoch), numbers), self._scheduler)
+        if self._book.history.trials[job.trial].status is not Status.RUNNING:
+            return "stop"
+        if epoch >= job.until:
+            # Where the state was kept is the caller's business: the job that resumes this trial starts after this epoch.
+            self._book.hear(ev.Ended(job.trial, int(epoch), checkpoint=f"epoch-{int(epoch)}"), self._scheduler)
+            return "stop"
+        return "continue"
+
+    def finish(self, job: Job) -> None:
+        """Say that the trial ended by its own early stopping."""
+        epoch = self._book.history.trials[job.trial].epoch
+        self._book.hear(ev.Ended(job.trial, epoch, complete=True), self._scheduler)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Say that the trial failed; it is recorded and the study goes on."""
+        self._book.hear(ev.Failed(job.trial, "raised", str(reason)), self._scheduler)
+
+    @property
+    def history(self) -> History:
+        """Everything so far, immutable."""
+        return self._book.history
+
+    @property
+    def summary(self) -> Summary:
+        """What there is to say of it."""
+        return summarize(self._book.history)
+
+    @property
+    def best_config(self) -> Config | None:
+        """The best configuration so far."""
+        return self.summary.best_config
+
+    @property
+    def best_score(self) -> float | None:
+        """Its score."""
+        return self.summary.best_score
+
+
+def _store(storage: str | Path | None, name: str) -> Store:
+    if storage is None:
+        return MemoryStore()
+    from luthier import store
+
+    return store.SqlStore(store.locate(storage), name)

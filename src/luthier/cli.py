@@ -1,0 +1,315 @@
+"""The front door for the terminal: ``luthier quickstart | tune | resume | show | report``.
+
+Exit codes: 0 done, 1 the study could not go on, 2 a mistake in what was asked, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from luthier.core.errors import Conflict, RunError, UserError, nearest
+
+app = typer.Typer(
+    name="luthier",
+    help="Tunes deep-learning training the way a good practitioner does: in stages, saying why.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line; progress to standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")]
+Workers = Annotated[int, typer.Option("--workers", "-w", help="Processes that train at once; 0: in this process.")]
+Threads = Annotated[int | None, typer.Option(help="Processor threads of each worker [default: cores / workers].")]
+Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
+Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
+Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
+
+QUICKSTART_BUDGET = "16 trials"
+QUICKSTART_EPOCHS = 12
+
+
+@app.command()
+def quickstart(
+    dir: Annotated[Path, typer.Option("--dir", help="Where the study and its report go.")] = Path("luthier-quickstart"),
+    seed: Seed = 0,
+    workers: Workers = 2,
+    budget: Annotated[str, typer.Option(help="In full-length trainings, epochs or time.")] = QUICKSTART_BUDGET,
+    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = QUICKSTART_EPOCHS,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune a small convolutional network on real handwritten digits; ends in a report. About a minute on two cores."""
+    from luthier.recipe.data import digits_recipe
+
+    if dir.exists() and not dir.is_dir():
+        raise UserError(f"--dir {str(dir)!r} is a file.", "Name a folder.")
+    recipe = digits_recipe()
+    _tune(
+        recipe,
+        None,
+        storage=str(dir / "study.db"),
+        make_folder=True,
+        json=json,
+        quiet=quiet,
+        workers=workers,
+        threads=None,
+        max_epochs=max_epochs,
+        budget=budget,
+        seed=seed,
+        strategy="playbook",
+        name="quickstart",
+    )
+
+
+@app.command()
+def tune(
+    target: Annotated[str, typer.Argument(help="FILE.py:NAME or MODULE:NAME of a training function or a Recipe.")],
+    space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")] = None,
+    maximize: Annotated[str | None, typer.Option(help="The metric to maximize.")] = None,
+    minimize: Annotated[str | None, typer.Option(help="The metric to minimize.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric; its name tells the direction.")] = None,
+    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
+    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
+    strategy: Annotated[str, typer.Option(help="playbook, random, grid, sobol, tpe, asha or hyperband.")] = "playbook",
+    workers: Workers = 1,
+    threads: Threads = None,
+    storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
+    name: Name = None,
+    seed: Seed = 0,
+    reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune a training function or a Recipe of your own. An interrupted study goes on with the same command."""
+    from luthier import target as targets
+
+    _tune(
+        targets.load(target),
+        _read_space(space) if space else None,
+        storage=storage,
+        make_folder=False,
+        json=json,
+        quiet=quiet,
+        maximize=maximize,
+        minimize=minimize,
+        metric=metric,
+        max_epochs=max_epochs,
+        budget=budget,
+        strategy=strategy,
+        workers=workers,
+        threads=threads,
+        name=name,
+        seed=seed,
+        reduce=reduce,
+    )
+
+
+@app.command()
+def resume(
+    study: Place,
+    name: Name = None,
+    workers: Workers = 1,
+    threads: Threads = None,
+    budget: Annotated[str | None, typer.Option(help="A new budget; a finished study goes on with it.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a study that was interrupted or killed, or whose budget grew."""
+    from dataclasses import replace
+
+    from luthier import api, store, target
+    from luthier.core.study import Budget
+    from luthier.run.book import Book
+    from luthier.view.console import Console
+
+    api.whole("workers", workers, 0)
+    log = store.open_store(study, name)
+    book = Book.open(log)
+    if book is None:
+        raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
+    asked = book.history.study
+    if asked.strategy == "custom":
+        raise UserError(
+            "This study was driven by a strategy object, which only its own script can make.",
+            "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
+        )
+    if budget is not None:
+        api.go_on(book, replace(asked, budget=Budget.parse(budget, asked.max_epochs)))
+    trains = target.recall(asked.target)
+    files = store.files_beside(log.url, log.name)
+    with _interruptible(study):
+        result = api.drive(
+            book, trains, asked.strategy, workers, threads, files, Console(json=json, quiet=quiet), ()
+        )
+    _finish(result, _report_path(log.url), json)
+
+
+@app.command()
+def show(study: Place, name: Name = None, json: Json = False) -> None:
+    """Tell the story of a study, finished or running, stage by stage."""
+    from luthier.core.summary import summarize
+    from luthier.view.story import tell
+
+    history = _read(study, name)
+    if json:
+        typer.echo(jsonlib.dumps(_plain(summarize(history).to_dict())))
+    else:
+        typer.echo(tell(history))
+
+
+@app.command()
+def report(
+    study: Place,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file to write.")] = None,
+    name: Name = None,
+) -> None:
+    """Write the report of a study, finished or running: one HTML file that opens without a network."""
+    from luthier import store
+    from luthier.view.report import write_report
+
+    history = _read(study, name)
+    url = store.locate(study)
+    typer.echo(write_report(history, output or _report_path(url)))
+
+
+# -- the parts ---------------------------------------------------------------------------------------------------------
+
+
+def _tune(
+    target: Callable[..., Any],
+    space: Any,
+    *,
+    storage: str,
+    make_folder: bool,
+    json: bool,
+    quiet: bool,
+    workers: int,
+    threads: int | None,
+    **asked: Any,
+) -> None:
+    from luthier import api, store
+    from luthier.view.console import Console
+
+    console = Console(json=json, quiet=quiet)
+    url = store.locate(storage)
+    study = api.prepare(target, space, console.say, **asked)
+    file = store.file_of(url)
+    if make_folder and file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with _interruptible(storage):
+        result = api.launch(study, target, asked["strategy"], url, workers, threads, console)
+    _finish(result, _report_path(url), json)
+
+
+class _interruptible:
+    """Ctrl-C ends the workers; the log keeps everything, and a line says how to go on."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        if kind is KeyboardInterrupt:
+            typer.echo(f"\nInterrupted; nothing is lost. Go on with: luthier resume {self.place}", err=True)
+            raise typer.Exit(130)
+
+
+def _finish(result: Any, page: Path | None, json: bool) -> None:
+    from luthier.view.story import closing
+
+    written = result.report(page) if page is not None else None
+    if json:
+        data = {**result.summary.to_dict(), "report": str(written) if written else None}
+        typer.echo(jsonlib.dumps(_plain(data)))
+    else:
+        typer.echo(closing(result.history))
+        if written:
+            typer.echo(f"Report: {written}")
+    if result.best_config is None:
+        raise RunError("No trial reported a score. luthier show tells what happened.")
+
+
+def _read(study: str, name: str | None) -> Any:
+    from luthier import store
+    from luthier.core.history import fold
+
+    log = store.open_store(study, name)
+    try:
+        return fold(log.read())
+    finally:
+        log.close()
+
+
+def _report_path(url: str) -> Path | None:
+    """``report.html`` beside ``study.db``, ``NAME.report.html`` beside any other file; here for a server's database."""
+    from luthier import store
+
+    file = store.file_of(url)
+    if file is None:
+        return Path("report.html")
+    return file.parent / ("report.html" if file.name == "study.db" else f"{file.stem}.report.html")
+
+
+def _read_space(path: Path) -> Any:
+    from luthier.core.errors import SpaceError
+    from luthier.core.space import Space
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpaceError(f"The space file {str(path)!r} cannot be read: {error.strerror}.", "Name a YAML file.") from None
+    except UnicodeDecodeError:
+        raise SpaceError(f"The space file {str(path)!r} is not text.", "Save it as UTF-8 YAML.") from None
+    try:
+        return Space.from_json(text) if path.suffix == ".json" else Space.from_yaml(text)
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error.problem}", error.mend) from None
+
+
+def _plain(data: Any) -> Any:
+    from luthier.core.events import plain
+
+    return plain(data)
+
+
+def main() -> None:
+    """Run the command line; every error of the user is one message without a traceback."""
+    import click
+
+    try:
+        # standalone_mode would print click's own errors; ours and its shall look alike.
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        _fail(error.problem, error.mend, 2)
+    except (RunError, Conflict) as error:
+        _fail(str(error), "", 1)
+    except click.NoSuchOption as error:
+        _fail(error.format_message(), nearest(error.option_name, error.possibilities or []), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), "See luthier --help.", 2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe (head, less) had enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(problem: str, mend: str, code: int) -> None:
+    sys.stdout.flush()
+    print(f"luthier: {problem}" + (f"\n         {mend}" if mend else ""), file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The stages of a practitioner, in their order, as a scheduler."""

@@ -1,0 +1,90 @@
+"""The playbook: stages in a practitioner's order, each with a part of the budget, as a scheduler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from luthier.contracts import Action, Done, OpenStage, Stop
+from luthier.core.history import History
+from luthier.playbook import stages
+from luthier.playbook.script import Look, Script, follow
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One question.
+
+    Args:
+        name: names it in the log.
+        question: what it asks, in a sentence.
+        script: asks for trainings and returns the verdict; see :mod:`luthier.playbook.script`.
+        share: the part of what is left to spend (without ``reserved`` of later stages) that it may take, in [0, 1].
+    """
+
+    name: str
+    question: str
+    script: Callable[[Look], Script]
+    share: float = 0.3
+
+
+STAGES = (
+    Stage("sanity", "Does the pipeline learn at all? The smallest model shows it for next to nothing.", stages.sanity, 1.0),
+    Stage("range", "Which learning rates can this training stand? A ladder of rates over a few updates.", stages.lr_range, 1.0),
+    Stage(
+        "learning rate",
+        "Learning rate, optimizer and batch size first: they decide most of the result.",
+        stages.learning_rate,
+        0.45,
+    ),
+    Stage("schedule", "Which schedule, and how long?", stages.schedule, 0.6),
+    Stage("the rest", "Do the other hyperparameters help? One at a time, capacity before regularization.", stages.rest, 1.0),
+    Stage("confirm", "Is it really better than the strong default, or was it luck?", stages.confirm, 1.0),
+)
+"""The first part of the plan: tiers 1 and 2 have stages of their own, the others share one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Playbook:
+    """Runs the stages in order; a stage's verdict settles hyperparameters for those that follow.
+
+    Args:
+        stages: the plan. Leave some out, reorder them, or add your own.
+    """
+
+    stages: Sequence[Stage] = field(default=STAGES)
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The open stage's next action, or the next stage."""
+        current = history.open_stage
+        if current is not None:
+            stage = next(s for s in self.stages if s.name == current.name)
+            return follow(stage.script, history, current)
+        closed = {s.name for s in history.stages}
+        broken = next((s for s in history.stages if s.fatal), None)
+        if broken is not None:
+            return Done(f"{broken.name}: {broken.verdict}")
+        coming = [s for s in self.stages if s.name not in closed]
+        if not coming:
+            return Done("every stage has its verdict")
+        return OpenStage(coming[0].name, coming[0].question, self._allowance(coming, history))
+
+    def _allowance(self, coming: Sequence[Stage], history: History) -> float | None:
+        """What the next stage may spend, in epochs: its share of what is left beside the confirmation's reserve."""
+        left = history.epochs_left
+        if not math.isfinite(left):
+            # A wall-clock budget before anything ran: nothing is known of the speed yet.
+            return None if history.study.budget.seconds is None else 20.0 * history.study.max_epochs * coming[0].share
+        name = coming[0].name
+        later = any(s.name == stages.CONFIRM for s in coming[1:])
+        reserve = stages.confirm_pairs(history) * 2 * history.study.max_epochs if later else 0
+        return max(0.0, (left - reserve) * coming[0].share) if name != stages.CONFIRM else left
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """Never ends a trial early."""
+        return None
+
+

@@ -1,0 +1,217 @@
+"""Stages as scripts: a stage is a generator that asks for trainings, looks at them, and returns a verdict.
+
+    def widths(look: Look) -> Script:
+        tried = yield [look.wish({"width": w}, epochs=look.short, why=f"width {w}") for w in (32, 64, 128)]
+        best = min(tried, key=look.loss)
+        return Verdict(f"width {best.config['width']} is enough", why=look.table(tried), settled={"width": best.config["width"]})
+
+The script is run from its beginning at each decision: a wish that was granted before is answered from the log, the first one
+that was not becomes the next job. So a script may be written as if it trained by itself, and yet is a pure function of the
+history. A wish that an earlier stage has already answered costs nothing; one that does not fit the stage's allowance is not
+granted, and its trial is missing from what ``yield`` returns.
+
+Two rules: a script must look only at the trials it was given and at closed stages (``look`` offers nothing else), and must
+ask the same at each run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.contracts import Action, CloseStage, Start, Wait
+from luthier.core.history import History, StageRecord
+from luthier.core.space import Config, Space, Value
+from luthier.core.trial import Status, TrialRecord
+from luthier.knowledge import default_config
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A training that a stage wants: ``config`` for ``epochs`` epochs (its own complete schedule), or a probe's answer."""
+
+    config: Config
+    epochs: int
+    why: str
+    seed: int
+    probe: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def granted_by(self, trial: TrialRecord) -> bool:
+        """Whether ``trial`` is this training."""
+        return (
+            trial.probe == self.probe
+            and trial.seed == self.seed
+            and dict(trial.config) == dict(self.config)
+            and (self.probe is not None or (trial.horizon == self.epochs and trial.until == self.epochs))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A stage's answer.
+
+    Args:
+        text: in a sentence, with its numbers.
+        why: what it rests on.
+        settled: hyperparameters held at these values from now on.
+        numbers: the evidence as plain data.
+        skipped: the question did not arise.
+        fatal: no tuning can help.
+    """
+
+    text: str
+    why: str = ""
+    settled: Config = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    fatal: bool = False
+
+
+Script = Generator[Sequence[Wish], list[TrialRecord], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a script may look at."""
+
+    history: History
+    stage: StageRecord
+
+    @property
+    def space(self) -> Space:
+        """The whole space."""
+        return self.history.space
+
+    @property
+    def default(self) -> dict[str, Value]:
+        """The strong default."""
+        return default_config(self.space)
+
+    @property
+    def base(self) -> dict[str, Value]:
+        """The strong default with what the stages before this one settled."""
+        settled = {k: v for s in self.history.stages if not s.open for k, v in s.settled.items()}
+        return default_config(self.space, {k: v for k, v in settled.items() if k in self.space})
+
+    @property
+    def seed(self) -> int:
+        """One seed for every comparison before the last: same initialization, same order of the data."""
+        return self.history.study.seed & 0x7FFFFFFF
+
+    @property
+    def full(self) -> int:
+        """The length of a full training."""
+        return self.history.study.max_epochs
+
+    @property
+    def short(self) -> int:
+        """A quarter of the full length, at least two epochs: long enough to tell rates apart, with a schedule of its own."""
+        return min(self.full, max(2, round(self.full / 4)))
+
+    @property
+    def medium(self) -> int:
+        """Half the full length."""
+        return max(self.short, self.full // 2)
+
+    @property
+    def length(self) -> int:
+        """The length that was settled, else the full one."""
+        settled = next((s.numbers.get("length") for s in reversed(self.history.stages) if s.numbers.get("length")), None)
+        return int(settled) if settled else self.full
+
+    def numbers(self, stage: str) -> Mapping[str, Any]:
+        """The numbers of a closed stage; empty where there is none."""
+        record = self.history.stage(stage)
+        return record.numbers if record is not None and not record.open else {}
+
+    def wish(
+        self,
+        changes: Config,
+        *,
+        epochs: int,
+        why: str,
+        base: Config | None = None,
+        seed: int | None = None,
+        probe: str | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Wish:
+        """A training of ``base`` (the settled configuration where None) with ``changes``."""
+        known = {k: v for k, v in {**(self.base if base is None else base), **changes}.items() if k in self.space}
+        config = default_config(self.space, known)
+        return Wish(config, epochs, why, self.seed if seed is None else seed, probe, notes or {})
+
+    def loss(self, trial: TrialRecord) -> float:
+        """The objective, smaller is better; infinite for a failed trial."""
+        return self.history.final_loss(trial)
+
+    def best(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+        """The best of ``trials``, the first of a tie; None where none has a score."""
+        best = min(trials, key=self.loss, default=None)
+        return best if best is not None and math.isfinite(self.loss(best)) else None
+
+    def shown(self, trial: TrialRecord) -> str:
+        """A trial's score as text."""
+        score = self.history.score(trial)
+        return f"{score:.4g}" if score is not None else (trial.failure.kind if trial.failure else "no score")
+
+    def table(self, trials: Sequence[TrialRecord], *names: str) -> str:
+        """``name value: score`` for each trial."""
+        parts = []
+        for trial in trials:
+            keys = [n for n in names if n in trial.config]
+            parts.append(f"{', '.join(short(trial.config[k]) for k in keys)}: {self.shown(trial)}")
+        return "; ".join(parts)
+
+
+def short(value: Value) -> str:
+    """A hyperparameter's value as people write it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def follow(script: Callable[[Look], Script], history: History, stage: StageRecord) -> Action:
+    """The next action of a stage: the first wish that the log does not answer, a wait for one that runs, or the verdict."""
+    play = script(Look(history, stage))
+    allowance = math.inf if stage.allowance is None else stage.allowance
+    used = 0.0
+    answers: list[TrialRecord] | None = None
+    while True:
+        try:
+            wishes = next(play) if answers is None else play.send(answers)
+        except StopIteration as end:
+            verdict: Verdict = end.value
+            return CloseStage(
+                stage.name, verdict.text, verdict.why, verdict.settled, verdict.numbers, verdict.skipped, verdict.fatal
+            )
+        answers, waiting = [], False
+        for wish in wishes:
+            trial = _granted(wish, history, stage)
+            mine = trial is None or trial.id in stage.trials
+            cost = float(wish.epochs) if mine and wish.probe is None else 0.0
+            if used + cost > allowance:
+                continue
+            used += cost
+            if trial is None:
+                return Start(
+                    wish.config,
+                    until=wish.epochs,
+                    horizon=wish.epochs,
+                    seed=wish.seed,
+                    why=wish.why,
+                    notes=wish.notes,
+                    probe=wish.probe,
+                )
+            waiting = waiting or trial.status is Status.RUNNING
+            answers.append(trial)
+        if waiting:
+            return Wait(f"the stage {stage.name!r} waits for its trials")
+
+
+def _granted(wish: Wish, history: History, stage: StageRecord) -> TrialRecord | None:
+    """The trial that answers a wish: this stage's own first, else a finished one of an earlier stage."""
+    own = next((history.trials[i] for i in stage.trials if wish.granted_by(history.trials[i])), None)
+    if own is not None:
+        return own
+    return next((t for t in history.trials if t.full and not wish.notes and wish.granted_by(t)), None)

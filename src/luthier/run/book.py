@@ -1,0 +1,277 @@
+"""The log and its fold in one hand: takes decisions, hears reports, and appends what became of both."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from luthier.contracts import Action, CloseStage, Done, Job, OpenStage, Resume, Scheduler, Start, Store, Wait
+from luthier.core import events as ev
+from luthier.core.errors import RunError, UserError, nearest
+from luthier.core.history import Entry, History, fold, start
+from luthier.core.study import Study, guess_direction
+from luthier.core.trial import Status, TrialRecord
+
+RETRIES = 3
+"""How often a trial whose worker was killed is tried in all."""
+
+
+class Book:
+    """One study's log, open for writing.
+
+    Args:
+        store: where the log is kept.
+        history: its fold so far.
+        hold: keep everything in memory until the metric was seen once (or a trial failed by itself), so that a
+            mistyped metric leaves nothing behind.
+        clock: seconds since 1970; stamps the entries.
+    """
+
+    def __init__(
+        self, store: Store, history: History, *, hold: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._written = 0 if hold else history.length
+        self._held: list[Entry] | None = [] if hold else None
+        self._recent: deque[ev.Event] = deque(maxlen=1000)
+        self.history = history
+
+    @classmethod
+    def create(cls, store: Store, study: Study, *, hold: bool = False, clock: Callable[[], float] = time.time) -> Book:
+        """Begin a new log with ``study``."""
+        first = Entry(clock(), ev.Created(study))
+        book = cls(store, start(first), hold=hold, clock=clock)
+        if book._held is not None:
+            book._held.append(first)
+        else:
+            store.append([first], 0)
+        return book
+
+    @classmethod
+    def open(cls, store: Store, *, clock: Callable[[], float] = time.time) -> Book | None:
+        """Go on with the log that ``store`` holds; None when it holds none."""
+        entries = iter(store.read())
+        first = next(entries, None)
+        if first is None:
+            return None
+        return cls(store, fold(_chain(first, entries)), clock=clock)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+    def append(self, *events: ev.Event) -> None:
+        """Append events in one transaction; they are durable when this returns (or held, see ``hold``)."""
+        entries, history = [], self.history
+        for event in events:
+            entry = Entry(self._clock(), event)
+            entries.append(entry)
+            history = history.then(entry)
+        self._commit(entries, history)
+
+    def _commit(self, entries: list[Entry], history: History) -> None:
+        if self._held is not None:
+            self._held.extend(entries)
+        else:
+            self._store.append(entries, self._written)
+            self._written += len(entries)
+        self._recent.extend(e.event for e in entries)
+        self.history = history
+
+    def recent(self, since: int) -> list[ev.Event]:
+        """The events from number ``since`` on, as far back as the last thousand: for those who watch."""
+        count = min(self.history.length - since, len(self._recent))
+        return [self._recent[-i] for i in range(count, 0, -1)]
+
+    def release(self) -> None:
+        """Write what was held."""
+        if self._held is not None:
+            self._store.append(self._held, self._written)
+            self._written += len(self._held)
+            self._held = None
+
+    # -- deciding --------------------------------------------------------------------------------------------------
+    def next(self, scheduler: Scheduler) -> Job | Wait | Done:
+        """Ask the scheduler until it hands out a job, wants to wait, or is done; its decisions are in the log then."""
+        while True:
+            if self.history.finished is not None:
+                return Done(self.history.finished)
+            action = scheduler.propose(self.history, decision_rng(self.history))
+            if isinstance(action, Wait | Done) and self.history.running:
+                return Wait(action.why)
+            if isinstance(action, Wait):
+                raise RunError(
+                    f"The strategy waits ({action.why or 'no reason given'}) although nothing runs. "
+                    "This is a bug in the strategy: propose() must return Done when there is nothing left."
+                )
+            event = as_event(action, self.history)
+            self.append(event)
+            if isinstance(event, ev.Started | ev.Resumed):
+                return job_of(self.history, event.trial)
+            if isinstance(action, Done):
+                return action
+
+    # -- hearing ---------------------------------------------------------------------------------------------------
+    def hear(self, event: ev.Event, scheduler: Scheduler) -> tuple[ev.Event, ...]:
+        """Take in what a worker says. Returns what was appended: nothing for a report that is late or a repetition.
+
+        Raises:
+            UserError: the study's metric was never reported although a trial ended.
+        """
+        assert isinstance(event, ev.Reported | ev.Ended | ev.Failed | ev.Requeued)
+        if not 0 <= event.trial < len(self.history.trials):
+            return ()
+        trial = self.history.trials[event.trial]
+        if trial.status is not Status.RUNNING:
+            return ()
+        if isinstance(event, ev.Reported):
+            return self._hear_report(event, trial, scheduler)
+        if isinstance(event, ev.Failed) and event.kind == "killed" and trial.attempts < RETRIES:
+            event = ev.Requeued(event.trial, f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}", blame=True)
+        if isinstance(event, ev.Ended) and trial.probe is None and trial.loss is None:
+            event = self._silent(trial)
+        if isinstance(event, ev.Failed):
+            self.release()
+        self.append(event)
+        return (event,)
+
+    def _hear_report(self, event: ev.Reported, trial: TrialRecord, scheduler: Scheduler) -> tuple[ev.Event, ...]:
+        if event.epoch <= trial.epoch or event.epoch > trial.until:
+            return ()
+        events: list[ev.Event] = [event]
+        entries = [Entry(self._clock(), event)]
+        history = self.history.then(entries[0])
+        bad = _nonfinite(event, self.history)
+        more: ev.Event | None = None
+        if bad is not None:
+            reason = f"{bad} is {event.metrics[bad]} at epoch {event.epoch}"
+            more = ev.Failed(trial.id, "nonfinite", reason)
+        elif (stop := scheduler.judge(history, trial.id)) is not None:
+            more = ev.Stopped(trial.id, event.epoch, stop.why)
+        if more is not None:
+            # In one transaction with the report: a crash between the two would leave a report that nobody judged.
+            events.append(more)
+            entries.append(Entry(self._clock(), more))
+            history = history.then(entries[1])
+        if self._held is not None and (bad is not None or self.history.objective.metric in event.metrics):
+            self.release()
+        self._commit(entries, history)
+        return tuple(events)
+
+    def _silent(self, trial: TrialRecord) -> ev.Failed:
+        metric = self.history.objective.metric
+        names = trial.metric_names
+        seen = f"it reported {', '.join(names)}" if names else "it reported nothing"
+        if all(t.loss is None for t in self.history.trained()):
+            mend = nearest(metric, names) if names else f"Call trial.report({metric}=...) after each epoch."
+            raise UserError(f"The metric {metric!r} was never reported: trial {trial.id} ended and {seen}.", mend)
+        return ev.Failed(trial.id, "silent", f"ended without reporting {metric!r}; {seen}")
+
+
+def decision_rng(history: History) -> np.random.Generator:
+    """The generator of the next decision: a function of the study's seed and the number of decisions so far."""
+    return np.random.default_rng((history.study.seed, history.decisions))
+
+
+def trial_seed(study_seed: int, trial: int) -> int:
+    """The seed of trial number ``trial`` where its scheduler named none: below 2**31, as every library accepts."""
+    return int(np.random.SeedSequence((study_seed, 0x7121A1, trial)).generate_state(1)[0] >> 1)
+
+
+def as_event(action: Action, history: History) -> ev.Event:
+    """The decision that an action becomes in the log."""
+    if isinstance(action, Start):
+        trial = len(history.trials)
+        return ev.Started(
+            trial=trial,
+            config=ev.plain(action.config),
+            seed=trial_seed(history.study.seed, trial) if action.seed is None else action.seed,
+            until=action.until,
+            horizon=history.study.max_epochs if action.horizon is None else action.horizon,
+            why=action.why,
+            parent=action.parent,
+            notes=ev.plain(action.notes),
+            probe=action.probe,
+        )
+    if isinstance(action, Resume):
+        return ev.Resumed(action.trial, action.until, action.why)
+    if isinstance(action, OpenStage):
+        return ev.StageOpened(action.name, action.why, action.allowance)
+    if isinstance(action, CloseStage):
+        return ev.StageClosed(
+            name=action.name,
+            verdict=action.verdict,
+            why=action.why,
+            settled=ev.plain(action.settled),
+            numbers=ev.plain(action.numbers),
+            skipped=action.skipped,
+            fatal=action.fatal,
+        )
+    if isinstance(action, Done):
+        return ev.Finished(action.why)
+    raise RunError(f"The strategy proposed {action!r}, which is no action.")
+
+
+def job_of(history: History, trial_id: int) -> Job:
+    """The job that a running trial is owed: from its last checkpoint to where it was sent."""
+    trial = history.trials[trial_id]
+    begin = trial.checkpoint
+    return Job(
+        trial=trial.id,
+        config=trial.config,
+        seed=trial.seed,
+        start=begin.epoch if begin else 0,
+        until=trial.until,
+        horizon=trial.horizon,
+        checkpoint=begin.path if begin else None,
+        probe=trial.probe,
+    )
+
+
+def replay(entries: Iterable[Entry], scheduler: Scheduler) -> int:
+    """Take every decision of a log again from what was known before it.
+
+    Returns:
+        how many decisions were recomputed.
+
+    Raises:
+        RunError: one came out different; the message shows both.
+    """
+    lines = list(entries)
+    history = start(lines[0])
+    checked = 0
+    for entry in lines[1:]:
+        event, before = entry.event, history
+        history = history.then(entry)
+        if isinstance(event, ev.Stopped):
+            verdict = scheduler.judge(before, event.trial)
+            again: ev.Event | None = ev.Stopped(event.trial, event.epoch, verdict.why) if verdict else None
+        elif isinstance(event, ev.Decision):
+            again = as_event(scheduler.propose(before, decision_rng(before)), before)
+        else:
+            continue
+        # Through JSON and back, as the log went: -0.0, tuples and numpy numbers must not tell the two apart.
+        if again is None or ev.plain(ev.encode(again)) != ev.plain(ev.encode(event)):
+            raise RunError(f"Decision {before.decisions} was {event}, replayed it is {again}.")
+        checked += 1
+    return checked
+
+
+def _nonfinite(event: ev.Reported, history: History) -> str | None:
+    for name, value in event.metrics.items():
+        if not math.isfinite(value) and (name == history.objective.metric or guess_direction(name) == "minimize"):
+            return name
+    return None
+
+
+def _chain(first: Entry, rest: Iterable[Entry]) -> Iterable[Entry]:
+    yield first
+    yield from rest
+
+
+def requeued(history: History) -> tuple[ev.Requeued, ...]:
+    """For every trial that was running when the last driver left: back into the queue."""
+    return tuple(ev.Requeued(i, "the previous driver ended while it ran") for i in history.running)
+

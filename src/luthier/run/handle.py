@@ -1,0 +1,134 @@
+"""``trial``: what a training function gets. It hands out epochs, takes reports, saves and restores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from luthier.contracts import Job
+from luthier.core.errors import UserError
+from luthier.core.events import Event, Reported
+from luthier.core.space import Value
+from luthier.run import checkpoint
+from luthier.run.checkpoint import Stateful
+
+
+class EndOfTrial(BaseException):
+    """Unwinds a training function that loops on its own when its job is over. No error: do not catch it."""
+
+
+class Trial:
+    """One configuration to train, as the training function sees it.
+
+    Attributes:
+        config: the active hyperparameters by name.
+        id: the trial's number in the study.
+        seed: for whatever should differ between repeats; Python's, NumPy's and PyTorch's generators are seeded with it.
+        start: epochs already trained (from the checkpoint); 0 for a new trial.
+        until: the epoch to train to now.
+        max_epochs: the length this trial is meant to be trained to: let schedules decay over this many epochs.
+
+    >>> def train(trial):
+    ...     model, optimizer = build(**trial.config)
+    ...     for epoch in trial.epochs(model=model, optimizer=optimizer):
+    ...         ...
+    ...         trial.report(train_loss=..., val_accuracy=...)
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        send: Callable[[Event], None],
+        stopped: Callable[[], bool],
+        files: Path,
+    ) -> None:
+        self.config: dict[str, Value] = dict(job.config)
+        self.id = job.trial
+        self.seed = job.seed
+        self.start = job.start
+        self.until = job.until
+        self.max_epochs = job.horizon
+        self.epoch = 0
+        self.saved: str | None = None
+        self._checkpoint = job.checkpoint
+        self._send = send
+        self._stopped = stopped
+        self._files = files
+        self._iterating = False
+        self._since = time.perf_counter()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether this trial was ended by a decision. ``trial.epochs`` looks for you."""
+        return self._stopped()
+
+    def epochs(self, **stateful: Stateful) -> Iterator[int]:
+        """The epochs to train now, from ``start + 1`` to ``until``.
+
+        Pass everything that training changes (``model=``, ``optimizer=``, ``scheduler=``: whatever has ``state_dict`` and
+        ``load_state_dict``): it is restored before the first epoch of a resumed trial and saved after the last, together
+        with the random generators. Without anything to save, a resumed trial starts over at epoch 1.
+
+        Raises:
+            UserError: something passed cannot be saved.
+        """
+        for name, thing in stateful.items():
+            if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
+                raise UserError(
+                    f"trial.epochs({name}=...) got a {type(thing).__name__}, which has no state_dict/load_state_dict.",
+                    "Pass modules, optimizers and schedulers.",
+                )
+        if self._checkpoint is not None:
+            self.epoch = checkpoint.load(self._files / self._checkpoint, stateful)
+        first = self.epoch + 1
+        self._iterating = True
+        self._since = time.perf_counter()
+        try:
+            for epoch in range(first, self.until + 1):
+                if self._stopped():
+                    return
+                self.epoch = epoch - 1
+                yield epoch
+                self.epoch = epoch
+            if stateful and self.epoch == self.until and not self._stopped():
+                name = f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
+                checkpoint.save(self._files / name, self.epoch, stateful)
+                self.saved = name
+        finally:
+            self._iterating = False
+
+    def report(
+        self, metrics: Mapping[str, Any] | None = None, /, *, epoch: int | None = None, **named: Any
+    ) -> None:
+        """Report the metrics of an epoch: numbers or one-element tensors by name.
+
+        Inside ``trial.epochs`` the epoch is known. In a loop of your own each report counts as the next epoch unless
+        ``epoch=`` says otherwise, and once the job is over the report does not return.
+
+        Raises:
+            UserError: a metric is no number, or nothing was reported.
+        """
+        values = {**(metrics or {}), **named}
+        if not values:
+            raise UserError("trial.report() got no metrics.", "Write trial.report(val_loss=0.5).")
+        if epoch is None:
+            epoch = self.epoch + 1
+        now = time.perf_counter()
+        self._send(Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, now - self._since))
+        self._since = now
+        if not self._iterating:
+            self.epoch = int(epoch)
+            if self.epoch >= self.until or self._stopped():
+                raise EndOfTrial
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"The metric {name!r} is {value!r} ({type(value).__name__}), not a number.", "Report one number for each name."
+        ) from None

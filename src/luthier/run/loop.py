@@ -1,0 +1,106 @@
+"""The loop: free slots get jobs, what workers say goes to the log, until nothing is left. Knows no algorithm."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from luthier.contracts import Done, Executor, Job, Scheduler, Wait
+from luthier.core import events as ev
+from luthier.core.errors import RunError
+from luthier.core.history import History
+from luthier.core.trial import Status
+from luthier.run.book import Book, job_of, requeued
+from luthier.run.pool import InProcess
+
+HOPELESS = 3
+"""A study ends when this many first trials all failed and none ever reported its metric."""
+
+
+class Observer(Protocol):
+    """Somebody who watches: the terminal, a progress bar, a tracker. Must not change anything."""
+
+    def update(self, history: History, events: Sequence[ev.Event]) -> None:
+        """New events were appended; ``history`` includes them."""
+        ...
+
+
+def run(
+    book: Book, scheduler: Scheduler, executor: Executor, files: Path, observers: Sequence[Observer] = ()
+) -> None:
+    """Drive a study to its end.
+
+    Trials that were running when an earlier driver left are put back first, from their last checkpoints.
+
+    Raises:
+        UserError: the metric was never reported.
+        RunError: the first trials all failed, or the strategy is at fault.
+    """
+    seen = book.history.length
+
+    def look() -> None:
+        nonlocal seen
+        if book.history.length > seen:
+            fresh = book.recent(seen)
+            seen = book.history.length
+            for observer in observers:
+                observer.update(book.history, fresh)
+
+    def hear(event: ev.Event) -> None:
+        for what in book.hear(event, scheduler):
+            if isinstance(what, ev.Stopped) or (isinstance(what, ev.Failed) and what.kind == "nonfinite"):
+                executor.stop(what.trial)
+            elif isinstance(what, ev.Requeued):
+                backlog.append(what.trial)
+            elif isinstance(what, ev.Ended):
+                _drop_old_checkpoints(book.history, what.trial, files)
+            elif isinstance(what, ev.Failed):
+                _give_up_if_hopeless(book.history)
+        look()
+
+    backlog: deque[int] = deque()
+    for event in requeued(book.history):
+        book.append(event)
+        backlog.append(event.trial)
+    if isinstance(executor, InProcess):
+        executor.hear = hear
+    while True:
+        while executor.free > 0:
+            job: Job | Wait | Done
+            if backlog:
+                trial = backlog.popleft()
+                if book.history.trials[trial].status is not Status.RUNNING:
+                    continue
+                job = job_of(book.history, trial)
+            else:
+                job = book.next(scheduler)
+            look()
+            if isinstance(job, Done):
+                return
+            if isinstance(job, Wait):
+                break
+            executor.submit(job)
+        for event in executor.poll(timeout=0.5):
+            hear(event)
+
+
+def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
+    """Keep a trial's newest checkpoint only; called once the log points to it."""
+    kept = history.trials[trial_id].checkpoint
+    if kept is None:
+        return
+    newest = files / kept.path
+    for old in newest.parent.glob("*.ckpt"):
+        if old != newest:
+            old.unlink(missing_ok=True)
+
+
+def _give_up_if_hopeless(history: History) -> None:
+    ended = [t for t in history.trials if t.status is not Status.RUNNING]
+    if len(ended) < HOPELESS or any(t.failure is None or t.reports for t in ended):
+        return
+    last = ended[-1].failure
+    assert last is not None
+    raise RunError(f"The first {len(ended)} trials all failed. The last one: {last.reason}\n{last.detail}".rstrip())

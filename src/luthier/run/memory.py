@@ -1,0 +1,28 @@
+"""A log in this process's memory, for studies without storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luthier.core.errors import Conflict
+from luthier.core.history import Entry
+
+
+class MemoryStore:
+    """A list."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def append(self, entries: Sequence[Entry], after: int) -> None:
+        """Append, provided that the log holds exactly ``after`` entries."""
+        if len(self._entries) != after:
+            raise Conflict(f"The log holds {len(self._entries)} events, not {after}.")
+        self._entries.extend(entries)
+
+    def read(self, after: int = 0) -> Sequence[Entry]:
+        """The entries from number ``after`` on."""
+        return tuple(self._entries[after:])
+
+    def close(self) -> None:
+        """Nothing to let go of."""

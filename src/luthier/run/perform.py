@@ -1,0 +1,60 @@
+"""Doing one job, in whatever process: call the target, turn what happens into events."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from luthier.contracts import Job
+from luthier.core.events import Ended, Event, Failed, plain
+from luthier.run.checkpoint import seed_everything
+from luthier.run.handle import EndOfTrial, Trial
+
+TAIL = 4000
+"""Characters of a traceback that are kept."""
+
+
+def perform(
+    target: Callable[[Trial], Any],
+    job: Job,
+    *,
+    send: Callable[[Event], None],
+    stopped: Callable[[], bool],
+    files: Path,
+) -> None:
+    """Train or answer ``job``; whatever the target does, exactly one Ended or Failed is sent at the end.
+
+    KeyboardInterrupt passes through: it belongs to whoever pressed the key.
+    """
+    seed_everything(job.seed)
+    try:
+        if job.probe is not None:
+            answer, cost = target.probe(job.probe, dict(job.config), job.seed)  # type: ignore[attr-defined]
+            send(Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost)))
+            return
+        trial = Trial(job, send=send, stopped=stopped, files=files)
+        try:
+            target(trial)
+        except EndOfTrial:
+            pass
+        send(Ended(job.trial, trial.epoch, complete=trial.epoch < job.until, checkpoint=trial.saved))
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        send(Failed(job.trial, "died", f"the training function called exit({error.code!r})"))
+    except BaseException as error:
+        send(Failed(job.trial, "raised", _one_line(error), _tail(error)))
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def _tail(error: BaseException) -> str:
+    # The first frame is perform() itself; the user's story begins after it.
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    return text if len(text) <= TAIL else "..." + text[-TAIL:]

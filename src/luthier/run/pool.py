@@ -1,0 +1,241 @@
+"""Executors on this machine: worker processes that live as long as the study, or the driver's own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from luthier.contracts import Job
+from luthier.core.errors import RunError, UserError
+from luthier.core.events import Ended, Event, Failed, decode
+from luthier.run.perform import perform
+
+STARTS = 3
+"""How often a worker may die before it is ready until the study gives up."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class InProcess:
+    """Trains in the driver's own process, one job at a time: for debugging, with ``workers=0``."""
+
+    def __init__(self, target: Callable[..., Any], files: Path) -> None:
+        self._target = target
+        self._files = files
+        self._job: Job | None = None
+        self._stopped: set[int] = set()
+        self.hear: Callable[[Event], None] | None = None
+        """Takes each event as it happens, so that a stop can still be obeyed while the job runs."""
+
+    @property
+    def free(self) -> int:
+        """One, while no job waits."""
+        return int(self._job is None)
+
+    def submit(self, job: Job) -> None:
+        """Keep the job for the next poll."""
+        self._job = job
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """Do the job that waits, to its end."""
+        if self._job is None:
+            return ()
+        job, self._job = self._job, None
+        self._stopped.discard(job.trial)
+        events: list[Event] = []
+        perform(
+            self._target,
+            job,
+            send=self.hear or events.append,
+            stopped=lambda: job.trial in self._stopped,
+            files=self._files,
+        )
+        return events
+
+    def stop(self, trial: int) -> None:
+        """The running trial sees it at its next epoch."""
+        self._stopped.add(trial)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class _Worker:
+    """A worker process and the driver's end of its socket."""
+
+    def __init__(self, number: int, pickled: bytes, files: Path, threads: int) -> None:
+        ours, theirs = socket.socketpair()
+        folder = files / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / f"worker-{number}.log"
+        environment = {**os.environ, **{v: os.environ.get(v, str(threads)) for v in _THREAD_VARIABLES}}
+        package = str(Path(__file__).parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "luthier.run.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                # Ctrl-C in the terminal goes to the driver alone; it ends the workers in order.
+                start_new_session=True,
+            )
+        theirs.close()
+        self.number = number
+        self.link = Connection(ours.detach())
+        self.job: Job | None = None
+        self.ready = False
+        self.tell({"path": [p or os.getcwd() for p in sys.path], "files": str(files.resolve())})
+        self._send(pickled)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        self._send(json.dumps(message).encode())
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.link.send_bytes(data)
+        except OSError:
+            pass  # it is dead: the poll that follows finds out how
+
+    def obituary(self) -> tuple[str, str]:
+        """How the process ended, as a failure's kind and reason."""
+        code = self.process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+            return "killed", f"its worker was killed by {name}"
+        return "died", f"its worker exited with code {code}"
+
+    def tail(self, size: int = 2000) -> str:
+        """The end of what it printed."""
+        try:
+            return self.log.read_bytes()[-size:].decode(errors="replace")
+        except OSError:
+            return ""
+
+    def end(self) -> None:
+        self.link.close()
+        if self.process.poll() is None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)  # its data-loader processes go with it
+            except (ProcessLookupError, PermissionError):
+                self.process.kill()
+        self.process.wait()
+
+
+class LocalPool:
+    """Worker processes on this machine.
+
+    A worker that is killed is replaced; what became of its trial is said by a Failed event.
+
+    Args:
+        target: the training function or recipe; travels by cloudpickle, so it may live in ``__main__``.
+        workers: how many processes.
+        files: the study's folder of files (checkpoints, logs).
+        threads: processor threads of each worker; cores / workers where None.
+
+    Raises:
+        UserError: the target cannot be pickled.
+    """
+
+    def __init__(self, target: Callable[..., Any], workers: int, files: Path, threads: int | None = None) -> None:
+        import cloudpickle
+
+        if not hasattr(socket, "socketpair") or os.name != "posix":  # pragma: no cover
+            raise UserError("Worker processes need Linux or macOS.", "Use workers=0 to train in this process.")
+        try:
+            self._pickled = cloudpickle.dumps(target)
+        except Exception as error:
+            raise UserError(
+                f"The training function cannot be sent to a worker process: {error}.",
+                "Create what cannot be pickled (locks, open files, loggers) inside the function, or use workers=0.",
+            ) from None
+        self._files = files
+        self._threads = threads or max(1, cores() // workers)
+        self._early_deaths = 0
+        self._workers = [self._hire(n) for n in range(workers)]
+
+    def _hire(self, number: int) -> _Worker:
+        return _Worker(number, self._pickled, self._files, self._threads)
+
+    @property
+    def free(self) -> int:
+        """Workers without a job; one that is still importing takes its first job already."""
+        return sum(w.job is None for w in self._workers)
+
+    def submit(self, job: Job) -> None:
+        """Give the job to a free worker."""
+        worker = next(w for w in self._workers if w.job is None)
+        worker.job = job
+        worker.tell({"do": "train", "job": {**asdict(job), "config": dict(job.config)}})
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """What the workers said, waiting up to ``timeout`` seconds for the first word."""
+        events: list[Event] = []
+        until = time.monotonic() + timeout
+        while not events and (left := until - time.monotonic()) > 0:
+            wait([w.link for w in self._workers], left)
+            for place, worker in enumerate(self._workers):
+                events += self._drain(worker)
+                if worker.process.poll() is not None:
+                    events += self._drain(worker)  # its last words, said before it died
+                    events += self._bury(place)
+        return events
+
+    def _drain(self, worker: _Worker) -> list[Event]:
+        events: list[Event] = []
+        try:
+            while worker.link.poll():
+                message = json.loads(worker.link.recv_bytes())
+                if message["say"] == "ready":
+                    worker.ready = True
+                elif message["say"] == "broken":
+                    raise RunError(
+                        f"A worker could not load the training function: {message['reason']}\n{message['detail']}"
+                    )
+                else:
+                    event = decode(message["say"], message["data"])
+                    if isinstance(event, Ended | Failed):
+                        worker.job = None
+                    events.append(event)
+        except (EOFError, OSError):
+            worker.process.wait()  # the other end closed: it is leaving
+        return events
+
+    def _bury(self, place: int) -> list[Event]:
+        dead = self._workers[place]
+        kind, reason = dead.obituary()
+        if not dead.ready:
+            self._early_deaths += 1
+            if self._early_deaths >= STARTS:
+                raise RunError(f"Workers die before they are ready ({reason}). The end of {dead.log}:\n{dead.tail()}")
+        dead.end()
+        self._workers[place] = self._hire(dead.number)
+        return [Failed(dead.job.trial, kind, reason, dead.tail())] if dead.job else []
+
+    def stop(self, trial: int) -> None:
+        """Tell the worker that trains ``trial``; it leaves at its next epoch."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.trial == trial:
+                worker.tell({"do": "stop", "trial": trial})
+
+    def close(self) -> None:
+        """End every worker at once."""
+        for worker in self._workers:
+            worker.end()

@@ -1,0 +1,77 @@
+"""A worker process: started once per study, imports the training function once, then trains job after job.
+
+``python -m luthier.run.worker FD``: ``FD`` is a socket to the driver. Messages are JSON, save the target itself, which comes by
+cloudpickle from the driver that started this process. When the driver is gone the socket closes and the worker leaves at
+once, so that no orphan goes on training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from luthier.contracts import Job
+from luthier.core.events import Event, encode
+from luthier.run.perform import TAIL, perform
+
+
+def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int]) -> None:
+    """The listening thread: jobs into the queue, stops into the set, and out when the driver is gone."""
+    while True:
+        try:
+            message = json.loads(link.recv_bytes())
+        except (EOFError, OSError):
+            os._exit(0)
+        if message["do"] == "train":
+            stopped.discard(message["job"]["trial"])
+            jobs.put(Job(**message["job"]))
+        elif message["do"] == "stop":
+            stopped.add(message["trial"])
+
+
+def main(descriptor: int) -> None:
+    """Serve jobs until the driver closes the connection."""
+    link = Connection(descriptor)
+    hello = json.loads(link.recv_bytes())
+    sys.path[:] = hello["path"]
+    files = Path(hello["files"])
+
+    def tell(message: dict[str, Any]) -> None:
+        link.send_bytes(json.dumps(message).encode())
+
+    pickled = link.recv_bytes()
+    try:
+        import cloudpickle
+
+        target = cloudpickle.loads(pickled)
+    except BaseException as error:
+        tell({"say": "broken", "reason": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()[-TAIL:]})
+        return
+    del pickled
+    tell({"say": "ready"})
+
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    stopped: set[int] = set()
+    threading.Thread(target=_listen, args=(link, jobs, stopped), daemon=True).start()
+
+    def send(event: Event) -> None:
+        kind, data = encode(event)
+        tell({"say": kind, "data": data})
+
+    while True:
+        job = jobs.get()
+        perform(target, job, send=send, stopped=lambda: job.trial in stopped, files=files)
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]))
+    except (BrokenPipeError, ConnectionResetError):  # the driver left while we spoke
+        os._exit(0)

@@ -1,0 +1,1 @@
+"""Who trains, and how long: schedulers. Each is a frozen dataclass with ``propose(history, rng)`` and ``judge(...)``."""

@@ -1,0 +1,46 @@
+"""Keeping to the budget, around any scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from luthier.contracts import Action, Done, Resume, Scheduler, Start, Stop, Wait
+from luthier.core.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Lets through only what the study's budget can still pay in full; ends running trials when the time is up."""
+
+    inner: Scheduler
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The inner proposal, or Done when it does not fit."""
+        left = history.epochs_left
+        if left <= 0:
+            return self._spent(history)
+        action = self.inner.propose(history, rng)
+        if isinstance(action, Start) and action.probe is None:
+            cost = float(action.until)
+        elif isinstance(action, Resume):
+            kept = history.trials[action.trial].checkpoint
+            cost = float(action.until - (kept.epoch if kept else 0))
+        else:
+            return action
+        return action if cost <= left else self._spent(history)
+
+    @staticmethod
+    def _spent(history: History) -> Action:
+        # A running trial that ends early gives back what it was granted.
+        if history.running:
+            return Wait("the budget is handed out")
+        return Done(f"the budget of {history.study.budget} is spent ({history.spent:,.1f} epochs used)")
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """The inner verdict, or a stop when the wall-clock budget is spent."""
+        seconds = history.study.budget.seconds
+        if seconds is not None and history.elapsed >= seconds:
+            return Stop(f"the time is up: {history.elapsed:,.0f} of {seconds:,.0f} s")
+        return self.inner.judge(history, trial)

@@ -1,0 +1,168 @@
+"""Successive halving: many trials a little, the better ones longer. ASHA and Hyperband.
+
+ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (arXiv 1810.05934), Algorithm 2: the
+promotion type, in which a trial that reached a rung is paused there and resumed when it ranks in the rung's top 1/eta.
+Hyperband: Li et al., JMLR 18 (2018, arXiv 1603.06560), Algorithm 1: brackets of synchronous successive halving that hedge
+over how early one dares to judge.
+
+Both are functions of the history: a rung's members are the trials that were trained that far. A trial that failed counts as
+the worst of the rung it was heading for. Left out: the infinite-horizon variants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
+from luthier.core.history import History
+from luthier.core.trial import Status, TrialRecord
+
+
+def rungs(max_epochs: int, min_epochs: int | None = None, eta: int = 3) -> tuple[int, ...]:
+    """The epochs at which trials are compared: ``max_epochs / eta^k``, lowest first, down to ``min_epochs``.
+
+    The first look comes at no less than a tenth of the length by default: earlier ranks mislead.
+    """
+    lowest = max(1, math.ceil(max_epochs / 10)) if min_epochs is None else min(max(1, min_epochs), max_epochs)
+    ladder = [max_epochs]
+    while (below := round(max_epochs / eta ** len(ladder))) >= lowest and below < ladder[-1]:
+        ladder.append(below)
+    return tuple(reversed(ladder))
+
+
+@dataclass(frozen=True, slots=True)
+class ASHA:
+    """Asynchronous successive halving with promotion.
+
+    Args:
+        searcher: where new trials come from.
+        eta: one in ``eta`` is promoted.
+        min_epochs: the first rung; a tenth of the length where None.
+    """
+
+    searcher: Searcher
+    eta: int = 3
+    min_epochs: int | None = None
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The highest promotion there is, else a new trial for the lowest rung."""
+        ladder = rungs(history.study.max_epochs, self.min_epochs, self.eta)
+        trials = list(history.trained())
+        for here, above in reversed(list(zip(ladder, ladder[1:], strict=False))):
+            ranked = sorted((t for t in trials if _reached(t, here)), key=lambda t: (history.loss_at(t, here), t.id))
+            for rank, trial in enumerate(ranked[: len(ranked) // self.eta], start=1):
+                if trial.status is Status.PAUSED and trial.until <= here and math.isfinite(history.loss_at(trial, here)):
+                    why = f"rank {rank} of {len(ranked)} at epoch {here}: the top 1/{self.eta} goes on to {above}"
+                    return Resume(trial.id, above, why)
+        config = self.searcher.suggest(history, rng)
+        if config is None:
+            return self._drained(history)
+        first = ladder[0]
+        return Start(config, until=first, why=f"{self.searcher.name}: a new trial for the first rung, {first} epochs")
+
+    @staticmethod
+    def _drained(history: History) -> Action:
+        if history.running:
+            return Wait("no configuration is left and no promotion is due")
+        return Done("every configuration was tried and no promotion is due")
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """Never: a trial is paused at its rung instead."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """One bracket of Hyperband: ``sizes[i]`` trials are trained to ``epochs[i]``."""
+
+    sizes: tuple[int, ...]
+    epochs: tuple[int, ...]
+
+
+def brackets(max_epochs: int, min_epochs: int = 1, eta: int = 3) -> tuple[Bracket, ...]:
+    """Hyperband's brackets, the most aggressive first (Algorithm 1; Table 1 of the paper for R = 81, eta = 3)."""
+    s_max = 0
+    while min_epochs * eta ** (s_max + 1) <= max_epochs:
+        s_max += 1
+    table = []
+    for s in range(s_max, -1, -1):
+        n = math.ceil((s_max + 1) / (s + 1) * eta**s)
+        table.append(
+            Bracket(
+                sizes=tuple(max(1, n // eta**i) for i in range(s + 1)),
+                epochs=tuple(max(1, round(max_epochs / eta ** (s - i))) for i in range(s + 1)),
+            )
+        )
+    return tuple(table)
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperband:
+    """Bracket after bracket, over and over while the budget lasts.
+
+    A free worker that finds a bracket waiting for its rung starts on the next bracket; with one worker the order is the
+    paper's.
+
+    Args:
+        searcher: where new trials come from.
+        eta: one in ``eta`` survives each rung.
+        min_epochs: the shortest training of the most aggressive bracket; a tenth of the length where None.
+    """
+
+    searcher: Searcher
+    eta: int = 3
+    min_epochs: int | None = None
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The next step of the earliest bracket that has one."""
+        longest = history.study.max_epochs
+        table = brackets(longest, self.min_epochs or max(1, math.ceil(longest / 10)), self.eta)
+        members: dict[int, list[TrialRecord]] = {}
+        for trial in history.trained():
+            members.setdefault(int(trial.notes.get("bracket", 0)), []).append(trial)
+        number = 0
+        while True:
+            bracket = table[number % len(table)]
+            mine = members.get(number, [])
+            if len(mine) < bracket.sizes[0]:
+                config = self.searcher.suggest(history, rng)
+                if config is None:
+                    return ASHA._drained(history)
+                why = (
+                    f"{self.searcher.name}: trial {len(mine) + 1} of {bracket.sizes[0]} of bracket {number}, "
+                    f"{bracket.epochs[0]} epochs first"
+                )
+                return Start(config, until=bracket.epochs[0], why=why, notes={"bracket": number})
+            promotion = self._promotion(history, bracket, mine)
+            if promotion is not None:
+                return promotion
+            number += 1
+
+    def _promotion(self, history: History, bracket: Bracket, mine: Sequence[TrialRecord]) -> Resume | None:
+        rung = mine
+        for i in range(len(bracket.sizes) - 1):
+            here, above, keep = bracket.epochs[i], bracket.epochs[i + 1], bracket.sizes[i + 1]
+            if not all(_reached(t, here) for t in rung):
+                return None  # synchronous: the rung is judged when it is complete
+            ranked = sorted(rung, key=lambda t: (history.loss_at(t, here), t.id))
+            rung = [t for t in ranked[:keep] if math.isfinite(history.loss_at(t, here))]
+            for rank, trial in enumerate(rung, start=1):
+                if trial.status is Status.PAUSED and trial.until <= here:
+                    why = f"rank {rank} of {len(ranked)} at epoch {here}: the best {keep} go on to {above}"
+                    return Resume(trial.id, above, why)
+        return None
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """Never: a trial is paused at its rung instead."""
+        return None
+
+
+def _reached(trial: TrialRecord, epoch: int) -> bool:
+    """Whether its result at ``epoch`` is in: trained that far, or ended for good before it."""
+    if trial.status in (Status.FAILED, Status.STOPPED, Status.DONE):
+        return trial.until >= epoch
+    return trial.epoch >= epoch and (trial.status is Status.PAUSED or trial.until > epoch)

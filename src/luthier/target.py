@@ -1,0 +1,92 @@
+"""What is trained, found again by name: ``train.py:train``, ``package.module:recipe``, or a built-in recipe."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from luthier.core.errors import UserError, nearest
+
+
+def load(reference: str) -> Callable[..., Any]:
+    """The function or recipe that ``FILE.py:NAME`` or ``MODULE:NAME`` names.
+
+    Raises:
+        UserError: the file or module cannot be imported, or has no such name.
+    """
+    place, colon, name = reference.rpartition(":")
+    if not colon or not place or not name:
+        raise UserError(f"{reference!r} names no training function.", "Write FILE.py:FUNCTION, as in train.py:train.")
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
+    target = getattr(module, name, None)
+    if target is None:
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise UserError(f"{place} has no {name!r}.", nearest(name, public))
+    if not callable(target):
+        raise UserError(f"{reference} is a {type(target).__name__}, not a function or a Recipe.", "Name a function.")
+    return target  # type: ignore[no-any-return]
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"There is no file {str(path)!r}.", "Check the path before the colon.")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # its own imports, as `python train.py` would find them
+    return _imported(lambda: importlib.import_module(path.stem), str(path))
+
+
+def _from_module(name: str) -> Any:
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    return _imported(lambda: importlib.import_module(name), name)
+
+
+def _imported(read: Callable[[], Any], place: str) -> Any:
+    try:
+        return read()
+    except Exception as error:
+        where = ""
+        last = error.__traceback__
+        while last is not None:
+            file = last.tb_frame.f_code.co_filename
+            if "importlib" not in file and file != __file__:
+                where = f" ({Path(file).name}, line {last.tb_lineno})"
+            last = last.tb_next
+        raise UserError(
+            f"{place} cannot be imported: {type(error).__name__}: {error}{where}.", "Mend it, then try again."
+        ) from None
+
+
+def describe(target: Callable[..., Any]) -> Mapping[str, Any] | None:
+    """How to find ``target`` again, as plain data for the log; None for what only its own script can make."""
+    if hasattr(target, "builtin"):
+        return target.builtin if target.builtin is None else dict(target.builtin)
+    name = getattr(target, "__qualname__", "")
+    if not inspect.isfunction(target) or "<" in name or "." in name:
+        return None
+    file = inspect.getsourcefile(target)
+    return {"reference": f"{Path(file).resolve()}:{name}"} if file and Path(file).is_file() else None
+
+
+def recall(description: Mapping[str, Any] | None) -> Callable[..., Any]:
+    """The target that a log describes.
+
+    Raises:
+        UserError: it cannot be found without the script that made it.
+    """
+    if description and "reference" in description:
+        return load(str(description["reference"]))
+    if description and description.get("recipe") == "digits":
+        from luthier.recipe.data import digits_recipe
+
+        return digits_recipe(str(description.get("model", "cnn")))
+    raise UserError(
+        "This study's training function was made inside a script and cannot be found by itself.",
+        "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
+    )

@@ -1,0 +1,245 @@
+"""A study in words: one sentence of verdict, the whole story for a terminal, and how numbers are written everywhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from luthier.core.history import History, StageRecord
+from luthier.core.summary import Confirmation, Summary, summarize
+from luthier.core.trial import Status, TrialRecord
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+# -- how things are written --------------------------------------------------------------------------------------------
+
+
+def clean(text: object, limit: int = 240) -> str:
+    """``text`` on one line without control characters: what users and tracebacks say must not steer a terminal."""
+    line = " ".join(_CONTROLS.sub(" ", _ESCAPES.sub("", str(text))).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def real(value: Any) -> float:
+    """``value`` as a float; what is none (the log writes ``"nan"`` as text) becomes NaN."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def number(value: float | None, *, like: float | None = None, sign: bool = False) -> str:
+    """A score in about four telling digits, with as many decimals as ``like`` would get."""
+    if value is None or not math.isfinite(value):
+        return "–" if value is None else repr(float(value))
+    size = abs(value if like is None or not math.isfinite(like) else like)
+    if size == 0 or 0.01 <= size < 10:
+        text = f"{value:.4f}"
+    elif 10 <= size < 100_000:
+        text = f"{value:,.{4 - len(str(int(size)))}f}" if size < 1000 else f"{value:,.1f}"
+    else:
+        text = f"{value:.4g}"
+    return f"+{text}" if sign and value >= 0 else text.replace("-", "−") if sign else text
+
+
+def setting(value: object) -> str:
+    """A hyperparameter's value, short."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and 10 <= abs(value) < 1e6 else f"{value:.3g}"
+    return clean(value, 60)
+
+
+def short(config: Mapping[str, Any], names: Iterable[str] | None = None, limit: int = 6) -> str:
+    """``name=value`` for the first ``limit`` of ``names`` that ``config`` has."""
+    pairs = [(n, config[n]) for n in (config if names is None else names) if n in config]
+    more = f", +{len(pairs) - limit} more" if len(pairs) > limit else ""
+    return ", ".join(f"{clean(n, 40)}={setting(v)}" for n, v in pairs[:limit]) + more
+
+
+def varied(history: History) -> tuple[str, ...]:
+    """The hyperparameters that took more than one value over the trials so far, in the order of the space."""
+    seen: dict[str, set[str]] = {name: set() for name in history.space}
+    for trial in history.trained():
+        for name in history.space:
+            seen[name].add(repr(trial.config[name]) if name in trial.config else "absent")
+    return tuple(name for name, values in seen.items() if len(values) > 1) or history.space.dims
+
+
+def duration(seconds: float) -> str:
+    """``42s``, ``4m12s``, ``2h05m``."""
+    whole = round(seconds) if math.isfinite(seconds) else 0
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def count(many: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{many:,} {noun}" if many == 1 else f"{many:,} {noun}s"
+
+
+def epochs(amount: float) -> str:
+    """``1 epoch``, ``12 epochs``, ``0.4 epochs``."""
+    text = f"{amount:,.0f}" if amount >= 10 or float(amount).is_integer() else f"{amount:.1f}"
+    return f"{text} epoch" if text == "1" else f"{text} epochs"
+
+
+def sparkline(values: Sequence[float], width: int = 20) -> str:
+    """A curve in block characters, at most ``width`` of them; what is not finite shows as ``×``."""
+    if len(values) > width > 0:
+        values = [values[(i + 1) * len(values) // width - 1] for i in range(width)]
+    finite = [v for v in values if math.isfinite(v)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    span = high - low
+    if not span or not math.isfinite(span):
+        return "".join("▄" if math.isfinite(v) else "×" for v in values)
+    return "".join(_BLOCKS[min(int((v - low) / span * 8), 7)] if math.isfinite(v) else "×" for v in values)
+
+
+# -- what the study says -----------------------------------------------------------------------------------------------
+
+
+def verdict(history: History) -> str:
+    """The study's answer so far in one sentence."""
+    summary = summarize(history)
+    metric = clean(history.objective.metric)
+    fatal = next((s for s in history.stages if s.fatal), None)
+    if fatal:
+        return f"Ended at the stage “{clean(fatal.name)}”: {clean(fatal.verdict or fatal.because, 600)}"
+    if summary.confirmation:
+        return _confirmed(metric, history.objective.minimize, summary.confirmation)
+    if summary.best_score is None:
+        return _unscored(history, summary, metric)
+    many = sum(history.score(t) is not None for t in history.trained())
+    which = f"trial {summary.best_trial}, "
+    which += "the only one with a score" if many == 1 else f"best of {many:,}"
+    return f"Best {metric} {number(summary.best_score)} ({which}: an optimistic figure until it is repeated on fresh seeds)."
+
+
+def _confirmed(metric: str, minimize: bool, c: Confirmation) -> str:
+    new, old = real(c.winner.mean), real(c.default.mean)
+    scale = max(abs(new), abs(old))
+    low, high = (number(real(x), like=scale, sign=True) for x in (*c.interval, math.nan, math.nan)[:2])
+    tuned = f"{metric} {number(new, like=scale)} ± {number(real(c.winner.sd), like=scale)}"
+    default = f"{number(old, like=scale)} ± {number(real(c.default.sd), like=scale)}"
+    gain = number(real(c.gain), like=scale, sign=True)
+    ground = f"(95 % interval {low} to {high}, {len(c.seeds)} paired seeds)"
+    if c.better:
+        # A lower loss is a positive gain; only then does the sign need a word.
+        change = f"a gain of {gain}" if minimize else gain
+        return f"Tuned configuration reaches {tuned} against {default} for the strong default: {change} {ground}."
+    return (
+        f"Tuned configuration reaches {tuned} against {default}, no better than the strong default beyond noise: "
+        f"a gain of {gain} {ground}; the default is kept."
+    )
+
+
+def _unscored(history: History, summary: Summary, metric: str) -> str:
+    if not len(history.trials):
+        return "Nothing has been trained yet."
+    if summary.failed and summary.failed == summary.trials:
+        reason, ids = failures(history)[0]
+        return f"No trial has a score: all {summary.trials} failed ({len(ids)} of them: {reason})."
+    parts = [f"{n} {w}" for n, w in ((len(history.running), "running"), (summary.failed, "failed")) if n]
+    return f"No trial has reported {metric} yet" + (f" ({', '.join(parts)})." if parts else ".")
+
+
+def failures(history: History) -> list[tuple[str, tuple[int, ...]]]:
+    """Each reason for failing and the trials that gave it, most frequent first."""
+    groups: dict[str, list[int]] = {}
+    for trial in history.trials:
+        if trial.failure is not None:
+            reason = f"{trial.failure.kind}: {clean(trial.failure.reason)}"
+            groups.setdefault(reason, []).append(trial.id)
+    return sorted(((r, tuple(ids)) for r, ids in groups.items()), key=lambda g: (-len(g[1]), g[1]))
+
+
+def ranked(history: History) -> list[TrialRecord]:
+    """The trials that have a score, best first."""
+    scored = [t for t in history.trained() if math.isfinite(history.final_loss(t))]
+    return sorted(scored, key=history.final_loss)
+
+
+def spent_of(history: History) -> str:
+    """What was used of what may be used: ``612 of 1,200 epochs, 4m12s``."""
+    budget, parts = history.study.budget, []
+    used = epochs(history.spent)
+    parts.append(f"{used.split()[0]} of {budget.epochs:,} epochs" if budget.epochs else used)
+    elapsed = duration(history.elapsed)
+    parts.append(f"{elapsed} of {duration(budget.seconds)}" if budget.seconds else elapsed)
+    return ", ".join(parts)
+
+
+def tell(history: History) -> str:
+    """The whole story for a terminal: what was asked, stage by stage, the best, the failed, what runs, what is left."""
+    study, metric = history.study, clean(history.objective.metric)
+    trained = list(history.trained())
+    lines = [
+        f"Study {clean(study.name)}: {clean(study.strategy)} strategy, {history.objective.direction} {metric}, "
+        f"up to {study.max_epochs} epochs a trial, seed {study.seed}",
+        f"Used {spent_of(history)}; {count(len(trained), 'trial')}",
+        "",
+        verdict(history),
+    ]
+    if history.stages:
+        lines += ["", "Stages"]
+        for i, stage in enumerate(history.stages, 1):
+            lines += _stage_lines(history, i, stage)
+    best = ranked(history)[:5]
+    if best:
+        names = varied(history)
+        lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
+        lines += [f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names)}" for t in best]
+    failed = failures(history)
+    if failed:
+        lines += ["", "Failures"]
+        lines += [f"  {len(ids):>4} ×  {reason}  (trial {_ids(ids)})" for reason, ids in failed]
+    if history.running:
+        lines += ["", "Running"]
+        lines += [_running_line(history, history.trials[i]) for i in history.running]
+    lines += ["", _what_is_left(history)]
+    return "\n".join(lines)
+
+
+def _ids(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:6])) + (f", and {len(ids) - 6} more" if len(ids) > 6 else "")
+
+
+def _stage_lines(history: History, i: int, stage: StageRecord) -> list[str]:
+    cost = sum(history.trials[t].spent for t in stage.trials)
+    state = "skipped" if stage.skipped else "open" if stage.open else ""
+    facts = ", ".join(filter(None, (state, count(len(stage.trials), "trial"), epochs(cost))))
+    lines = [f"  {i}. {clean(stage.name)}  ({facts})", f"     why      {clean(stage.why, 600)}"]
+    if stage.verdict is not None:
+        lines.append(f"     verdict  {clean(stage.verdict, 600)}")
+        if stage.because:
+            lines.append(f"     because  {clean(stage.because, 600)}")
+    if stage.settled:
+        lines.append(f"     settled  {short(stage.settled, limit=12)}")
+    return lines
+
+
+def _running_line(history: History, trial: TrialRecord) -> str:
+    if trial.probe:
+        return f"  {trial.id:>4}  probe {clean(trial.probe)}"
+    curve = [v for _, v in trial.curve(history.objective.metric)]
+    latest = f"{sparkline(curve, 12)} {number(curve[-1])}  " if curve else ""
+    return f"  {trial.id:>4}  epoch {trial.epoch}/{trial.until}  {latest}{short(trial.config, varied(history))}"
+
+
+def _what_is_left(history: History) -> str:
+    if history.finished is not None:
+        return f"Finished: {clean(history.finished, 600)}"
+    paused = sum(t.status is Status.PAUSED for t in history.trials)
+    left = history.epochs_left
+    parts = ["no limit set" if math.isinf(left) else f"about {epochs(max(0.0, left))} to hand out"]
+    if paused:
+        parts.append(f"{count(paused, 'paused trial')} that can be resumed")
+    return f"Left: {', '.join(parts)}"
