@@ -151,13 +151,22 @@ def learning_rate(look: Look) -> Script:
         return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)
     rates_seen = look.table(sorted(tried, key=lambda t: (str(_optimizer(look, t)), float(t.config[rate]))), *_shown(look, rate))  # type: ignore[arg-type]
     best, batches = yield from _batch_sizes(look, rate, best, epochs)
+    at = float(best.config[rate])  # type: ignore[arg-type]
+    finer = [r for r in _allowed(look, rate, [at, at * 1.7, at / 1.7], None) if abs(math.log(r / at)) > 0.2]
+    more = yield [
+        look.wish({rate: r}, base=best.config, epochs=epochs, why=f"a finer step beside the best rate: {r:.2g}")
+        for r in finer
+    ]
+    if more:
+        batches += f"; rates beside the best {look.table([best, *more], rate)}"
+        best = look.best([best, *more]) or best
     settled = {n: best.config[n] for n in _shown(look, rate, batch=True) if n in best.config}
     text = (
         f"{', '.join(f'{n} {short(v)}' for n, v in settled.items())}: "
         f"{look.history.objective.metric} {look.shown(best)} after {epochs} epochs"
         + (f" (strong default {look.shown(first)})" if first else "")
     )
-    return Verdict(text, rates_seen + (f"; batch size {batches}" if batches else ""), settled=settled)
+    return Verdict(text, rates_seen + batches, settled=settled)
 
 
 def _batch_sizes(look: Look, rate: str, best: TrialRecord, epochs: int) -> Any:
@@ -184,7 +193,7 @@ def _batch_sizes(look: Look, rate: str, best: TrialRecord, epochs: int) -> Any:
             tried += more
         if look.best(tried) is not best:
             break  # the other direction is not worth a training
-    return look.best(tried) or best, look.table(tried, name)
+    return look.best(tried) or best, f"; {name} {look.table(tried, name)}"
 
 
 def _center(look: Look, rate: str, optimizer: Value) -> tuple[float, float | None, str]:
@@ -295,7 +304,10 @@ def rest(look: Look) -> Script:
     open_names.sort(key=lambda n: tier_of(n, look.space[n]))
     if not open_names:
         return Verdict("skipped", "nothing is left to tune", skipped=True)
-    epochs = look.length
+    # Two trainings for each at full length where that fits, at half length where it does not.
+    allowance = look.stage.allowance
+    wanted = (1 + 2 * len(open_names)) * look.length
+    epochs = look.length if allowance is None or allowance >= wanted else min(look.length, look.medium)
     runs = yield [look.wish({}, epochs=epochs, why="what is settled so far, as the mark to beat")]
     if not runs or look.best(runs) is None:
         return Verdict("skipped", f"no budget is left for {', '.join(open_names)}; they stay at their defaults", skipped=True)

@@ -78,7 +78,7 @@ class Recipe:
     Args:
         model: ``"mlp"``, ``"cnn"`` or a function ``config -> torch.nn.Module``.
         train, val: map-style data sets of ``(x, y)``. Tensors (TensorDataset, also split) are read without a loader.
-        task: ``"classification"`` (cross-entropy; losses and accuracies are reported) or ``"regression"`` (squared error).
+        task: ``"classification"`` (cross-entropy; reports losses and accuracies) or ``"regression"`` (squared error).
         data: in place of ``train`` and ``val``, a function that gives both; it is called where the training runs.
         metric: what makes the best epoch; ``val_accuracy``, or ``val_loss`` for regression.
         patience: end after so many epochs without a better metric. None (default) trains to the end, as decaying

@@ -18,18 +18,16 @@ class Within:
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The inner proposal, or Done when it does not fit."""
-        left = history.epochs_left
-        if left <= 0:
-            return self._spent(history)
         action = self.inner.propose(history, rng)
-        if isinstance(action, Start) and action.probe is None:
+        if isinstance(action, Start):
             cost = float(action.until)
         elif isinstance(action, Resume):
             kept = history.trials[action.trial].checkpoint
             cost = float(action.until - (kept.epoch if kept else 0))
         else:
-            return action
-        return action if cost <= left else self._spent(history)
+            return action  # waiting and verdicts are free
+        left = history.epochs_left
+        return action if cost <= left and left > 0 else self._spent(history)
 
     @staticmethod
     def _spent(history: History) -> Action:

@@ -1,0 +1,64 @@
+"""What several test files share: small spaces, literal histories, a strategy driven by a plain function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+import luthier as lt
+from luthier.contracts import Scheduler
+from luthier.run.book import Book
+from luthier.run.memory import MemoryStore
+
+
+@pytest.fixture
+def space() -> lt.Space:
+    """Every kind of hyperparameter, and conditions two deep."""
+    return lt.Space(
+        learning_rate=lt.Float(1e-5, 1e-1, log=True),
+        optimizer=lt.Choice("adamw", "sgd"),
+        momentum=lt.Float(0.8, 0.99, when={"optimizer": "sgd"}),
+        nesterov=lt.Choice(True, False, when={"optimizer": "sgd"}),
+        dampening=lt.Float(0.0, 0.5, when={"nesterov": False}),
+        depth=lt.Int(1, 4),
+        width=lt.Int(16, 256, log=True),
+        epochs_frozen=lt.Constant(2),
+    )
+
+
+def bowl(config: Mapping[str, Any], epoch: int) -> float:
+    """A loss with its optimum at a rate of 1e-3 that falls with training."""
+    import math
+
+    return abs(math.log10(config["learning_rate"]) + 3) + 0.1 * config["depth"] + 1.0 / epoch
+
+
+def drive(
+    space: lt.Space,
+    strategy: str | Scheduler,
+    loss: Callable[[Mapping[str, Any], int], float] = bowl,
+    *,
+    budget: str | None = "12 trials",
+    max_epochs: int = 9,
+    seed: int = 0,
+    fail: Callable[[int], bool] = lambda trial: False,
+) -> lt.AskTell:
+    """Run a whole study by ask and tell."""
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=max_epochs, budget=budget, strategy=strategy, seed=seed)
+    while job := study.ask():
+        if fail(job.trial):
+            study.fail(job, "asked to")
+            continue
+        for epoch in range(job.start + 1, job.until + 1):
+            if study.tell(job, epoch, val_loss=loss(job.config, epoch)) == "stop":
+                break
+    return study
+
+
+def log_of(study: lt.AskTell) -> tuple[Any, ...]:
+    """The entries of an in-memory study."""
+    book: Book = study._book
+    assert isinstance(book._store, MemoryStore)
+    return tuple(book._store.read())

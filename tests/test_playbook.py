@@ -1,0 +1,250 @@
+"""The playbook on functions whose best configuration is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from conftest import drive, log_of
+
+import luthier as lt
+from luthier.core import events as ev
+from luthier.core.history import Entry
+from luthier.core.study import Objective, Study
+from luthier.playbook.playbook import Playbook, Stage
+from luthier.playbook.script import Look, Verdict
+from luthier.run.book import Book, replay
+from luthier.run.memory import MemoryStore
+from luthier.strategies import build
+
+SPACE = lt.Space(
+    learning_rate=lt.Float(1e-5, 1e-1, log=True),
+    batch_size=lt.Int(16, 512, log=True),
+    optimizer=lt.Choice("adamw", "sgd"),
+    momentum=lt.Float(0.8, 0.99, when={"optimizer": "sgd"}),
+    schedule=lt.Choice("constant", "cosine"),
+    width=lt.Int(16, 256, log=True),
+    dropout=lt.Float(0.0, 0.5),
+    mystery=lt.Float(0.0, 1.0),
+)
+
+
+def landscape(config, epoch):
+    """Best: adamw, rate 6e-3, batch 32, cosine, wide, no dropout."""
+    return (
+        1.0
+        + abs(math.log10(config["learning_rate"]) + 2.2) * (1.0 if config["optimizer"] == "adamw" else 1.3)
+        + 0.1 * abs(math.log2(config["batch_size"]) - 5)
+        + (0.0 if config["schedule"] == "cosine" else 0.2)
+        + 0.05 * abs(math.log2(config["width"]) - 7)
+        + 0.3 * config["dropout"]
+        + 0.5 / epoch
+    )
+
+
+@pytest.fixture(scope="module")
+def study():
+    return drive(SPACE, "playbook", landscape, budget="16 trials", max_epochs=12)
+
+
+def test_it_finds_what_there_is_to_find(study):
+    best = study.best_config
+    assert best["optimizer"] == "adamw"
+    assert 3e-3 < best["learning_rate"] < 1.3e-2
+    assert 20 <= best["batch_size"] <= 45
+    assert best["schedule"] == "cosine"
+    assert best["dropout"] == 0.0
+    assert study.best_score < 0.7 * study.summary.default_score
+
+
+def test_it_goes_through_the_stages_in_order_within_each_ones_allowance(study):
+    names = [s.name for s in study.history.stages]
+    assert names == ["sanity", "range", "learning rate", "schedule", "the rest", "confirm"]
+    for stage in study.history.stages:
+        assert stage.verdict
+        spent = sum(study.history.trials[i].spent for i in stage.trials)
+        assert spent <= stage.allowance
+    assert study.history.spent <= 16 * 12
+
+
+def test_a_function_of_ones_own_is_not_questioned_and_it_says_so(study):
+    for name in ("sanity", "range"):
+        stage = study.history.stage(name)
+        assert stage.skipped
+        assert "your own" in stage.because
+
+
+def test_winner_and_default_meet_on_the_same_fresh_seeds(study):
+    runs = study.history.in_stage("confirm")
+    seeds = {arm: [t.seed for t in runs if t.notes["arm"] == arm] for arm in ("winner", "default")}
+    assert len(seeds["winner"]) == 3
+    assert seeds["winner"] == seeds["default"]
+    before = {t.seed for t in study.history.trials if t.stage != "confirm"}
+    assert not before & set(seeds["winner"])
+    assert {t.config["learning_rate"] for t in runs if t.notes["arm"] == "default"} == {1e-3}
+
+
+def test_every_trial_of_a_search_stage_shares_one_seed_and_says_why(study):
+    searched = [t for t in study.history.trials if t.stage != "confirm"]
+    assert len({t.seed for t in searched}) == 1
+    assert all(t.why for t in study.history.trials)
+
+
+def test_a_screening_run_is_a_complete_short_training(study):
+    for trial in study.history.in_stage("learning rate"):
+        assert trial.horizon == trial.until == 3
+
+
+def test_one_scientific_change_at_a_time_in_the_rest(study):
+    runs = study.history.in_stage("the rest")
+    base = study.history.stage("schedule").settled | study.history.stage("learning rate").settled
+    for trial in runs:
+        for name, value in base.items():
+            assert trial.config[name] == value
+
+
+def test_when_the_gain_is_noise_the_default_is_kept():
+    flat = drive(SPACE, "playbook", lambda c, e: 1.0 + 0.5 / e + 1e-4 * hash(str(sorted(c.items()))) / 2**63, budget="16 trials")
+    noisy = _noise_study(gain=0.0)
+    assert noisy.summary.confirmation is not None
+    assert not noisy.summary.confirmation.better
+    assert noisy.best_config == noisy.summary.confirmation.default.config
+    assert "within the noise" in noisy.history.stage("confirm").verdict
+    assert flat.history.finished
+
+
+def _noise_study(gain: float) -> lt.AskTell:
+    study = lt.AskTell(SPACE, minimize="val_loss", max_epochs=8, budget="20 trials", seed=3)
+    while job := study.ask():
+        seeded = math.sin(job.seed * 12.9898 + hash(tuple(job.config.values())) % 1000) * 0.1
+        for epoch in range(job.start + 1, job.until + 1):
+            study.tell(job, epoch, val_loss=1.0 - gain + seeded + 0.1 / epoch)
+    return study
+
+
+def test_a_failing_neighbourhood_does_not_end_it():
+    def fragile(config, epoch):
+        return float("nan") if config["learning_rate"] > 2e-3 else landscape(config, epoch)
+
+    study = drive(SPACE, "playbook", fragile, budget="16 trials", max_epochs=12)
+    assert study.best_config["learning_rate"] <= 2e-3
+    assert study.history.finished == "every stage has its verdict"
+    assert replay(log_of(study), build("playbook")) == study.history.decisions
+
+
+@pytest.mark.parametrize("budget", ["1 epochs", "1 trial", "3 trials", "6 trials", "60 trials"])
+def test_any_budget_is_kept_and_ends_with_a_configuration(budget):
+    study = drive(SPACE, "playbook", landscape, budget=budget, max_epochs=12)
+    assert study.history.spent <= study.history.study.budget.epochs
+    assert study.history.finished
+    if budget != "1 epochs":
+        assert study.best_config is not None
+
+
+def test_larger_budgets_confirm_on_more_seeds():
+    pairs = [
+        len(drive(SPACE, "playbook", landscape, budget=b, max_epochs=8).summary.confirmation.seeds)
+        for b in ("10 trials", "16 trials", "40 trials")
+    ]
+    assert pairs == [2, 3, 5]
+
+
+def _probing(answers) -> Book:
+    """A study of a recipe whose probes give ``answers``; driven by hand, since ask and tell have no probes."""
+    study = Study(
+        "s", SPACE, Objective("val_loss", True), 12, budget=lt.AskTell(SPACE, minimize="x", max_epochs=12).history.study.budget,
+        probes=("sanity", "lr_range"),
+    )  # fmt: skip
+    book = Book.create(MemoryStore(), study, clock=lambda: 0.0)
+    scheduler = build("playbook")
+    while job := book.next(scheduler):
+        if job.probe:
+            book.hear(ev.Ended(job.trial, 0, complete=True, answer=answers(job), cost=0.1), scheduler)
+            continue
+        for epoch in range(1, job.until + 1):
+            book.hear(ev.Reported(job.trial, epoch, {"val_loss": landscape(job.config, epoch)}), scheduler)
+        book.hear(ev.Ended(job.trial, job.until), scheduler)
+    return book
+
+
+def _sane(loss=2.3, final=0.001):
+    return {
+        "classes": 10, "expected_loss": math.log(10), "initial_loss": loss, "parameters": 1000,
+        "overfit": {"batch": 32, "steps": 40, "losses": [2.3, 1.0, final], "accuracy": 1.0 if final < 0.1 else 0.1},
+        "seconds_per_epoch": 0.1, "finite_inputs": True,
+    }  # fmt: skip
+
+
+def _valley(best: float):
+    lrs = [10 ** (-7 + 8 * i / 99) for i in range(100)]
+    losses = [2.3 - 1.8 / (1 + (best / lr) ** 1.5) + 3 * (lr / (best * 20)) ** 2 for lr in lrs]
+    return {"lrs": lrs, "losses": [losses] * 3, "batch_size": 64, "updates_per_epoch": 20}
+
+
+def test_a_pipeline_that_cannot_learn_ends_the_study_with_the_reason():
+    book = _probing(lambda job: _sane(final=2.3))
+    history = book.history
+    assert [s.name for s in history.stages] == ["sanity"]
+    assert history.stages[0].fatal
+    assert history.finished.startswith("sanity:")
+    assert [t.probe for t in history.trials] == ["sanity"]
+
+
+def test_sanity_looks_at_the_smallest_model():
+    book = _probing(lambda job: _sane() if job.probe == "sanity" else _valley(3e-3))
+    first = book.history.trials[0]
+    assert (first.probe, first.config["width"]) == ("sanity", 16)
+
+
+def test_the_range_test_says_where_the_ladder_begins():
+    book = _probing(lambda job: _sane() if job.probe == "sanity" else _valley(2e-2))
+    history = book.history
+    probes = [t for t in history.trials if t.probe == "lr_range"]
+    assert [t.config["optimizer"] for t in probes] == ["adamw", "sgd"]
+    center = history.stage("range").numbers["optimizers"]["adamw"]["center"]
+    rates = [t.config["learning_rate"] for t in history.in_stage("learning rate") if "range test" in t.why]
+    assert min(abs(math.log(r / center)) for r in rates) < 0.1
+    assert replay(list(book._store.read()), build("playbook")) == history.decisions
+
+
+def test_a_stage_of_ones_own_is_one_small_generator():
+    def widths(look: Look):
+        tried = yield [look.wish({"width": w}, epochs=2, why=f"width {w}") for w in (32, 128)]
+        best = look.best(tried)
+        return Verdict(f"width {best.config['width']}", look.table(tried, "width"), settled={"width": best.config["width"]})
+
+    playbook = Playbook([Stage("widths", "How wide?", widths)])
+    study = drive(SPACE, playbook, landscape, budget="5 trials", max_epochs=12)
+    assert [s.name for s in study.history.stages] == ["widths"]
+    assert study.history.settled == {"width": 128}
+    assert len(study.history.trials) == 2
+
+
+def test_a_wish_answered_by_an_earlier_stage_costs_nothing():
+    def ask(look: Look):
+        runs = yield [look.wish({"width": 64}, epochs=3, why="width 64")]
+        return Verdict(look.shown(runs[0]))
+
+    study = drive(SPACE, Playbook([Stage("one", "?", ask), Stage("two", "?", ask)]), landscape, budget="5 trials", max_epochs=12)
+    assert len(study.history.trials) == 1
+    assert study.history.stage("one").verdict == study.history.stage("two").verdict
+
+
+def test_a_wall_clock_budget_is_kept():
+    now = [0.0]
+    study = Study("s", SPACE, Objective("val_loss", True), 12, budget=lt.AskTell(
+        SPACE, minimize="x", max_epochs=12, budget="200 s").history.study.budget)  # fmt: skip
+    book = Book.create(MemoryStore(), study, clock=lambda: now[0])
+    scheduler = build("playbook")
+    while job := book.next(scheduler):
+        for epoch in range(1, job.until + 1):
+            now[0] += 1.0
+            book.hear(ev.Reported(job.trial, epoch, {"val_loss": landscape(job.config, epoch)}), scheduler)
+            if book.history.trials[job.trial].status != "running":
+                break
+        else:
+            book.hear(ev.Ended(job.trial, job.until), scheduler)
+    assert book.history.elapsed <= 201
+    assert book.history.finished
+    entries = [Entry(e.at, e.event) for e in book._store.read()]
+    assert replay(entries, scheduler) > 10

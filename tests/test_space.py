@@ -1,0 +1,154 @@
+"""Spaces: the unit cube, conditions, text, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import luthier as lt
+from luthier.core.errors import SpaceError
+
+params = st.one_of(
+    st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6)).map(lambda t: lt.Float(t[0], t[0] + t[1])),
+    st.tuples(st.floats(1e-9, 1e3), st.floats(1.1, 1e6)).map(lambda t: lt.Float(t[0], t[0] * t[1], log=True)),
+    st.tuples(st.integers(-1000, 1000), st.integers(1, 10_000)).map(lambda t: lt.Int(t[0], t[0] + t[1])),
+    st.tuples(st.integers(1, 1000), st.integers(1, 10_000)).map(lambda t: lt.Int(t[0], t[0] + t[1], log=True)),
+    st.lists(st.one_of(st.text(max_size=5), st.booleans(), st.none()), min_size=1, max_size=6, unique=True).map(
+        lambda c: lt.Choice(*c)
+    ),
+)
+
+
+@given(param=params, u=st.floats(0, 1))
+@settings(max_examples=300, deadline=None)
+def test_a_value_from_the_unit_interval_is_in_range_and_maps_back_to_itself(param, u):
+    value = param.from_unit(u)
+    assert param.check(value) == value
+    again = param.from_unit(param.to_unit(value))
+    assert again == (pytest.approx(value, rel=1e-9, abs=1e-9) if isinstance(value, float) else value)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), params, min_size=1, max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_text_goes_both_ways(named):
+    space = lt.Space(named)
+    assert lt.Space.from_json(space.to_json()) == space
+    assert lt.Space.from_yaml(space.to_yaml()) == space
+
+
+def test_text_keeps_conditions_roles_and_defaults():
+    space = lt.Space(
+        opt=lt.Choice("adamw", "sgd", default="sgd"),
+        m=lt.Float(0.8, 0.99, when={"opt": ["sgd"]}, role="momentum", default=0.9),
+        n=lt.Constant(3, when={"m": 0.9}),
+    )
+    again = lt.Space.from_yaml(space.to_yaml())
+    assert again == space
+    assert again["m"].role == "momentum"
+    assert again["m"].default == 0.9
+
+
+def test_conditions_hold_in_every_sample_two_deep(space):
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        config = space.sample(rng)
+        sgd = config["optimizer"] == "sgd"
+        assert ("momentum" in config) == sgd
+        assert ("dampening" in config) == (sgd and config["nesterov"] is False)
+        assert config["epochs_frozen"] == 2
+        assert list(config) == [n for n in space if n in config]
+        seen.add((sgd, "dampening" in config))
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_log_scales_are_uniform_in_the_logarithm():
+    rate = lt.Float(1e-5, 1e-1, log=True)
+    assert rate.from_unit(0.5) == 1e-3
+    width = lt.Int(16, 512, log=True)
+    assert (width.from_unit(0.0), width.from_unit(1.0)) == (16, 512)
+    assert abs(width.from_unit(0.5) - 90) < 3
+
+
+def test_every_integer_of_a_range_has_the_same_share():
+    values = [lt.Int(1, 4).from_unit((i + 0.5) / 4000) for i in range(4000)]
+    assert [values.count(k) for k in (1, 2, 3, 4)] == [1000] * 4
+
+
+def test_fixing_values_drops_what_can_no_longer_be_active(space):
+    adamw = space.fix({"optimizer": "adamw"})
+    assert "momentum" not in adamw
+    assert "dampening" not in adamw
+    sgd = space.fix({"optimizer": "sgd", "depth": 3})
+    assert sgd.dims == ("learning_rate", "momentum", "nesterov", "dampening", "width")
+    assert sgd.from_unit([0.5] * 5)["depth"] == 3
+
+
+def test_complete_fills_in_defaults_and_refuses_what_is_not_there(space):
+    config = space.complete({"optimizer": "sgd", "nesterov": False})
+    assert set(config) == set(space)
+    assert "momentum" not in space.complete({"optimizer": "adamw", "momentum": 0.9})
+    with pytest.raises(SpaceError, match=r"'lerning_rate' is not in the space. Did you mean 'learning_rate'"):
+        space.complete({"lerning_rate": 0.1})
+    with pytest.raises(SpaceError, match="depth: 9 is not a whole number in"):
+        space.complete({"depth": 9})
+
+
+def test_a_wider_space_contains_a_narrower_one():
+    narrow = lt.Space(lr=lt.Float(1e-4, 1e-2, log=True), opt=lt.Choice("adamw"))
+    wide = lt.Space(lr=lt.Float(1e-5, 1e-1, log=True), opt=lt.Choice("adamw", "sgd"))
+    assert wide.contains(narrow)
+    assert not narrow.contains(wide)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lt.Space(), "search space is empty"),
+        (lambda: lt.Float(1.0, 1.0), "low must be below high, got low=1.0, high=1.0"),
+        (lambda: lt.Float(2.0, 1.0), "low must be below high"),
+        (lambda: lt.Float(0.0, 1.0, log=True), "log scale needs low > 0, got low=0.0"),
+        (lambda: lt.Int(0, 10, log=True), "log scale needs low > 0"),
+        (lambda: lt.Float(float("nan"), 1.0), "finite number, got nan"),
+        (lambda: lt.Int(1, 2.5), "whole number, got 2.5"),
+        (lambda: lt.Choice(), "no choices"),
+        (lambda: lt.Choice([1, 2], [3]), "a choice must be a string, number, boolean or None"),
+        (lambda: lt.Choice("a", "a"), "names a value twice"),
+        (lambda: lt.Space(a=3), "'a' is 3, which is no hyperparameter"),
+        (lambda: lt.Space(a=lt.Float(0, 1, when={"b": 1})), "'a' depends on 'b', which is not in the space"),
+        (
+            lambda: lt.Space(o=lt.Choice("x", "y"), a=lt.Float(0, 1, when={"o": "z"})),
+            "'a' is active when 'o' is 'z', but 'z' is none of",
+        ),
+        (
+            lambda: lt.Space(a=lt.Int(1, 3, when={"b": 1}), b=lt.Int(1, 3, when={"a": 1})),
+            "Conditions run in a circle: a -> b -> a",
+        ),
+        (lambda: lt.Space.from_yaml("lr: {type: float, low: 1.0e-5, hihg: 1.0}"), "lr: unknown key 'hihg'.*'high'"),
+        (lambda: lt.Space.from_yaml("lr: {type: flaot, low: 0, high: 1}"), "lr: unknown type 'flaot'.*'float'"),
+        (lambda: lt.Space.from_yaml("lr: {type: float, low: 0}"), "lr: 'high' is missing"),
+        (lambda: lt.Space.from_yaml("lr: {type: float, low: 1e-5, high: 1}"), "lr: Float: low must be a finite number"),
+        (lambda: lt.Space.from_yaml("- 1\n- 2"), "A space is a mapping"),
+        (lambda: lt.Space.from_yaml("a: {b: ["), "not valid YAML"),
+        (lambda: lt.Space.from_json("{"), "not valid JSON"),
+        (lambda: lt.Float(0.0, 1.0, default=2.0), "2.0 is not in"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(SpaceError, match=message):
+        make()
+
+
+def test_roles_follow_from_common_names_and_can_be_set():
+    from luthier.knowledge import role, role_of
+
+    expected = {
+        "lr": "learning_rate", "learning_rate": "learning_rate", "bs": "batch_size", "wd": "weight_decay",
+        "p_drop": "dropout", "n_layers": "depth", "optimizer.lr": "learning_rate", "batchSize": "batch_size",
+        "model/hidden-size": "width", "max_lr": "learning_rate", "scheduler": "schedule",
+    }  # fmt: skip
+    assert {name: role(name).name for name in expected} == expected
+    assert role("flux_capacitance") is None
+    assert role_of("alpha_0", lt.Float(0, 1, role="lr")).name == "learning_rate"
