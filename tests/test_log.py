@@ -303,7 +303,9 @@ def test_budgets_are_read(text, budget):
     assert Budget.parse(text, 30) == budget
 
 
-@pytest.mark.parametrize("text", ["0 trials", 0, "0", "", "many", "3 bananas", "-1 trials", "1.2.3 trials", "0h", "nan"])
+@pytest.mark.parametrize(
+    "text", ["0 trials", 0, "0", "", "many", "3 bananas", "-1 trials", "1.2.3 trials", "0h", "nan"]
+)
 def test_budgets_of_nothing_or_nonsense_are_refused(text):
     with pytest.raises(UserError, match="budget"):
         Budget.parse(text, 30)

@@ -112,7 +112,7 @@ def test_a_strategy_that_waits_for_nothing_is_caught(space):
 
 
 def test_unknown_strategies_are_refused(space):
-    with pytest.raises(UserError, match="no strategy 'rnadom'. Did you mean 'random'"):
+    with pytest.raises(UserError, match=r"no strategy 'rnadom'. Did you mean 'random'"):
         lt.AskTell(space, minimize="val_loss", strategy="rnadom")
     with pytest.raises(UserError, match="is no scheduler"):
         lt.AskTell(space, minimize="val_loss", strategy=object())
@@ -153,9 +153,7 @@ def test_tpe_proposes_what_optuna_alone_proposes():
     seed = 12345
     alone = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     for t in history.trials:
-        alone.add_trial(
-            optuna.create_trial(params=dict(t.config), distributions=distributions(space), value=t.loss)
-        )
+        alone.add_trial(optuna.create_trial(params=dict(t.config), distributions=distributions(space), value=t.loss))
     expected = alone.ask(distributions(space)).params
 
     class Fixed:

@@ -10,7 +10,7 @@ from conftest import drive, log_of
 import luthier as lt
 from luthier.core import events as ev
 from luthier.core.history import Entry
-from luthier.core.study import Objective, Study
+from luthier.core.study import Budget, Objective, Study
 from luthier.playbook.playbook import Playbook, Stage
 from luthier.playbook.script import Look, Verdict
 from luthier.run.book import Book, replay
@@ -104,7 +104,9 @@ def test_one_scientific_change_at_a_time_in_the_rest(study):
 
 
 def test_when_the_gain_is_noise_the_default_is_kept():
-    flat = drive(SPACE, "playbook", lambda c, e: 1.0 + 0.5 / e + 1e-4 * hash(str(sorted(c.items()))) / 2**63, budget="16 trials")
+    flat = drive(
+        SPACE, "playbook", lambda c, e: 1.0 + 0.5 / e + 1e-4 * hash(str(sorted(c.items()))) / 2**63, budget="16 trials"
+    )
     noisy = _noise_study(gain=0.0)
     assert noisy.summary.confirmation is not None
     assert not noisy.summary.confirmation.better
@@ -151,10 +153,7 @@ def test_larger_budgets_confirm_on_more_seeds():
 
 def _probing(answers) -> Book:
     """A study of a recipe whose probes give ``answers``; driven by hand, since ask and tell have no probes."""
-    study = Study(
-        "s", SPACE, Objective("val_loss", True), 12, budget=lt.AskTell(SPACE, minimize="x", max_epochs=12).history.study.budget,
-        probes=("sanity", "lr_range"),
-    )  # fmt: skip
+    study = Study("s", SPACE, Objective("val_loss", True), 12, budget=Budget(20 * 12), probes=("sanity", "lr_range"))
     book = Book.create(MemoryStore(), study, clock=lambda: 0.0)
     scheduler = build("playbook")
     while job := book.next(scheduler):
@@ -211,7 +210,9 @@ def test_a_stage_of_ones_own_is_one_small_generator():
     def widths(look: Look):
         tried = yield [look.wish({"width": w}, epochs=2, why=f"width {w}") for w in (32, 128)]
         best = look.best(tried)
-        return Verdict(f"width {best.config['width']}", look.table(tried, "width"), settled={"width": best.config["width"]})
+        return Verdict(
+            f"width {best.config['width']}", look.table(tried, "width"), settled={"width": best.config["width"]}
+        )
 
     playbook = Playbook([Stage("widths", "How wide?", widths)])
     study = drive(SPACE, playbook, landscape, budget="5 trials", max_epochs=12)
@@ -225,15 +226,16 @@ def test_a_wish_answered_by_an_earlier_stage_costs_nothing():
         runs = yield [look.wish({"width": 64}, epochs=3, why="width 64")]
         return Verdict(look.shown(runs[0]))
 
-    study = drive(SPACE, Playbook([Stage("one", "?", ask), Stage("two", "?", ask)]), landscape, budget="5 trials", max_epochs=12)
+    study = drive(
+        SPACE, Playbook([Stage("one", "?", ask), Stage("two", "?", ask)]), landscape, budget="5 trials", max_epochs=12
+    )
     assert len(study.history.trials) == 1
     assert study.history.stage("one").verdict == study.history.stage("two").verdict
 
 
 def test_a_wall_clock_budget_is_kept():
     now = [0.0]
-    study = Study("s", SPACE, Objective("val_loss", True), 12, budget=lt.AskTell(
-        SPACE, minimize="x", max_epochs=12, budget="200 s").history.study.budget)  # fmt: skip
+    study = Study("s", SPACE, Objective("val_loss", True), 12, budget=Budget(seconds=200.0))
     book = Book.create(MemoryStore(), study, clock=lambda: now[0])
     scheduler = build("playbook")
     while job := book.next(scheduler):

@@ -106,7 +106,8 @@ def tune(
         minimize, maximize: the metric to optimize; a recipe brings one. ``metric=`` leaves the direction to the name.
         max_epochs: the length of a full training.
         budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
-        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"asha"``, ``"hyperband"``, or a Scheduler.
+        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"asha"``, ``"hyperband"``, or a
+            Scheduler.
         workers: processes that train at once; 0 trains in this process, for debugging.
         threads: processor threads of each worker; cores / workers where None.
         storage: a folder, a file or a URL for the log; in memory where None. A study found there goes on.
@@ -243,10 +244,12 @@ def prepare(
         objective = objective_from(minimize, maximize, metric, reduce, say)
     if space is None:
         if not hasattr(target, "space"):
-            raise UserError("No search space was given.", "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)).")
+            raise UserError(
+                "No search space was given.", "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True))."
+            )
         space = target.space()
     return study_from(
-        name=name or getattr(target, "name", None) or getattr(target, "__name__", "study"),
+        name=name or str(getattr(target, "name", None) or getattr(target, "__name__", "study")),
         space=space,
         objective=objective,
         max_epochs=max_epochs,

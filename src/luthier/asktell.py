@@ -30,8 +30,8 @@ class AskTell:
     ...             break
     >>> study.best_config, study.best_score
 
-    Arguments as for :func:`luthier.tune`. With ``storage`` the log is durable: a study that is opened again goes on, and asks
-    first for the jobs that were never told to the end.
+    Arguments as for :func:`luthier.tune`. With ``storage`` the log is durable: a study that is opened again goes on,
+    and asks first for the jobs that were never told to the end.
 
     Raises:
         UserError: a mistake in the arguments; nothing was written.
@@ -96,12 +96,15 @@ class AskTell:
         try:
             numbers = {k: float(v) for k, v in values.items()}
         except (TypeError, ValueError):
-            raise UserError(f"tell() got a metric that is no number: {values!r}.", "Tell one number for each name.") from None
+            raise UserError(
+                f"tell() got a metric that is no number: {values!r}.", "Tell one number for each name."
+            ) from None
         self._book.hear(ev.Reported(job.trial, int(epoch), numbers), self._scheduler)
         if self._book.history.trials[job.trial].status is not Status.RUNNING:
             return "stop"
         if epoch >= job.until:
-            # Where the state was kept is the caller's business: the job that resumes this trial starts after this epoch.
+            # Where the state was kept is the caller's business: the job that resumes this trial starts after this
+            # epoch.
             self._book.hear(ev.Ended(job.trial, int(epoch), checkpoint=f"epoch-{int(epoch)}"), self._scheduler)
             return "stop"
         return "continue"

@@ -125,12 +125,12 @@ def resume(
     """Go on with a study that was interrupted or killed, or whose budget grew."""
     from dataclasses import replace
 
-    from luthier import api, store, target
+    from luthier import api, request, store, target
     from luthier.core.study import Budget
     from luthier.run.book import Book
     from luthier.view.console import Console
 
-    api.whole("workers", workers, 0)
+    request.whole("workers", workers, 0)
     log = store.open_store(study, name)
     book = Book.open(log)
     if book is None:
@@ -146,9 +146,7 @@ def resume(
     trains = target.recall(asked.target)
     files = store.files_beside(log.url, log.name)
     with _interruptible(study):
-        result = api.drive(
-            book, trains, asked.strategy, workers, threads, files, Console(json=json, quiet=quiet), ()
-        )
+        result = api.drive(book, trains, asked.strategy, workers, threads, files, Console(json=json, quiet=quiet), ())
     _finish(result, _report_path(log.url), json)
 
 
@@ -267,7 +265,9 @@ def _read_space(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpaceError(f"The space file {str(path)!r} cannot be read: {error.strerror}.", "Name a YAML file.") from None
+        raise SpaceError(
+            f"The space file {str(path)!r} cannot be read: {error.strerror}.", "Name a YAML file."
+        ) from None
     except UnicodeDecodeError:
         raise SpaceError(f"The space file {str(path)!r} is not text.", "Save it as UTF-8 YAML.") from None
     try:

@@ -1,8 +1,8 @@
 """The four things that can be replaced (Searcher, Scheduler, Executor, Store) and the actions they speak in.
 
-A decision is a pure function of the log: ``suggest``, ``propose`` and ``judge`` get a :class:`History` and a generator made
-from the study's seed and the number of decisions so far, and keep no state of their own. So a killed study resumes as if
-nothing had happened, and every choice can be replayed.
+A decision is a pure function of the log: ``suggest``, ``propose`` and ``judge`` get a :class:`History` and a
+generator made from the study's seed and the number of decisions so far, and keep no state of their own. So a killed
+study resumes as if nothing had happened, and every choice can be replayed.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def study_from(
 def whole(name: str, value: Any, least: int) -> None:
     """Refuse anything but a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.", f"Write {name}={max(least, 1)}.")
+        raise UserError(
+            f"{name} must be a whole number of at least {least}, got {value!r}.", f"Write {name}={max(least, 1)}."
+        )
 
 
 def same_question(old: Study, new: Study) -> None:

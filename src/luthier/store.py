@@ -1,7 +1,8 @@
 """Where logs are kept: SQLite, and whatever else SQLAlchemy speaks, through three small tables.
 
-The log is append-only. ``append`` says how long it believes the log to be; the primary key ``(study, seq)`` turns a wrong
-belief into a :class:`Conflict` and nothing is written. Payloads are JSON text: nothing in the database is ever unpickled.
+The log is append-only. ``append`` says how long it believes the log to be; the primary key ``(study, seq)`` turns a
+wrong belief into a :class:`Conflict` and nothing is written. Payloads are JSON text: nothing in the database is ever
+unpickled.
 
 SQLite runs in WAL mode with ``synchronous=NORMAL``: what was committed survives the death of every process.
 """

@@ -195,9 +195,21 @@ class Requeued(Event):
 KINDS: dict[str, type[Event]] = {
     c.__name__: c
     for c in (
-        Created, Opened, SpaceChanged, BudgetChanged, Started, Resumed, StageOpened, StageClosed, Stopped, Finished,
-        Reported, Ended, Failed, Requeued,
-    )  # fmt: skip
+        Created,
+        Opened,
+        SpaceChanged,
+        BudgetChanged,
+        Started,
+        Resumed,
+        StageOpened,
+        StageClosed,
+        Stopped,
+        Finished,
+        Reported,
+        Ended,
+        Failed,
+        Requeued,
+    )
 }
 
 

@@ -288,9 +288,7 @@ def _reported(history: History, event: ev.Reported) -> Changes:
         loss = new if loss is None or objective.reduce == "last" else min(loss, new)
     step = event.epoch - trial.epoch
     report = Report(event.epoch, event.metrics, event.seconds)
-    changes = _put(
-        history, replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step)
-    )
+    changes = _put(history, replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step))
     changes["spent"] = history.spent + step
     return changes
 

@@ -34,7 +34,9 @@ When = Mapping[str, tuple[Value, ...]]
 class Uniform(Protocol):
     """The one thing sampling needs of a generator (``numpy.random.Generator`` has it)."""
 
-    def random(self) -> float: ...
+    def random(self) -> float:
+        """A draw from [0, 1)."""
+        ...
 
 
 def _conditions(when: Mapping[str, Any] | None) -> When:
@@ -404,7 +406,7 @@ class Space(Mapping[str, Param]):
         )
 
     def from_unit(self, point: Sequence[float]) -> dict[str, Value]:
-        """The configuration at ``point`` (one number in [0, 1] per entry of :attr:`dims`); inactive names are left out."""
+        """The configuration at ``point``, one number in [0, 1] for each of :attr:`dims`; inactive names left out."""
         dims = self.dims
         if len(point) != len(dims):
             raise SpaceError(f"A point of this space has {len(dims)} coordinates, got {len(point)}.")
@@ -470,14 +472,11 @@ class Space(Mapping[str, Param]):
             held = {
                 p: v
                 for p, v in _when(param).items()
-                if p not in params
-                or (isinstance(params[p], Constant) and params[p].value not in v)  # type: ignore[union-attr]
+                if p not in params or (isinstance(params[p], Constant) and params[p].value not in v)  # type: ignore[union-attr]
             }
             if held:
                 continue
-            params[name] = (
-                Constant(values[name], when=param.when, role=param.role) if name in values else param
-            )
+            params[name] = Constant(values[name], when=param.when, role=param.role) if name in values else param
         return Space({n: params[n] for n in self._params if n in params})
 
     def replace(self, **changes: Param) -> Space:

@@ -36,7 +36,8 @@ class Role:
         log: whether its scale is logarithmic.
         low, high: the range worth searching.
         default: the strong default.
-        center, spread: the prior, a normal around ``center`` with ``spread`` in decades where ``log``, else in plain units.
+        center, spread: the prior, a normal around ``center`` with ``spread`` in decades where ``log``, else in plain
+            units.
         prefer: for choices, the order of preference.
         small: which end of the range makes the smallest model, for capacity.
         coupled: roles that have to be looked at again when this one changes.
@@ -64,7 +65,7 @@ class Role:
     def number(self, key: str, optimizer: Value = None) -> float | None:
         """``default``, ``center``, ``low`` or ``high`` under an optimizer, where that makes a difference."""
         special = self.by_optimizer.get(str(optimizer).lower(), {}) if optimizer is not None else {}
-        value = special.get(key, getattr(self, key))
+        value: float | None = special.get(key, getattr(self, key))
         if value is None and key == "center":
             value = special.get("default", self.default)
         return value
@@ -87,7 +88,7 @@ def _by_alias() -> Mapping[str, Role]:
 
 
 def role(name: str) -> Role | None:
-    """The role that a hyperparameter's name implies: ``lr``, ``model.n_layers``, ``train/weightDecay``; None if unknown."""
+    """The role that a name implies: ``lr``, ``model.n_layers``, ``train/weightDecay``; None where it is unknown."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_")
     last = re.split(r"[./: ]", snake)[-1]
     return _by_alias().get(last) or _by_alias().get(snake)
@@ -162,7 +163,8 @@ def smallest(space: Space, config: Config) -> dict[str, Value]:
 def rate_for_batch(rate: float, old_batch: float, new_batch: float, optimizer: Value) -> float:
     """The learning rate after a change of batch size.
 
-    Linear for SGD (Goyal et al., arXiv 1706.02677), square root for adaptive methods (Malladi et al., arXiv 2205.10287).
+    Linear for SGD (Goyal et al., arXiv 1706.02677), square root for adaptive methods (Malladi et al., arXiv
+    2205.10287).
     """
     k = new_batch / old_batch
     return rate * (k if str(optimizer).lower().startswith("sgd") else math.sqrt(k))

@@ -18,6 +18,8 @@ class PairedDifference:
     low: float
     high: float
     pairs: int
+    probability: float
+    """That the true mean difference is above zero: Student's t posterior under a flat prior."""
 
 
 def paired_difference(new: Sequence[float], old: Sequence[float], confidence: float = 0.95) -> PairedDifference:
@@ -32,12 +34,15 @@ def paired_difference(new: Sequence[float], old: Sequence[float], confidence: fl
     d = np.asarray(new, dtype=float) - np.asarray(old, dtype=float)
     n, mean = len(d), float(d.mean())
     if n < 2:
-        return PairedDifference(mean, math.nan, -math.inf, math.inf, n)
+        return PairedDifference(mean, math.nan, -math.inf, math.inf, n, 0.5)
     from scipy.stats import t
 
     sd = float(d.std(ddof=1))
-    half = float(t.ppf(0.5 + confidence / 2, n - 1)) * sd / math.sqrt(n)
-    return PairedDifference(mean, sd, mean - half, mean + half, n)
+    error = sd / math.sqrt(n)
+    half = float(t.ppf(0.5 + confidence / 2, n - 1)) * error
+    # Without any spread the sign is certain (and a difference of exactly nothing is even odds).
+    probability = float(t.cdf(mean / error, n - 1)) if error > 0 else 0.5 + 0.5 * float(np.sign(mean))
+    return PairedDifference(mean, sd, mean - half, mean + half, n, probability)
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:

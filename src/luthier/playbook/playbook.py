@@ -10,8 +10,14 @@ import numpy as np
 
 from luthier.contracts import Action, Done, OpenStage, Stop
 from luthier.core.history import History
-from luthier.playbook import stages
+from luthier.core.summary import CONFIRM
 from luthier.playbook.script import Look, Script, follow
+from luthier.playbook.stages.confirm import confirm, confirm_pairs
+from luthier.playbook.stages.learning_rate import learning_rate
+from luthier.playbook.stages.lr_range import lr_range
+from luthier.playbook.stages.rest import rest
+from luthier.playbook.stages.sanity import sanity
+from luthier.playbook.stages.schedule import schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +38,27 @@ class Stage:
 
 
 STAGES = (
-    Stage("sanity", "Does the pipeline learn at all? The smallest model shows it for next to nothing.", stages.sanity, 1.0),
-    Stage("range", "Which learning rates can this training stand? A ladder of rates over a few updates.", stages.lr_range, 1.0),
+    Stage("sanity", "Does the pipeline learn at all? The smallest model shows it for next to nothing.", sanity, 1.0),
+    Stage(
+        "range",
+        "Which learning rates can this training stand? A ladder of rates over a few updates.",
+        lr_range,
+        1.0,
+    ),
     Stage(
         "learning rate",
         "Learning rate, optimizer and batch size first: they decide most of the result.",
-        stages.learning_rate,
+        learning_rate,
         0.45,
     ),
-    Stage("schedule", "Which schedule, and how long?", stages.schedule, 0.6),
-    Stage("the rest", "Do the other hyperparameters help? One at a time, capacity before regularization.", stages.rest, 1.0),
-    Stage("confirm", "Is it really better than the strong default, or was it luck?", stages.confirm, 1.0),
+    Stage("schedule", "Which schedule, and how long?", schedule, 0.6),
+    Stage(
+        "the rest",
+        "Do the other hyperparameters help? One at a time, capacity before regularization.",
+        rest,
+        1.0,
+    ),
+    Stage(CONFIRM, "Is it really better than the strong default, or was it luck?", confirm, 1.0),
 )
 """The first part of the plan: tiers 1 and 2 have stages of their own, the others share one."""
 
@@ -79,12 +95,10 @@ class Playbook:
             # A wall-clock budget before anything ran: nothing is known of the speed yet.
             return None if history.study.budget.seconds is None else 20.0 * history.study.max_epochs * coming[0].share
         name = coming[0].name
-        later = any(s.name == stages.CONFIRM for s in coming[1:])
-        reserve = stages.confirm_pairs(history) * 2 * history.study.max_epochs if later else 0
-        return max(0.0, (left - reserve) * coming[0].share) if name != stages.CONFIRM else left
+        later = any(s.name == CONFIRM for s in coming[1:])
+        reserve = confirm_pairs(history) * 2 * history.study.max_epochs if later else 0
+        return max(0.0, (left - reserve) * coming[0].share) if name != CONFIRM else left
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never ends a trial early."""
         return None
-
-

@@ -3,15 +3,15 @@
     def widths(look: Look) -> Script:
         tried = yield [look.wish({"width": w}, epochs=look.short, why=f"width {w}") for w in (32, 64, 128)]
         best = min(tried, key=look.loss)
-        return Verdict(f"width {best.config['width']} is enough", why=look.table(tried), settled={"width": best.config["width"]})
+        return Verdict(f"width {best.config['width']}", look.table(tried, "width"), {"width": best.config["width"]})
 
-The script is run from its beginning at each decision: a wish that was granted before is answered from the log, the first one
-that was not becomes the next job. So a script may be written as if it trained by itself, and yet is a pure function of the
-history. A wish that an earlier stage has already answered costs nothing; one that does not fit the stage's allowance is not
-granted, and its trial is missing from what ``yield`` returns.
+The script is run from its beginning at each decision: a wish that was granted before is answered from the log, the
+first one that was not becomes the next job. So a script may be written as if it trained by itself, and yet is a pure
+function of the history. A wish that an earlier stage has already answered costs nothing; one that does not fit the
+stage's allowance is not granted, and its trial is missing from what ``yield`` returns.
 
-Two rules: a script must look only at the trials it was given and at closed stages (``look`` offers nothing else), and must
-ask the same at each run.
+Two rules: a script must look only at the trials it was given and at closed stages (``look`` offers nothing else), and
+must ask the same at each run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from luthier.knowledge import default_config
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A training that a stage wants: ``config`` for ``epochs`` epochs (its own complete schedule), or a probe's answer."""
+    """A training that a stage wants, ``epochs`` long with a complete schedule of its own; or a probe's answer."""
 
     config: Config
     epochs: int
@@ -71,6 +71,8 @@ class Verdict:
 
 
 Script = Generator[Sequence[Wish], list[TrialRecord], Verdict]
+Part = Generator[Sequence[Wish], list[TrialRecord], list[TrialRecord]]
+"""A piece of a script, called with ``yield from``: returns the trials it asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Look:
 
     @property
     def short(self) -> int:
-        """A quarter of the full length, at least two epochs: long enough to tell rates apart, with a schedule of its own."""
+        """A quarter of the full length, at least two epochs: long enough to tell learning rates apart."""
         return min(self.full, max(2, round(self.full / 4)))
 
     @property
@@ -119,7 +121,9 @@ class Look:
     @property
     def length(self) -> int:
         """The length that was settled, else the full one."""
-        settled = next((s.numbers.get("length") for s in reversed(self.history.stages) if s.numbers.get("length")), None)
+        settled = next(
+            (s.numbers.get("length") for s in reversed(self.history.stages) if s.numbers.get("length")), None
+        )
         return int(settled) if settled else self.full
 
     def numbers(self, stage: str) -> Mapping[str, Any]:
@@ -157,6 +161,10 @@ class Look:
         score = self.history.score(trial)
         return f"{score:.4g}" if score is not None else (trial.failure.kind if trial.failure else "no score")
 
+    def said(self, trial: TrialRecord) -> str:
+        """The metric's name and a trial's score."""
+        return f"{self.history.objective.metric} {self.shown(trial)}"
+
     def table(self, trials: Sequence[TrialRecord], *names: str) -> str:
         """``name value: score`` for each trial."""
         parts = []
@@ -166,13 +174,18 @@ class Look:
         return "; ".join(parts)
 
 
+def number(trial: TrialRecord, name: str) -> float:
+    """The value of a numeric hyperparameter in a trial's configuration."""
+    return float(trial.config[name])  # type: ignore[arg-type]
+
+
 def short(value: Value) -> str:
     """A hyperparameter's value as people write it."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def follow(script: Callable[[Look], Script], history: History, stage: StageRecord) -> Action:
-    """The next action of a stage: the first wish that the log does not answer, a wait for one that runs, or the verdict."""
+    """The next action of a stage: its first unanswered wish, a wait for one that runs, or the verdict."""
     play = script(Look(history, stage))
     allowance = math.inf if stage.allowance is None else stage.allowance
     used = 0.0

@@ -85,11 +85,12 @@ def sanity(bench: Bench) -> Answer:
     """Does the pipeline work at all: the loss at init, and whether one batch can be learned by heart.
 
     Returns:
-        ``classes`` (None for regression); ``expected_loss``, of a model that knows nothing: log(classes) or the
-        variance of the targets; ``initial_loss``: the mean over a few batches of a fresh model in evaluation mode, None if not
-        finite; ``overfit``: ``batch`` samples, ``steps`` taken, thinned ``losses`` (first and last included), final
-        ``accuracy`` (None for regression) and the ``learning_rate`` that did it or came closest; ``parameters``, the
-        trainable ones; ``seconds_per_epoch``, from a few timed updates, None where nothing trains; ``finite_inputs``.
+        ``classes``: None for regression. ``expected_loss``: of a model that knows nothing, log(classes) or the
+        variance of the targets. ``initial_loss``: the mean over a few batches of a fresh model in evaluation mode,
+        None if not finite. ``overfit``: ``batch`` samples, ``steps`` taken, thinned ``losses`` (first and last
+        included), final ``accuracy`` (None for regression), the ``learning_rate`` that did it or came closest.
+        ``parameters``: trainable ones. ``seconds_per_epoch``: from a few timed updates, None where nothing trains.
+        ``finite_inputs``: of both data sets.
         And the cost in epochs of training.
     """
     data = bench.data

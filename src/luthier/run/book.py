@@ -274,4 +274,3 @@ def _chain(first: Entry, rest: Iterable[Entry]) -> Iterable[Entry]:
 def requeued(history: History) -> tuple[ev.Requeued, ...]:
     """For every trial that was running when the last driver left: back into the queue."""
     return tuple(ev.Requeued(i, "the previous driver ended while it ran") for i in history.running)
-

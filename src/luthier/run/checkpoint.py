@@ -1,7 +1,8 @@
 """Checkpoints on disk: written to a temporary name, synced and renamed, so that a file is whole or not there.
 
-What is saved is a tree of ``state_dict``s and the random generators. With PyTorch in the process it is PyTorch's own format,
-read back with ``weights_only``; otherwise (objects of NumPy or plain Python with ``state_dict``) a pickle of the user's own.
+What is saved is a tree of ``state_dict``s and the random generators. With PyTorch in the process it is PyTorch's own
+format, read back with ``weights_only``; otherwise (objects of NumPy or plain Python with ``state_dict``) a pickle of
+the user's own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ import numpy as np
 class Stateful(Protocol):
     """What can be saved and restored: a module, an optimizer, a schedule, a data loader with a position."""
 
-    def state_dict(self) -> Any: ...
-    def load_state_dict(self, state: Any, /) -> Any: ...
+    def state_dict(self) -> Any:
+        """The state, as plain data and tensors."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Take over a state."""
+        ...
 
 
 def save(path: Path, epoch: int, stateful: Mapping[str, Stateful]) -> None:

@@ -68,9 +68,9 @@ class Trial:
     def epochs(self, **stateful: Stateful) -> Iterator[int]:
         """The epochs to train now, from ``start + 1`` to ``until``.
 
-        Pass everything that training changes (``model=``, ``optimizer=``, ``scheduler=``: whatever has ``state_dict`` and
-        ``load_state_dict``): it is restored before the first epoch of a resumed trial and saved after the last, together
-        with the random generators. Without anything to save, a resumed trial starts over at epoch 1.
+        Pass everything that training changes (``model=``, ``optimizer=``, ``scheduler=``: whatever has ``state_dict``
+        and ``load_state_dict``): it is restored before the first epoch of a resumed trial and saved after the last,
+        together with the random generators. Without anything to save, a resumed trial starts over at epoch 1.
 
         Raises:
             UserError: something passed cannot be saved.
@@ -100,9 +100,7 @@ class Trial:
         finally:
             self._iterating = False
 
-    def report(
-        self, metrics: Mapping[str, Any] | None = None, /, *, epoch: int | None = None, **named: Any
-    ) -> None:
+    def report(self, metrics: Mapping[str, Any] | None = None, /, *, epoch: int | None = None, **named: Any) -> None:
         """Report the metrics of an epoch: numbers or one-element tensors by name.
 
         Inside ``trial.epochs`` the epoch is known. In a loop of your own each report counts as the next epoch unless
@@ -130,5 +128,6 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise UserError(
-            f"The metric {name!r} is {value!r} ({type(value).__name__}), not a number.", "Report one number for each name."
+            f"The metric {name!r} is {value!r} ({type(value).__name__}), not a number.",
+            "Report one number for each name.",
         ) from None

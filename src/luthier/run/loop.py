@@ -27,9 +27,7 @@ class Observer(Protocol):
         ...
 
 
-def run(
-    book: Book, scheduler: Scheduler, executor: Executor, files: Path, observers: Sequence[Observer] = ()
-) -> None:
+def run(book: Book, scheduler: Scheduler, executor: Executor, files: Path, observers: Sequence[Observer] = ()) -> None:
     """Drive a study to its end.
 
     Trials that were running when an earlier driver left are put back first, from their last checkpoints.
@@ -61,9 +59,9 @@ def run(
         look()
 
     backlog: deque[int] = deque()
-    for event in requeued(book.history):
-        book.append(event)
-        backlog.append(event.trial)
+    for back in requeued(book.history):
+        book.append(back)
+        backlog.append(back.trial)
     if isinstance(executor, InProcess):
         executor.hear = hear
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,8 @@ def perform(
             send(Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost)))
             return
         trial = Trial(job, send=send, stopped=stopped, files=files)
-        try:
+        with suppress(EndOfTrial):
             target(trial)
-        except EndOfTrial:
-            pass
         send(Ended(job.trial, trial.epoch, complete=trial.epoch < job.until, checkpoint=trial.saved))
     except KeyboardInterrupt:
         raise

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -109,10 +110,8 @@ class _Worker:
         self._send(json.dumps(message).encode())
 
     def _send(self, data: bytes) -> None:
-        try:
+        with suppress(OSError):  # it is dead: the poll that follows finds out how
             self.link.send_bytes(data)
-        except OSError:
-            pass  # it is dead: the poll that follows finds out how
 
     def obituary(self) -> tuple[str, str]:
         """How the process ended, as a failure's kind and reason."""

@@ -1,8 +1,8 @@
 """A worker process: started once per study, imports the training function once, then trains job after job.
 
-``python -m luthier.run.worker FD``: ``FD`` is a socket to the driver. Messages are JSON, save the target itself, which comes by
-cloudpickle from the driver that started this process. When the driver is gone the socket closes and the worker leaves at
-once, so that no orphan goes on training.
+``python -m luthier.run.worker FD``: ``FD`` is a socket to the driver. Messages are JSON, save the target itself,
+which comes by cloudpickle from the driver that started this process. When the driver is gone the socket closes and
+the worker leaves at once, so that no orphan goes on training.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def main(descriptor: int) -> None:
 
     while True:
         job = jobs.get()
-        perform(target, job, send=send, stopped=lambda: job.trial in stopped, files=files)
+        perform(target, job, send=send, stopped=partial(stopped.__contains__, job.trial), files=files)
 
 
 if __name__ == "__main__":

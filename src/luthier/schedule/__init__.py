@@ -1,1 +1,1 @@
-"""Who trains, and how long: schedulers. Each is a frozen dataclass with ``propose(history, rng)`` and ``judge(...)``."""
+"""Who trains, and how long: schedulers, each a frozen dataclass with ``propose`` and ``judge``."""

@@ -1,12 +1,13 @@
 """Successive halving: many trials a little, the better ones longer. ASHA and Hyperband.
 
-ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (arXiv 1810.05934), Algorithm 2: the
-promotion type, in which a trial that reached a rung is paused there and resumed when it ranks in the rung's top 1/eta.
-Hyperband: Li et al., JMLR 18 (2018, arXiv 1603.06560), Algorithm 1: brackets of synchronous successive halving that hedge
-over how early one dares to judge.
+ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (arXiv 1810.05934), Algorithm 2:
+the promotion type, in which a trial that reached a rung is paused there and resumed when it ranks in the rung's top
+1/eta.
+Hyperband: Li et al., JMLR 18 (2018, arXiv 1603.06560), Algorithm 1: brackets of synchronous successive halving that
+hedge over how early one dares to judge.
 
-Both are functions of the history: a rung's members are the trials that were trained that far. A trial that failed counts as
-the worst of the rung it was heading for. Left out: the infinite-horizon variants.
+Both are functions of the history: a rung's members are the trials that were trained that far. A trial that failed
+counts as the worst of the rung it was heading for. Left out: the infinite-horizon variants.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,10 +54,14 @@ class ASHA:
         """The highest promotion there is, else a new trial for the lowest rung."""
         ladder = rungs(history.study.max_epochs, self.min_epochs, self.eta)
         trials = list(history.trained())
-        for here, above in reversed(list(zip(ladder, ladder[1:], strict=False))):
+        for here, above in reversed(list(pairwise(ladder))):
             ranked = sorted((t for t in trials if _reached(t, here)), key=lambda t: (history.loss_at(t, here), t.id))
             for rank, trial in enumerate(ranked[: len(ranked) // self.eta], start=1):
-                if trial.status is Status.PAUSED and trial.until <= here and math.isfinite(history.loss_at(trial, here)):
+                if (
+                    trial.status is Status.PAUSED
+                    and trial.until <= here
+                    and math.isfinite(history.loss_at(trial, here))
+                ):
                     why = f"rank {rank} of {len(ranked)} at epoch {here}: the top 1/{self.eta} goes on to {above}"
                     return Resume(trial.id, above, why)
         config = self.searcher.suggest(history, rng)

@@ -1,1 +1,1 @@
-"""Where to look: searchers. Each is a frozen dataclass in a file of its own with ``name`` and ``suggest(history, rng)``."""
+"""Where to look: searchers, each a frozen dataclass in a file of its own with ``name`` and ``suggest``."""

@@ -18,7 +18,8 @@ class Grid:
     """Every combination once.
 
     Args:
-        resolution: levels of each Float and Int, evenly spaced on its scale, ends included; a Choice has all of its own.
+        resolution: levels of each Float and Int, evenly spaced on its scale, ends included; a Choice has all of its
+            own.
     """
 
     resolution: int = 3
@@ -34,7 +35,7 @@ class Grid:
 @lru_cache(maxsize=8)
 def grid(space: Space, resolution: int) -> tuple[Config, ...]:
     """All cells of the grid. An inactive hyperparameter makes no cells of its own."""
-    cells = {}
+    cells: dict[tuple[tuple[str, Value], ...], Config] = {}
     for combination in _combinations(space, resolution):
         active = space.complete(combination)
         cells.setdefault(tuple(active.items()), active)

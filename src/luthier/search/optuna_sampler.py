@@ -1,8 +1,8 @@
 """Any of Optuna's samplers as a searcher: the one place that knows Optuna.
 
 The sampler is made anew for each suggestion and fed the history as an in-memory Optuna study, so that a suggestion is a
-function of the log. Conditional spaces go through Optuna's define-by-run suggestions, parents first. What Optuna would drop,
-failed trials, it is shown as bad ones (the worst loss seen), so that it does not propose their like again.
+function of the log. Conditional spaces go through Optuna's define-by-run suggestions, parents first. What Optuna
+would drop, failed trials, it is shown as bad ones (the worst loss seen), so that it does not propose their like again.
 
 TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; Watanabe, arXiv 2304.11127.
 """

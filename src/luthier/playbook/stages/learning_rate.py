@@ -1,0 +1,115 @@
+"""Learning rate, optimizer and batch size: they decide most of the result, so they come first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from luthier.core.space import Choice, Constant, Value
+from luthier.core.trial import TrialRecord
+from luthier.knowledge import find, rate_for_batch
+from luthier.playbook.script import Look, Part, Script, Verdict, number, short
+from luthier.playbook.stages.common import allowed, beside, optimizer_of, optimizers, rate_center, shown, with_optimizer
+
+STEPS = 3
+"""Steps beyond the edge of a ladder, or on in one direction of the batch size, at most."""
+
+
+def learning_rate(look: Look) -> Script:
+    """A ladder of rates for each optimizer around what the range test (or the prior) says; then the batch size."""
+    rate = find(look.space, "learning_rate")
+    if rate is None or isinstance(look.space[rate], (Choice, Constant)):
+        return Verdict("skipped", "the space has no learning rate to search", skipped=True)
+    default = yield [look.wish(look.default, epochs=look.short, why="the strong default, as the mark to beat")]
+    tried = list(default)
+    for optimizer in optimizers(look):
+        tried += yield from _ladder(look, rate, optimizer, tried)
+    best = look.best(tried)
+    if best is None:
+        return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)
+    in_order = sorted(tried, key=lambda t: (str(optimizer_of(look, t)), number(t, rate)))
+    words = [look.table(in_order, *shown(look, rate))]
+    batches = yield from _batch_sizes(look, rate, best)
+    if batches:
+        words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
+        best = look.best([best, *batches]) or best
+    finer = yield [
+        look.wish({rate: r}, base=best.config, epochs=look.short, why=f"a finer step beside the best rate: {r:.2g}")
+        for r in beside(look, rate, number(best, rate), 1.7)
+    ]
+    if finer:
+        words.append(f"rates beside the best {look.table([best, *finer], rate)}")
+        best = look.best([best, *finer]) or best
+    settled = {n: best.config[n] for n in shown(look, rate, "batch_size") if n in best.config}
+    text = f"{', '.join(f'{n} {short(v)}' for n, v in settled.items())}: {look.said(best)} after {look.short} epochs"
+    if default:
+        text += f" (strong default {look.shown(default[0])})"
+    return Verdict(text, "; ".join(words), settled=settled)
+
+
+def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord]) -> Part:
+    """Rates around an optimizer's center; one step further while the best lies at the edge of the ladder."""
+    center, upper, origin = rate_center(look, rate, optimizer)
+    label = f"{optimizer}, " if optimizer is not None else ""
+    default = [t for t in others if optimizer_of(look, t) == optimizer]  # the first optimizer is the default one
+    runs: list[TrialRecord] = []
+    wanted = [center, center / 3, center * 3] if default else [center, center * 3]
+    why = f"around {origin}"
+    for _ in range(1 + STEPS):
+        rates = allowed(look, rate, wanted, upper, [number(t, rate) for t in [*default, *runs]])
+        more = yield [
+            look.wish(
+                {**with_optimizer(look, optimizer), rate: r},
+                base={},
+                epochs=look.short,
+                why=f"{label}{why}: rate {r:.2g}",
+            )
+            for r in rates
+        ]
+        if not more:
+            break
+        runs += more
+        ladder = sorted([*default, *runs], key=lambda t: number(t, rate))
+        best = look.best(ladder)
+        if best is None or (not default and _far_behind(look, best, others)):
+            break
+        if best is ladder[-1]:
+            wanted = [number(best, rate) * 3]
+        elif best is ladder[0]:
+            wanted = [number(best, rate) / 3]
+        else:
+            break
+        why = "the best rate so far lies at the edge"
+    return runs
+
+
+def _batch_sizes(look: Look, rate: str, best: TrialRecord) -> Part:
+    """Half and double the batch, the rate following; on in the better direction while it pays."""
+    name = find(look.space, "batch_size")
+    if name is None or name not in best.config or isinstance(look.space[name], (Choice, Constant)):
+        return []
+    tried: list[TrialRecord] = []
+    for factor in (0.5, 2.0):
+        leader = best
+        for _ in range(STEPS):
+            batch = number(leader, name)
+            size = look.space.clip(name, round(batch * factor))
+            if size == leader.config[name]:
+                break  # the end of the range
+            followed = rate_for_batch(number(leader, rate), batch, float(str(size)), optimizer_of(look, leader))
+            moved = look.space.clip(rate, float(f"{followed:.3g}"))
+            why = f"batch {size}, the rate following to {short(moved)}"
+            more = yield [look.wish({name: size, rate: moved}, base=best.config, epochs=look.short, why=why)]
+            tried += more
+            if not more or look.loss(more[0]) >= look.loss(leader):
+                break
+            leader = more[0]
+        if leader is not best:
+            break  # the other direction is not worth a training
+    return tried
+
+
+def _far_behind(look: Look, best: TrialRecord, others: Sequence[TrialRecord]) -> bool:
+    """Whether an optimizer's best is worse than the middle of the others' runs: refining its rate will not pay."""
+    losses = sorted(x for t in others if math.isfinite(x := look.loss(t)))
+    return bool(losses) and look.loss(best) > losses[len(losses) // 2]

@@ -1,0 +1,52 @@
+"""Which learning rates can this training stand?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier.core.space import Choice, Constant
+from luthier.diagnose.lr_range import suggest_lr
+from luthier.knowledge import find, prior_center
+from luthier.playbook.script import Look, Script, Verdict
+from luthier.playbook.stages.common import optimizers, with_optimizer
+
+
+def lr_range(look: Look) -> Script:
+    """A learning-rate range test for each optimizer worth asking."""
+    rate = find(look.space, "learning_rate")
+    if rate is None or isinstance(look.space[rate], (Choice, Constant)):
+        return Verdict("skipped", "the space has no learning rate to search", skipped=True)
+    if "lr_range" not in look.history.study.probes:
+        return Verdict(
+            "skipped", "the training function is your own: the next stage tries a ladder of rates", skipped=True
+        )
+    found: dict[str, dict[str, Any]] = {}
+    wishes = [
+        look.wish({**with_optimizer(look, o)}, base={}, epochs=0, why=f"range test with {o}", probe="lr_range")
+        for o in optimizers(look)
+    ]
+    runs = yield wishes
+    for optimizer, run in zip(optimizers(look), runs, strict=False):
+        if run.answer is None:
+            continue
+        prior = prior_center(look.space, rate, optimizer)
+        test = suggest_lr(run.answer["lrs"], run.answer["losses"], prior=(prior, 0.5) if prior else None)
+        found[str(optimizer)] = {
+            "center": test.center,
+            "spread": test.spread_decades,
+            "upper": test.upper,
+            "confidence": test.confidence,
+            "why": test.why,
+            "trial": run.id,
+        }
+    good = {o: f for o, f in found.items() if f["center"] is not None}
+    if not good:
+        reasons = "; ".join(f"{o}: {f['why']}" for o, f in found.items()) or "no test came back"
+        return Verdict("the test says nothing; the prior stays", reasons, numbers={"optimizers": found})
+    first = next(iter(good.values()))
+    text = "; ".join(
+        f"{o}: about {f['center']:.2g} (within a factor {10 ** f['spread']:.1f}, confidence {f['confidence']})"
+        for o, f in good.items()
+    )
+    why = "; ".join(f"{o}: {f['why']}" for o, f in good.items())
+    return Verdict(text, why, numbers={"optimizers": found, "center": first["center"], "upper": first["upper"]})

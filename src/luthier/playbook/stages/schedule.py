@@ -1,0 +1,77 @@
+"""Schedule and length, on trainings of full length."""
+
+from __future__ import annotations
+
+from luthier.core.space import Choice, Constant, Float
+from luthier.core.trial import TrialRecord
+from luthier.knowledge import find
+from luthier.playbook.script import Look, Part, Script, Verdict, number, short
+from luthier.playbook.stages.common import beside
+
+
+def schedule(look: Look) -> Script:
+    """What is settled at full length; other schedules and warmups; the rate again; then half the length."""
+    first = yield [look.wish({}, epochs=look.full, why=f"what is settled, at the full length of {look.full} epochs")]
+    best = look.best(first)
+    if best is None:
+        why = look.table(first) if first else "the budget has no room for a full training here"
+        return Verdict("skipped", why, skipped=True)
+    words: list[str] = []
+    for role, compare in (("schedule", _others), ("warmup", _warmups), ("learning_rate", _rates)):
+        name = find(look.space, role)
+        if name is None or name not in best.config or isinstance(look.space[name], Constant):
+            continue
+        tried = yield from compare(look, name, best)
+        if tried:
+            words.append(f"{name} {look.table([best, *tried], name)}")
+            best = look.best([best, *tried]) or best
+    length = look.full
+    if look.medium < look.full:
+        why = f"would {look.medium} epochs have done as well?"
+        for half in (yield [look.wish({}, base=best.config, epochs=look.medium, why=why)]):
+            words.append(f"{look.medium} epochs: {look.shown(half)}, {look.full} epochs: {look.shown(best)}")
+            if look.loss(half) <= look.loss(best):
+                length, best = look.medium, half
+    names = [find(look.space, role) for role in ("schedule", "warmup", "learning_rate")]
+    settled = {n: best.config[n] for n in names if n is not None and n in best.config}
+    text = ", ".join([*(f"{n} {short(v)}" for n, v in settled.items()), f"{length} epochs: {look.said(best)}"])
+    if length < look.full:
+        text += f" (the full {look.full} epochs gain nothing)"
+    return Verdict(text, "; ".join(words), settled=settled, numbers={"length": length})
+
+
+def _others(look: Look, name: str, best: TrialRecord) -> Part:
+    """Every other schedule of the space."""
+    param = look.space[name]
+    choices = param.choices if isinstance(param, Choice) else ()
+    return (
+        yield [
+            look.wish({name: c}, base=best.config, epochs=look.full, why=f"schedule {c} instead")
+            for c in choices
+            if c != best.config[name]
+        ]
+    )
+
+
+def _warmups(look: Look, name: str, best: TrialRecord) -> Part:
+    """No warmup where there was some, a tenth of the steps where there was none."""
+    if not isinstance(look.space[name], Float):
+        return []
+    other = look.space.clip(name, 0.0 if number(best, name) > 0.02 else 0.1)
+    if other == best.config[name]:
+        return []
+    return (yield [look.wish({name: other}, base=best.config, epochs=look.full, why=f"warmup {short(other)}")])
+
+
+def _rates(look: Look, name: str, best: TrialRecord) -> Part:
+    """Half and double the rate: what was found on short trainings may not hold on long ones."""
+    if isinstance(look.space[name], Choice):
+        return []
+    return (
+        yield [
+            look.wish(
+                {name: r}, base=best.config, epochs=look.full, why=f"a rate found on short runs, checked: {r:.2g}"
+            )
+            for r in beside(look, name, number(best, name), 2.0)
+        ]
+    )

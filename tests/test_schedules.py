@@ -1,0 +1,106 @@
+import math
+import warnings
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
+
+from luthier.core.errors import UserError
+from luthier.recipe.schedules import SCHEDULES, lr_factor, make_scheduler
+
+
+def optimizer(lr=1.0):
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=lr)
+
+
+def rates(opt: torch.optim.Optimizer, scheduler: LRScheduler, steps: int) -> list[float]:
+    """The learning rate of each update."""
+    out = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # SequentialLR warns of its own calls
+        for _ in range(steps):
+            out.append(opt.param_groups[0]["lr"])
+            opt.step()
+            scheduler.step()
+    return out
+
+
+def ours(steps, schedule, warmup=0.0):
+    return [lr_factor(s, steps, schedule, warmup) for s in range(steps)]
+
+
+def test_cosine_is_pytorchs_and_its_closed_form():
+    opt = optimizer()
+    assert ours(50, "cosine") == pytest.approx(rates(opt, CosineAnnealingLR(opt, T_max=50), 50), abs=1e-12)
+    assert lr_factor(25, 50, "cosine") == pytest.approx(0.5)
+    assert lr_factor(50, 50, "cosine") == pytest.approx(0.0, abs=1e-15)
+
+
+@pytest.mark.parametrize("steps", [12, 100, 101])
+def test_onecycle_is_pytorchs_with_fastais_numbers(steps):
+    opt = optimizer()
+    torchs = OneCycleLR(
+        opt,
+        max_lr=1.0,
+        total_steps=steps,
+        pct_start=0.25,
+        div_factor=25,
+        final_div_factor=1e5 / 25,
+        cycle_momentum=False,
+    )
+    assert ours(steps, "onecycle") == pytest.approx([*rates(opt, torchs, steps - 1), 1e-05], abs=1e-9)
+
+
+def test_step_is_pytorchs():
+    opt = optimizer()
+    assert ours(40, "step") == pytest.approx(rates(opt, MultiStepLR(opt, [20, 30], gamma=0.1), 40), rel=1e-12)
+
+
+def test_constant():
+    assert ours(7, "constant") == [1.0] * 7
+
+
+def test_warmup_is_linear_and_the_decay_takes_the_rest():
+    opt = optimizer()
+    rise = LinearLR(opt, start_factor=1 / 11, total_iters=10)
+    torchs = SequentialLR(opt, [rise, CosineAnnealingLR(opt, T_max=90)], milestones=[10])
+    assert ours(100, "cosine", 0.1) == pytest.approx(rates(opt, torchs, 100), abs=1e-9)
+    assert ours(100, "constant", 0.1)[:10] == pytest.approx([(s + 1) / 11 for s in range(10)])
+    assert [lr_factor(s, 100, "step", 0.2) for s in (59, 60, 79, 80)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_onecycle_has_its_own_warmup():
+    assert ours(60, "onecycle", 0.3) == ours(60, "onecycle")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 37])
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5])
+def test_every_factor_is_a_fraction_and_the_first_update_moves(schedule, steps, warmup):
+    factors = [lr_factor(s, steps, schedule, warmup) for s in range(steps + 3)]
+    assert all(0.0 <= f <= 1.0 and math.isfinite(f) for f in factors)
+    assert factors[0] > 0.0
+    assert factors[steps] == factors[-1]  # beyond the end nothing changes
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_scheduler_follows_the_function_and_goes_on_from_its_state(schedule):
+    opt = optimizer(lr=0.3)
+    whole = rates(opt, make_scheduler(opt, 30, schedule, 0.1), 30)
+    assert whole == pytest.approx([0.3 * lr_factor(s, 30, schedule, 0.1) for s in range(30)])
+
+    first = optimizer(lr=0.3)
+    scheduler = make_scheduler(first, 30, schedule, 0.1)
+    begun = rates(first, scheduler, 11)
+    second = optimizer(lr=0.3)
+    resumed = make_scheduler(second, 30, schedule, 0.1)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    assert begun + rates(second, resumed, 19) == whole
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match=r"'cosin'.*'cosine'"):
+        lr_factor(0, 10, "cosin")
+    with pytest.raises(UserError, match=r"warmup=0\.7"):
+        lr_factor(0, 10, "cosine", 0.7)

@@ -1,0 +1,303 @@
+"""Real worker processes: faults as data, pause and resume, early stop, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import luthier as lt
+from luthier.core.errors import RunError, UserError
+from luthier.core.trial import Status
+from luthier.schedule.full import Full
+from luthier.schedule.halving import ASHA
+from luthier.search.uniform import Random
+from luthier.store import SqlStore, locate
+
+SPACE = lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True))
+
+
+class Weights:
+    """The smallest thing with a state."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+def train(trial: lt.Trial) -> None:
+    weights = Weights()
+    for _ in trial.epochs(weights=weights):
+        weights.steps += 1
+        trial.report(val_loss=1.0 / weights.steps + trial.config["learning_rate"])
+
+
+def tune(function, **more):
+    given = {
+        "space": SPACE,
+        "minimize": "val_loss",
+        "max_epochs": 9,
+        "strategy": "random",
+        "budget": "4 trials",
+        "quiet": True,
+    }
+    return lt.tune(function, **{**given, **more})
+
+
+def children() -> set[int]:
+    """The worker processes of this process."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(status[1]) == os.getpid() and status[0] != "Z" and b"luthier.run.worker" in command:
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_plain_function_is_tuned(workers):
+    result = tune(train, workers=workers)
+    assert [t.status for t in result.trials()] == [Status.DONE] * 4
+    assert [len(t.reports) for t in result.trials()] == [9] * 4
+    rates = [t.config["learning_rate"] for t in result.trials()]
+    assert result.best_config == {"learning_rate": min(rates)}
+    assert result.best_score == pytest.approx(1 / 9 + min(rates))
+    assert children() == set()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_trial_goes_on_from_its_checkpoint(workers):
+    result = tune(train, strategy=ASHA(Random(), min_epochs=1), workers=workers, budget="6 trials")
+    longest = max(result.trials(), key=lambda t: t.epoch)
+    assert longest.epoch == 9
+    assert longest.spent == 9
+    steps = [round(1 / (r.metrics["val_loss"] - longest.config["learning_rate"])) for r in longest.reports]
+    assert steps == list(range(1, 10))
+
+
+def test_without_a_state_a_resumed_trial_starts_over_and_nothing_is_doubled():
+    def stateless(trial):
+        for epoch in trial.epochs():
+            trial.report(val_loss=1.0 / epoch)
+
+    result = tune(stateless, strategy=ASHA(Random(), min_epochs=1), workers=0, budget="6 trials")
+    longest = max(result.trials(), key=lambda t: t.epoch)
+    assert [r.epoch for r in longest.reports] == list(range(1, 10))
+    assert longest.reports[-1].metrics["val_loss"] == pytest.approx(1 / 9)
+    assert longest.spent > 9
+
+
+def test_a_loop_of_ones_own_is_ended_by_its_report():
+    def own_loop(trial):
+        for epoch in range(1, 100):
+            trial.report(val_loss=1.0 / epoch)
+        raise AssertionError("never reached")
+
+    result = tune(own_loop, workers=0)
+    assert [t.epoch for t in result.trials()] == [9] * 4
+    assert {t.status for t in result.trials()} == {Status.DONE}
+
+
+def test_early_stopping_by_the_function_itself_completes_the_trial():
+    def patient(trial):
+        for epoch in trial.epochs():
+            trial.report(val_loss=1.0)
+            if epoch == 3:
+                return
+
+    result = tune(patient, workers=0, budget="2 trials")
+    assert {(t.status, t.epoch) for t in result.trials()} == {(Status.DONE, 3)}
+    assert len(result.trials()) > 2  # what was not used is there for others
+
+
+def test_a_judge_can_end_a_trial_while_it_trains(tmp_path):
+    class Impatient(Full):
+        def judge(self, history, trial):
+            from luthier.contracts import Stop
+
+            return Stop("seen enough") if history.trials[trial].epoch == 2 else None
+
+    def slow(trial):
+        for _ in trial.epochs():
+            (tmp_path / f"{trial.id}").write_text(str(trial.epoch))
+            time.sleep(0.05)
+            trial.report(val_loss=1.0)
+
+    for workers in (0, 1):
+        result = tune(slow, strategy=Impatient(Random()), workers=workers, budget="18 epochs")
+        assert {(t.status, t.epoch, t.stop_why) for t in result.trials()} == {(Status.STOPPED, 2, "seen enough")}
+    assert all(int(f.read_text()) < 8 for f in tmp_path.iterdir())
+
+
+def faulty(trial):
+    for epoch in trial.epochs():
+        if trial.id == 1 and epoch == 3:
+            raise ValueError("a shape\nmismatch")
+        if trial.id == 2 and epoch == 2:
+            os._exit(7)
+        if trial.id == 3 and epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial.id == 4:
+            raise SystemExit("bye")
+        if trial.id == 6:
+            trial.report(train_loss=1.0)
+            continue
+        trial.report(val_loss=float("nan") if trial.id == 5 and epoch == 4 else 1.0 / epoch)
+
+
+def test_every_fault_is_recorded_with_its_reason_and_the_study_goes_on(tmp_path):
+    result = tune(faulty, workers=2, budget="9 trials", storage=tmp_path / "s.db", seed=1)
+    seen = {t.id: (t.failure.kind, t.failure.reason) for t in result.trials() if t.failure}
+    assert seen == {
+        1: ("raised", "ValueError: a shape mismatch"),
+        2: ("died", "its worker exited with code 7"),
+        3: ("killed", "its worker was killed by SIGKILL"),
+        4: ("died", "the training function called exit('bye')"),
+        5: ("nonfinite", "val_loss is nan at epoch 4"),
+        6: ("silent", "ended without reporting 'val_loss'; it reported train_loss"),
+    }
+    trials = {t.id: t for t in result.trials()}
+    assert 'raise ValueError("a shape\\nmismatch")' in trials[1].failure.detail
+    assert trials[3].attempts == 3
+    assert trials[1].epoch == 2
+    assert sum(t.status is Status.DONE for t in result.trials()) >= 5
+    assert result.history.running == ()
+    assert children() == set()
+
+
+def test_a_trial_whose_worker_was_killed_once_is_tried_again(tmp_path):
+    def killed_once(trial):
+        for epoch in trial.epochs():
+            mark = tmp_path / "killed"
+            if trial.id == 1 and epoch == 4 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            trial.report(val_loss=1.0 / epoch)
+
+    result = tune(killed_once, workers=1)
+    assert [t.status for t in result.trials()] == [Status.DONE] * 4
+    assert [r.epoch for r in result.trials()[1].reports] == list(range(1, 10))
+    assert result.trials()[1].attempts == 2
+
+
+def test_a_study_whose_first_trials_all_fail_ends_with_their_reason():
+    def broken(trial):
+        raise KeyError("no such column")
+
+    with pytest.raises(RunError, match=r"(?s)first 3 trials all failed.*no such column.*Traceback"):
+        tune(broken, workers=1, budget="9 trials")
+    assert children() == set()
+
+
+def test_a_function_that_cannot_travel_is_refused():
+    import threading
+
+    lock = threading.Lock()
+
+    def locked(trial):
+        with lock:
+            trial.report(val_loss=1.0)
+
+    with pytest.raises(UserError, match="cannot be sent to a worker process"):
+        tune(locked, workers=1)
+    assert tune(locked, workers=0, budget="2 epochs", max_epochs=1).best_score == 1.0
+
+
+def test_a_mistyped_metric_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UserError, match=r"'val_los' was never reported.*Did you mean 'val_loss'"):
+        tune(train, minimize="val_los", storage=tmp_path / "s.db", workers=1)
+    assert list(tmp_path.glob("s.db*")) == []
+
+
+def test_nonsense_reports_fail_their_trial_alone():
+    def nonsense(trial):
+        for _ in trial.epochs():
+            trial.report(val_loss="great" if trial.id == 1 else 0.5)
+
+    result = tune(nonsense, workers=0, max_epochs=2)
+    assert [t.status for t in result.trials()][:3] == [Status.DONE, Status.FAILED, Status.DONE]
+    assert "'val_loss' is 'great' (str), not a number" in result.trials()[1].failure.reason
+
+
+def test_a_study_goes_on_where_it_stopped_and_grows_with_its_budget(tmp_path):
+    place = tmp_path / "s.db"
+    first = tune(train, storage=place, workers=0)
+    again = tune(train, storage=place, workers=0)
+    assert len(again.trials()) == len(first.trials()) == 4
+    more = tune(train, storage=place, workers=0, budget="6 trials")
+    assert [t.config for t in more.trials()[:4]] == [t.config for t in first.trials()]
+    assert len(more.trials()) == 6
+    unbroken = tune(train, workers=0, budget="6 trials")
+    # The verdict "the budget is spent" was a decision more: the later draws differ, the earlier ones do not.
+    assert [t.config for t in unbroken.trials()[:4]] == [t.config for t in first.trials()]
+
+
+def test_the_space_may_widen_during_a_study_but_not_shrink(tmp_path):
+    place = tmp_path / "s.db"
+    tune(train, storage=place, workers=0)
+    wider = lt.Space(learning_rate=lt.Float(1e-7, 1.0, log=True))
+    more = tune(train, space=wider, storage=place, workers=0, budget="8 trials")
+    assert more.history.space == wider
+    assert len(more.trials()) == 8
+    kinds = [type(e.event).__name__ for e in SqlStore(locate(place), "train").read()]
+    assert kinds.count("SpaceChanged") == 1
+    with pytest.raises(UserError, match="can only be widened"):
+        tune(train, storage=place, workers=0)
+
+
+def test_another_question_under_the_same_name_is_refused(tmp_path):
+    tune(train, storage=tmp_path / "s.db", workers=0)
+    for change, word in (({"max_epochs": 5}, "max_epochs"), ({"seed": 7}, "seed"), ({"strategy": "sobol"}, "strategy")):
+        with pytest.raises(UserError, match=f"already holds a study 'train' with another {word}"):
+            tune(train, storage=tmp_path / "s.db", workers=0, **change)
+
+
+def test_only_the_newest_checkpoint_of_a_trial_is_kept(tmp_path):
+    result = tune(train, strategy=ASHA(Random(), min_epochs=1), storage=tmp_path / "s.db", workers=1, budget="6 trials")
+    files = sorted((tmp_path / "s.files" / "train" / "checkpoints").rglob("*"))
+    kept = [f for f in files if f.is_file()]
+    assert len(kept) == len(result.trials())
+    assert not [f for f in kept if f.suffix != ".ckpt"]
+
+
+def test_threads_are_shared_out_among_the_workers():
+    def count(trial):
+        trial.report(val_loss=float(os.environ["OMP_NUM_THREADS"]))
+
+    from luthier.run.pool import cores
+
+    before = os.environ.pop("OMP_NUM_THREADS", None)
+    try:
+        result = tune(count, workers=2, max_epochs=1)
+        assert result.best_score == max(1, cores() // 2)
+        assert tune(count, workers=1, max_epochs=1, threads=3).best_score == 3
+    finally:
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def test_a_trial_is_the_same_wherever_it_runs():
+    def noisy(trial):
+        import random
+
+        import numpy as np
+
+        for _ in trial.epochs():
+            trial.report(val_loss=random.random() + np.random.rand())
+
+    here, there = (tune(noisy, workers=w, seed=5) for w in (0, 2))
+    curves = [sorted(tuple(r.metrics["val_loss"] for r in t.reports) for t in x.trials()) for x in (here, there)]
+    assert curves[0] == curves[1]
