@@ -32,7 +32,7 @@ Seed = Annotated[int, typer.Option(help="Fixes every decision and every training
 Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
-QUICKSTART_BUDGET = "16 trials"
+QUICKSTART_BUDGET = "30 trials"
 QUICKSTART_EPOCHS = 12
 
 

@@ -13,9 +13,15 @@ from luthier.core.space import Space
 
 Reduce = Literal["best", "last"]
 
-_DOWN = ("loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "nll", "bpc", "wer", "cer", "regret")
-_UP = ("accuracy", "acc", "f1", "auc", "auroc", "map", "ap", "bleu", "rouge", "r2", "iou", "miou", "dice",
-       "precision", "recall", "score", "reward", "return", "psnr", "ssim", "top1", "top5", "ndcg", "mrr", "kappa", "mcc")  # fmt: skip
+# fmt: off
+_DOWN = {
+    "loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "nll", "bpc", "wer", "cer", "regret",
+}
+_UP = {
+    "accuracy", "acc", "f1", "auc", "auroc", "map", "ap", "bleu", "rouge", "r2", "iou", "miou", "dice", "precision",
+    "recall", "score", "reward", "return", "psnr", "ssim", "top1", "top5", "ndcg", "mrr", "kappa", "mcc",
+}
+# fmt: on
 
 
 def guess_direction(metric: str) -> Literal["minimize", "maximize"] | None:

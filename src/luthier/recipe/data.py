@@ -261,5 +261,6 @@ def digits_recipe(model: str | Callable[[dict[str, Any]], torch.nn.Module] = "cn
         raise UserError(
             "The digits come with scikit-learn, which is not installed.", 'pip install "luthier[quickstart]"'
         )
-    name = f"digits-{model}" if isinstance(model, str) else "digits"
-    return Recipe(model, data=digits, name=name)
+    if not isinstance(model, str):
+        return Recipe(model, data=digits, name="digits")
+    return Recipe(model, data=digits, name=f"digits-{model}", builtin={"recipe": "digits", "model": model})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -56,3 +56,25 @@ def make_optimizer(model: nn.Module, name: str, knobs: Mapping[str, Any]) -> Opt
         return RMSprop(groups, lr=lr, momentum=knob["momentum"], alpha=knob["beta2"])
     betas = (knob["beta1"], knob["beta2"])
     return (Adam if name == "adam" else AdamW)(groups, lr=lr, betas=betas, fused=True)
+
+
+@final
+class Memory:
+    """What an optimizer has gathered (momenta, second moments), without its hyperparameters: for checkpoints.
+
+    So a trial that goes on from another one's checkpoint with a changed configuration (population-based training)
+    follows its own; under another optimizer it begins to gather anew.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._kind = type(optimizer).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's kind and its state for each parameter."""
+        return {"kind": self._kind, "state": self._optimizer.state_dict()["state"]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        if state["kind"] == self._kind:
+            self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state["state"]})

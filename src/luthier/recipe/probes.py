@@ -31,7 +31,10 @@ TIMED_STEPS = 5
 LADDER_LOW = 1e-7
 LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "rmsprop": 1.0}
 LADDER_STEPS = 100
-REPEATS = 3
+REPEATS = (1, 3)
+"""Climbs of the ladder, fewest and most: about four epochs' worth of updates in all, so that the test stays cheap beside
+the trainings that it guides."""
+LADDER_EPOCHS = 4
 SMOOTHING = 0.95
 
 Answer = tuple[dict[str, Any], float]
@@ -108,7 +111,8 @@ def sanity(bench: Bench) -> Answer:
         "seconds_per_epoch": seconds,
         "finite_inputs": not data.faults,
     }
-    return answer, (updates + timed) / bench.updates_per_epoch
+    seen = updates * min(ONE_BATCH, len(data.train)) + timed * bench.batch_size
+    return answer, seen / len(data.train)
 
 
 def _initial_loss(bench: Bench, model: nn.Module) -> float:
@@ -217,7 +221,8 @@ def lr_range(bench: Bench) -> Answer:
     bench.data.require_finite()
     top = LADDER_HIGH[bench.knobs["optimizer"]]
     lrs = [LADDER_LOW * (top / LADDER_LOW) ** (i / (LADDER_STEPS - 1)) for i in range(LADDER_STEPS)]
-    repeats = [_climb(bench, lrs, repeat) for repeat in range(REPEATS)]
+    affordable = round(LADDER_EPOCHS * bench.updates_per_epoch / LADDER_STEPS)
+    repeats = [_climb(bench, lrs, repeat) for repeat in range(min(max(affordable, REPEATS[0]), REPEATS[1]))]
     answer = {
         "lrs": lrs,
         "losses": repeats,

@@ -91,6 +91,7 @@ class Recipe:
         device: ``"auto"`` (CUDA if there is one) or a PyTorch device.
         name: what studies of it are called.
         space: what to search, in place of :meth:`space`'s default.
+        builtin: how to make this recipe again, as plain data for the log; only recipes that come with Luthier have it.
 
     Raises:
         UserError: for whatever of it can be seen to be wrong at once.
@@ -112,6 +113,7 @@ class Recipe:
         device: str = "auto",
         name: str = "recipe",
         space: Space | None = None,
+        builtin: Mapping[str, str] | None = None,
     ) -> None:
         if task not in METRICS:
             raise UserError(f"Unknown task {task!r}.", nearest(str(task), METRICS))
@@ -128,6 +130,7 @@ class Recipe:
         self.patience = patience
         self.device = device
         self.name = name
+        self.builtin = builtin
         self._train, self._val, self._source, self._space = train, val, data, space
         _device(device)
         if data is None:
@@ -161,13 +164,16 @@ class Recipe:
         torch.manual_seed(trial.seed)
         model = models.make_model(self.model, trial.config, data, device)
         optimizer = optimizers.make_optimizer(model, knobs["optimizer"], knobs)
-        total_steps = trial.max_epochs * math.ceil(len(data.train) / batch_size)
-        scheduler = schedules.make_scheduler(optimizer, total_steps, knobs["schedule"], knobs["warmup"])
+        updates = math.ceil(len(data.train) / batch_size)
+        scheduler: LRScheduler | None = None
         best = Best(model, minimize=self.minimize)
-        for epoch in trial.epochs(model=model, optimizer=optimizer, scheduler=scheduler, best=best):
+        for epoch in trial.epochs(model=model, optimizer=optimizers.Memory(optimizer), best=best):
             # Asked before the epoch, so that a trial paused right at its end stops as the uninterrupted one does.
             if self.patience is not None and best.stale >= self.patience:
                 break
+            scheduler = scheduler or schedules.make_scheduler(
+                optimizer, trial.max_epochs * updates, knobs["schedule"], knobs["warmup"], done=(epoch - 1) * updates
+            )
             _seed_all(derive_seed(trial.seed, epoch, 1), device)  # dropout, and whatever a data set draws
             order = shuffled(len(data.train), trial.seed, epoch)
             metrics = _train_epoch(model, optimizer, scheduler, data, batch_size, order, device)

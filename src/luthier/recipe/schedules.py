@@ -78,6 +78,13 @@ def _cosine_arm(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_scheduler(optimizer: Optimizer, total_steps: int, schedule: str, warmup: float) -> LambdaLR:
-    """A ``LambdaLR`` over :func:`lr_factor`; call its ``step()`` after each update."""
-    return LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, schedule, warmup))
+def make_scheduler(optimizer: Optimizer, total_steps: int, schedule: str, warmup: float, *, done: int = 0) -> LambdaLR:
+    """A ``LambdaLR`` over :func:`lr_factor`; call its ``step()`` after each update.
+
+    Args:
+        optimizer: with the peak rate in its groups.
+        done: updates done before. It is all that a schedule remembers, so a checkpoint need not hold one.
+    """
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, schedule, warmup), last_epoch=done - 1)

@@ -120,7 +120,8 @@ def verdict(history: History) -> str:
     many = sum(history.score(t) is not None for t in history.trained())
     which = f"trial {summary.best_trial}, "
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
-    return f"Best {metric} {number(summary.best_score)} ({which}: an optimistic figure until it is repeated on fresh seeds)."
+    caution = "an optimistic figure until it is repeated on fresh seeds"
+    return f"Best {metric} {number(summary.best_score)} ({which}: {caution})."
 
 
 def _confirmed(metric: str, minimize: bool, c: Confirmation) -> str:

@@ -1,0 +1,1 @@
+"""The loop, the log in hand, worker processes. Knows no algorithm by name."""

@@ -1,0 +1,218 @@
+"""The command line: a mistake is one clear message, exit code 2 and nothing written; the main job ends in a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOB = """
+import luthier as lt
+
+def train(trial):
+    for epoch in trial.epochs():
+        trial.report(train_loss=1 / epoch, val_accuracy=1 - trial.config["learning_rate"] - 0.5 / epoch)
+
+not_a_function = 3
+
+def broken(trial):
+    raise RuntimeError("no GPU today")
+"""
+SPACE = "learning_rate: {type: float, low: 1.0e-5, high: 0.1, log: true}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job.py").write_text(JOB)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "garbage.db").write_bytes(b"this is not a database " * 100)
+    return tmp_path
+
+
+def luthier(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "luthier.cli", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        timeout=300,
+    )
+
+
+TUNE = ["tune", "job.py:train", "--space", "space.yaml", "--maximize", "val_accuracy", "--max-epochs", "4"]
+BAD_SPACES = {
+    "empty": ("{}", "search space is empty"),
+    "nothing": ("", "A space is a mapping"),
+    "backwards": ("lr: {type: float, low: 1.0, high: 0.1}", "lr: Float: low must be below high, got low=1.0, high=0.1"),
+    "log": ("lr: {type: float, low: 0.0, high: 0.1, log: true}", "lr: Float: a log scale needs low > 0"),
+    "key": ("lr: {type: float, low: 0.0, hihg: 0.1}", "lr: unknown key 'hihg' for type float"),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "mend"),
+    [
+        ([*TUNE, "--strategy", "playbok"], "no strategy 'playbok'", "Did you mean 'playbook'?"),
+        ([*TUNE, "--budget", "0 trials"], "The budget '0 trials' leaves nothing to spend", "40 trials"),
+        ([*TUNE, "--budget", "soon"], "The budget 'soon' cannot be read", "40 trials"),
+        ([*TUNE, "--max-epochs", "0"], "max_epochs must be a whole number of at least 1, got 0", "max_epochs=1"),
+        ([*TUNE, "--workers", "-1"], "workers must be a whole number of at least 0", ""),
+        ([*TUNE, "--seed", "-3"], "seed must be a whole number of at least 0, got -3", ""),
+        ([*TUNE, "--reduce", "mean"], "reduce= must be 'best' or 'last', got 'mean'", ""),
+        ([*TUNE, "--minimize", "val_loss"], "Several metrics were given", "maximize="),
+        ([*TUNE, "--storage", "garbage.db"], "not a database", "Name a Luthier study"),
+        ([*TUNE, "--storage", "no/such/folder/s.db"], "folder no/such/folder does not exist", "Create it"),
+        ([*TUNE, "--storage", "mongodb://x"], "'mongodb://x' cannot be used", "sqlite:///study.db"),
+        ([*TUNE, "--worker", "2"], "--worker", "--workers"),
+        (["tune", "job.py:train", "--space", "space.yaml"], "No metric was given", 'maximize="val_accuracy"'),
+        (["tune", "job.py:train", "--maximize", "x"], "No search space was given", "lt.Space("),
+        (["tune", "job.py:train", "--space", "none.yaml", "--maximize", "x"], "'none.yaml' cannot be read", ""),
+        (["tune", "jbo.py:train", "--space", "space.yaml", "--maximize", "x"], "no file 'jbo.py'", "path"),
+        (["tune", "job.py:trian", "--space", "space.yaml", "--maximize", "x"], "job.py has no 'trian'", "'train'"),
+        (["tune", "job.py:not_a_function", "--maximize", "x"], "is a int, not a function", ""),
+        (["tune", "no.such.module:f", "--maximize", "x"], "no.such.module cannot be imported", "Mend it"),
+        (["tune", "train", "--maximize", "x"], "'train' names no training function", "train.py:train"),
+        (["tune", "job.py:train", "--space", "space.yaml", "--metric", "zeal"], "Whether 'zeal' should go up", ""),
+        ([*TUNE[:4], "--maximize", "val_acuracy"], "'val_acuracy' was never reported", "'val_accuracy'"),
+        (["resume", "nowhere"], "There is no study at nowhere", "Name its folder"),
+        (["show", "nowhere.db"], "There is no study at nowhere.db", ""),
+        (["report", "garbage.db"], "not a database", ""),
+        (["quickstart", "--dir", "job.py"], "'job.py' is a file", "Name a folder"),
+        (["quickstart", "--budget", "0"], "The budget '0' leaves nothing to spend", ""),
+        (["tnue"], "tnue", ""),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_message_with_its_mend_and_nothing_is_written(folder, words, problem, mend):
+    before = sorted(p.name for p in folder.iterdir())
+    done = luthier(*words, cwd=folder)
+    text = " ".join(done.stderr.split())
+    assert done.returncode == 2, text
+    assert problem in text
+    assert mend in text
+    assert "Traceback" not in text
+    assert done.stdout == ""
+    assert [n for n in sorted(p.name for p in folder.iterdir()) if n != "__pycache__"] == before
+
+
+@pytest.mark.parametrize("name", BAD_SPACES)
+def test_a_mistake_in_the_space_file_is_named_with_its_place(folder, name):
+    text, problem = BAD_SPACES[name]
+    (folder / "bad.yaml").write_text(text)
+    done = luthier("tune", "job.py:train", "--space", "bad.yaml", "--maximize", "val_accuracy", cwd=folder)
+    assert done.returncode == 2
+    assert "bad.yaml: " in done.stderr
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "luthier.db").exists()
+
+
+def test_a_file_that_cannot_be_imported_is_named_with_its_line(folder):
+    (folder / "bad.py").write_text("import os\n\nimport no_such_library\n")
+    done = luthier("tune", "bad.py:train", "--maximize", "x", cwd=folder)
+    assert done.returncode == 2
+    assert "bad.py cannot be imported: ModuleNotFoundError" in done.stderr
+    assert "No module named 'no_such_library' (bad.py, line 3)" in done.stderr
+
+
+def test_a_database_of_a_newer_version_is_refused_everywhere(folder):
+    import sqlite3
+
+    assert luthier(*TUNE, "--storage", "s.db", "--budget", "2 trials", cwd=folder).returncode == 0
+    link = sqlite3.connect(folder / "s.db")
+    link.execute("UPDATE luthier SET schema = 99")
+    link.commit()
+    link.close()
+    for words in ([*TUNE, "--storage", "s.db"], ["resume", "s.db"], ["show", "s.db"], ["report", "s.db"]):
+        done = luthier(*words, cwd=folder)
+        assert done.returncode == 2, words
+        assert "newer Luthier" in done.stderr
+        assert "pip install -U luthier" in done.stderr
+
+
+def test_a_study_that_cannot_go_on_exits_with_1_and_keeps_its_log(folder):
+    done = luthier("tune", "job.py:broken", "--space", "space.yaml", "--maximize", "val_accuracy", cwd=folder)
+    assert done.returncode == 1
+    assert "first 3 trials all failed" in done.stderr
+    assert "no GPU today" in done.stderr
+    shown = luthier("show", "luthier.db", cwd=folder)
+    assert shown.returncode == 0
+    assert "no GPU today" in shown.stdout
+
+
+def test_tune_show_report_resume(folder):
+    done = luthier(*TUNE, "--strategy", "random", "--budget", "5 trials", "--seed", "1", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["trials"] == 5
+    assert result["epochs_used"] == 20
+    assert result["best_score"] == pytest.approx(1 - result["best_config"]["learning_rate"] - 0.125)
+    assert result["stages"] == []
+    assert (folder / result["report"]).exists()
+    assert len(done.stdout.splitlines()) == 1
+    shown = luthier("show", "luthier.db", cwd=folder)
+    assert shown.returncode == 0
+    assert "val_accuracy" in shown.stdout
+    data = json.loads(luthier("show", "luthier.db", "--json", cwd=folder).stdout)
+    assert data["best_config"] == result["best_config"]
+    written = luthier("report", "luthier.db", "-o", "page.html", cwd=folder)
+    assert written.stdout.strip() == "page.html"
+    assert (folder / "page.html").stat().st_size < 6_000_000
+    again = luthier("resume", "luthier.db", "--json", cwd=folder)
+    assert json.loads(again.stdout.splitlines()[-1])["trials"] == 5
+    more = luthier("resume", "luthier.db", "--budget", "7 trials", "--json", cwd=folder)
+    assert json.loads(more.stdout.splitlines()[-1])["trials"] == 7
+
+
+def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):
+    words = ["tune", "job.py:train", "--space", "space.yaml", "--metric", "val_accuracy", "--budget", "1 trial"]
+    done = luthier(*words, "--max-epochs", "2", "--strategy", "random", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "maximize val_accuracy" in done.stdout + done.stderr
+
+
+def test_progress_in_a_log_file_has_no_control_characters(folder):
+    done = luthier(*TUNE, "--budget", "8 trials", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stdout
+    assert "learning rate" in done.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["tune"], ["quickstart"], ["resume"], ["show"], ["report"]])
+def test_help_fits_a_screen(folder, command):
+    done = luthier(*command, "--help", cwd=folder)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) <= 50
+
+
+def test_importing_luthier_loads_nothing_heavy():
+    code = (
+        "import sys, luthier as lt; lt.Space; lt.AskTell; lt.tune; lt.knowledge;"
+        "print([m for m in ('torch', 'optuna', 'plotly', 'sqlalchemy', 'scipy', 'rich') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_quickstart_ends_with_the_evidence(tmp_path):
+    place = str(tmp_path / "q")
+    words = ["quickstart", "--json", "--seed", "1", "--dir", place, "--budget", "8 trials", "--max-epochs", "8"]
+    done = luthier(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert {"best_config", "best_score", "default_score", "epochs_used", "trials", "stages", "report"} <= set(result)
+    names = [s["name"] for s in result["stages"]]
+    assert names == ["sanity", "range", "learning rate", "schedule", "the rest", "confirm"]
+    assert all(s["verdict"] and s["why"] for s in result["stages"])
+    assert result["best_score"] > 0.9
+    assert result["best_score"] >= result["default_score"]
+    assert result["epochs_used"] <= 64
+    page = Path(result["report"]).read_text()
+    assert "val_accuracy" in page
+    assert len(page) < 6_000_000
+    again = luthier("resume", place, "--json", cwd=tmp_path)
+    assert json.loads(again.stdout.splitlines()[-1])["best_config"] == result["best_config"]
