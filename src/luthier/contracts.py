@@ -7,7 +7,7 @@ study resumes as if nothing had happened, and every choice can be replayed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -167,8 +167,11 @@ class Executor(Protocol):
         """Take a job."""
         ...
 
-    def poll(self, timeout: float) -> Sequence[Event]:
-        """What happened (Reported, Ended, Failed, Requeued), waiting up to ``timeout`` seconds for the first."""
+    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+        """Hand what happened (Reported, Ended, Failed) to ``hear``, waiting up to ``timeout`` seconds for the first.
+
+        ``hear`` may call :meth:`stop`.
+        """
         ...
 
     def stop(self, trial: int) -> None:

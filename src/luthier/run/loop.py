@@ -13,7 +13,6 @@ from luthier.core.errors import RunError
 from luthier.core.history import History
 from luthier.core.trial import Status
 from luthier.run.book import Book, job_of, requeued
-from luthier.run.pool import InProcess
 
 HOPELESS = 3
 """A study ends when this many first trials all failed and none ever reported its metric."""
@@ -62,8 +61,6 @@ def run(book: Book, scheduler: Scheduler, executor: Executor, files: Path, obser
     for back in requeued(book.history):
         book.append(back)
         backlog.append(back.trial)
-    if isinstance(executor, InProcess):
-        executor.hear = hear
     while True:
         while executor.free > 0:
             job: Job | Wait | Done
@@ -80,8 +77,7 @@ def run(book: Book, scheduler: Scheduler, executor: Executor, files: Path, obser
             if isinstance(job, Wait):
                 break
             executor.submit(job)
-        for event in executor.poll(timeout=0.5):
-            hear(event)
+        executor.poll(hear, timeout=0.5)
 
 
 def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:

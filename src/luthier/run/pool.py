@@ -8,10 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,6 @@ class InProcess:
         self._files = files
         self._job: Job | None = None
         self._stopped: set[int] = set()
-        self.hear: Callable[[Event], None] | None = None
-        """Takes each event as it happens, so that a stop can still be obeyed while the job runs."""
 
     @property
     def free(self) -> int:
@@ -52,21 +50,14 @@ class InProcess:
         """Keep the job for the next poll."""
         self._job = job
 
-    def poll(self, timeout: float) -> Sequence[Event]:
-        """Do the job that waits, to its end."""
+    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+        """Do the job that waits, to its end; each event is heard as it happens, so that a stop can be obeyed."""
         if self._job is None:
-            return ()
+            return
         job, self._job = self._job, None
         self._stopped.discard(job.trial)
-        events: list[Event] = []
-        perform(
-            self._target,
-            job,
-            send=self.hear or events.append,
-            stopped=lambda: job.trial in self._stopped,
-            files=self._files,
-        )
-        return events
+        stopped = partial(self._stopped.__contains__, job.trial)
+        perform(self._target, job, send=hear, stopped=stopped, files=self._files)
 
     def stop(self, trial: int) -> None:
         """The running trial sees it at its next epoch."""
@@ -184,18 +175,16 @@ class LocalPool:
         worker.job = job
         worker.tell({"do": "train", "job": {**asdict(job), "config": dict(job.config)}})
 
-    def poll(self, timeout: float) -> Sequence[Event]:
-        """What the workers said, waiting up to ``timeout`` seconds for the first word."""
-        events: list[Event] = []
-        until = time.monotonic() + timeout
-        while not events and (left := until - time.monotonic()) > 0:
-            wait([w.link for w in self._workers], left)
-            for place, worker in enumerate(self._workers):
-                events += self._drain(worker)
-                if worker.process.poll() is not None:
-                    events += self._drain(worker)  # its last words, said before it died
-                    events += self._bury(place)
-        return events
+    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+        """Hand on what the workers said, waiting up to ``timeout`` seconds for the first word."""
+        wait([w.link for w in self._workers], timeout)
+        for place, worker in enumerate(self._workers):
+            events = self._drain(worker)
+            if worker.process.poll() is not None:
+                events += self._drain(worker)  # its last words, said before it died
+                events += self._bury(place)
+            for event in events:
+                hear(event)
 
     def _drain(self, worker: _Worker) -> list[Event]:
         events: list[Event] = []

@@ -164,8 +164,7 @@ def metric_pairs(history: History) -> list[tuple[str, ...]]:
     names = dict.fromkeys(n for t in history.trained() for n in t.metrics)
     wanted = [history.objective.metric, *(n for n in names if _TRAIN.search(n) and "loss" in n.lower())]
     pairs = [
-        tuple(m for m in dict.fromkeys((_TRAIN.sub(r"\1train", n), n)) if m in names)
-        for n in dict.fromkeys(wanted)
+        tuple(m for m in dict.fromkeys((_TRAIN.sub(r"\1train", n), n)) if m in names) for n in dict.fromkeys(wanted)
     ]
     return [p for p in pairs if p][:2]
 

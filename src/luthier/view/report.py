@@ -1,0 +1,259 @@
+"""The report: one HTML file that explains a study and opens anywhere, from disk, with no network."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from luthier.core.events import plain
+from luthier.core.history import History, StageRecord
+from luthier.core.space import Constant
+from luthier.core.summary import Summary, summarize
+from luthier.core.trial import Status, TrialRecord
+from luthier.view import figures as fig
+from luthier.view import story
+
+_MOST_ROWS = 600
+_DETAIL_BUDGET = 150_000
+"""Characters for all tracebacks together, so that a study of failures stays a small file."""
+
+Row = dict[str, Any]
+
+
+def write_report(history: History, path: str | Path) -> Path:
+    """Write the report to ``path``, all or nothing.
+
+    Returns:
+        The path written.
+    """
+    target = Path(path)
+    page = render_report(history)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A reader never sees half a page: write beside the target, then rename over it.
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def render_report(history: History) -> str:
+    """The report as HTML text."""
+    from plotly.offline import get_plotlyjs
+
+    summary = summarize(history)
+    shelf = _Shelf()
+    view = {
+        "study": history.study,
+        "direction": history.objective.direction,
+        "metric": history.objective.metric,
+        "verdict": story.verdict(history),
+        "tone": _tone(history, summary),
+        "finished": history.finished,
+        "used": story.spent_of(history),
+        "facts": _facts(history, summary),
+        "arms": _arms(history, summary),
+        "paired": _shelve(shelf, history, "paired", "Scores of default and winner on each fresh seed, and their gain"),
+        "stages": [_stage(history, stage, shelf) for stage in history.stages],
+        "curves": _shelve(shelf, history, "curves", "Learning curves of all trials"),
+        "progress": _shelve(shelf, history, "progress", "Best score over the epochs spent") if _scored(history) else [],
+        "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter"),
+        "failures": story.failures(history),
+        "space": [(n, _range_of(p), _when_of(p)) for n, p in history.space.items()],
+        **_rows(history, summary),
+    }
+    texts = fig.hover_texts(history)
+    shown = {i for spec in shelf.specs for t in spec["data"] for i in t.get("customdata") or () if i is not None}
+    data = _embed({"figures": shelf.specs, "trials": {i: texts[i] for i in sorted(shown)}})
+    page = _template().render(view, colors=fig.COLORS, data=data)
+    # Pasted last: running five megabytes of script through the template engine would only cost time.
+    return page.replace("/*plotly.js*/", get_plotlyjs(), 1)
+
+
+class _Shelf:
+    """The figures of the page in the order in which it shows them."""
+
+    def __init__(self) -> None:
+        self.specs: list[fig.Spec] = []
+
+    def put(self, spec: fig.Spec, label: str) -> Row:
+        self.specs.append(spec)
+        return {"id": len(self.specs) - 1, "label": label, "height": spec["layout"]["height"]}
+
+
+def _shelve(shelf: _Shelf, history: History, name: str, label: str) -> list[Row]:
+    specs = fig.FIGURES[name](history)
+    return [shelf.put(s, label if len(specs) == 1 else f"{label}: {_title(s)}") for s in specs]
+
+
+def _title(spec: fig.Spec) -> str:
+    return str(Markup(spec["layout"]["title"]["text"]).striptags())
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("luthier.view", package_path="")
+    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters.update(
+        number=story.number, setting=story.setting, clean=lambda s: story.clean(s, 900), epochs=story.epochs
+    )
+    return env.get_template("report.html.j2")
+
+
+def _embed(data: Any) -> Markup:
+    """JSON that cannot leave its ``<script>``: no angle bracket, no ampersand, no line separator of JavaScript."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)
+
+
+def _scored(history: History) -> bool:
+    return any(history.score(t) is not None for t in history.trained())
+
+
+def _tone(history: History, summary: Summary) -> str:
+    if any(s.fatal for s in history.stages) or (summary.best_score is None and summary.failed):
+        return "bad"
+    return "good" if summary.confirmation and summary.confirmation.better else "plain"
+
+
+def _facts(history: History, summary: Summary) -> list[tuple[str, str, str]]:
+    """The key figures: label, value, and a small print."""
+    c, metric = summary.confirmation, history.objective.metric
+    facts = []
+    if summary.best_score is not None:
+        kept = "tuned" if c and c.better else "the default, kept" if c else f"trial {summary.best_trial}"
+        note = f"{kept}, mean of {len(c.seeds)} fresh seeds" if c else f"{kept}, best of many"
+        facts.append((f"best {story.clean(metric, 24)}", story.number(summary.best_score), note))
+    if c:
+        scale = max(abs(story.real(c.winner.mean)), abs(story.real(c.default.mean)))
+        low, high = (story.number(story.real(x), like=scale, sign=True) for x in (*c.interval, math.nan, math.nan)[:2])
+        mean = story.number(story.real(c.default.mean), like=scale)
+        facts.append(("strong default", mean, "mean, same seeds"))
+        gain = story.number(story.real(c.gain), like=scale, sign=True)
+        facts.append(("gain", gain, f"95 % interval {low} to {high}"))
+    budget = history.study.budget
+    bound = (
+        f"of {budget.epochs:,}" if budget.epochs else f"of {story.duration(budget.seconds)}" if budget.seconds else ""
+    )
+    facts.append(
+        ("epochs used", story.epochs(history.spent).split()[0], f"{bound} in {story.duration(history.elapsed)}")
+    )
+    probes = len(history.trials) - summary.trials
+    running = f"{len(history.running)} running" if history.running else ""
+    facts.append(
+        ("trials", f"{summary.trials:,}", ", ".join(filter(None, (f"and {probes} probes" if probes else "", running))))
+    )
+    facts.append(("failed", f"{summary.failed:,}", "reasons below" if summary.failed else ""))
+    return [(a, b, c) for a, b, c in facts]
+
+
+def _arms(history: History, summary: Summary) -> dict[str, Any] | None:
+    """The configurations side by side: every name with its values and whether they differ."""
+    if summary.best_config is None:
+        return None
+    c = summary.confirmation
+    base: Mapping[str, Any] | None = c.default.config if c else None
+    best = c.winner.config if c else summary.best_config
+    names = dict.fromkeys([*best, *(base or {})])
+    rows = [
+        {
+            "name": n,
+            "default": base[n] if base and n in base else None,
+            "in_default": bool(base and n in base),
+            "winner": best.get(n),
+            "in_winner": n in best,
+            "changed": base is not None and (n in base, base.get(n)) != (n in best, best.get(n)),
+            "range": _range_of(history.space[n]) if n in history.space else "",
+        }
+        for n in names
+    ]
+    changed = [r for r in rows if r["changed"]]
+    return {
+        "compared": base is not None,
+        "better": bool(c and c.better),
+        "changed": changed if base is not None else rows,
+        "same": [r for r in rows if not r["changed"]] if base is not None else [],
+        "json": json.dumps(plain(dict(summary.best_config)), indent=2, ensure_ascii=False),
+    }
+
+
+def _stage(history: History, stage: StageRecord, shelf: _Shelf) -> Row:
+    trials = [history.trials[i] for i in stage.trials]
+    tests = [shelf.put(fig.lr_range_figure(t), "Learning-rate range test") for t in fig.lr_ranges(history, stage)]
+    return {
+        "record": stage,
+        "state": "skipped" if stage.skipped else "open" if stage.open else "failed" if stage.fatal else "closed",
+        "trained": sum(t.probe is None for t in trials),
+        "probes": sum(t.probe is not None for t in trials),
+        "spent": sum(t.spent for t in trials),
+        "settled": [(n, story.setting(v)) for n, v in stage.settled.items()],
+        "figures": tests,
+    }
+
+
+def _rows(history: History, summary: Summary) -> Row:
+    """The table of trials; of very many the best, the failed and the latest."""
+    trials = list(history.trials)
+    left_out = 0
+    if len(trials) > _MOST_ROWS:
+        third = _MOST_ROWS // 3
+        keep = {t.id for t in story.ranked(history)[:third]} | {t.id for t in trials[-third:]}
+        keep |= {t.id for t in trials if t.status is Status.FAILED and t.id not in keep and len(keep) < _MOST_ROWS}
+        left_out = len(trials) - len(keep)
+        trials = [t for t in trials if t.id in keep]
+    names, role = story.varied(history), fig.roles(history)
+    tail = max(300, min(4_000, _DETAIL_BUDGET // max(1, summary.failed)))
+    rows = [_row(history, t, names, role.get(t.id, "probe"), tail) for t in trials]
+    return {"trials": rows, "left_out": left_out}
+
+
+def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail: int) -> Row:
+    score = history.score(t)
+    detail = t.failure.detail if t.failure else ""
+    return {
+        "id": t.id,
+        "role": role,
+        "stage": story.clean(t.stage or "", 40),
+        "status": f"{t.probe} probe" if t.probe else t.status.value,
+        "state": t.status.value,
+        "score": score,
+        "rank": "" if score is None else repr(score),
+        "epoch": t.epoch,
+        "horizon": t.horizon,
+        "spent": t.spent,
+        "config": story.short(t.config, names, limit=12),
+        "why": story.clean(t.why, 300),
+        "stop": story.clean(t.stop_why or "", 300),
+        "kind": t.failure.kind if t.failure else "",
+        "reason": story.clean(t.failure.reason, 300) if t.failure else "",
+        "detail": detail if len(detail) <= tail else "…" + detail[-tail:],
+        "curve": story.sparkline([v for _, v in t.curve(history.objective.metric)], 12),
+    }
+
+
+def _range_of(param: Any) -> str:
+    if isinstance(param, Constant):
+        return f"held at {story.setting(param.value)}"
+    if hasattr(param, "choices"):
+        return " · ".join(story.setting(c) for c in param.choices)
+    return f"{story.setting(param.low)} to {story.setting(param.high)}{', log' if param.log else ''}"
+
+
+def _when_of(param: Any) -> str:
+    return ", ".join(f"{n} is {' or '.join(map(story.setting, vs))}" for n, vs in (param.when or {}).items())
