@@ -82,7 +82,7 @@ def study(strategy="playbook", name="digits", minimize=False, epochs: int | None
     return Study(name, SPACE, objective, 20, Budget(epochs=epochs), seed=3, strategy=strategy)
 
 
-def playbook_log(better=True, confirm=True) -> Log:
+def playbook_log(better=True, confirm=True, probability=0.999) -> Log:
     log = Log(study())
     log.add(ev.StageOpened("sanity", "A broken pipeline cannot be tuned: first look whether the model can learn at all."))
     probe = log.start(probe="sanity", why="Overfit one batch.")
@@ -164,7 +164,8 @@ def playbook_log(better=True, confirm=True) -> Log:
                "default": {"config": DEFAULT, "scores": olds, "mean": sum(olds) / 5, "sd": 0.0026}}  # fmt: skip
         log.add(
             ev.StageClosed(CONFIRM, "The winner is better on all five seeds.", "Student's t on five paired differences.",
-                           numbers={**arm, "seeds": [11, 12, 13, 14, 15], "gain": gain, "interval": [low, high], "better": better}),
+                           numbers={**arm, "seeds": [11, 12, 13, 14, 15], "gain": gain, "interval": [low, high],
+                                    "probability": probability if better else 0.7, "better": better}),
             ev.Finished("The playbook is through."),
         )  # fmt: skip
     return log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,7 @@ class AskTell:
         for event in requeued(self._book.history):
             self._book.append(event)
         self._owed = list(self._book.history.running)
+        self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
 
     def ask(self) -> Job | Wait | Done:
         """The next job. ``Wait`` (jobs are out, tell them first) and ``Done`` are false, each with its ``why``."""
@@ -77,7 +79,10 @@ class AskTell:
             trial = self._owed.pop(0)
             if self._book.history.trials[trial].status is Status.RUNNING:
                 return job_of(self._book.history, trial)
-        return self._book.next(self._scheduler)
+        job = self._book.next(self._scheduler)
+        if isinstance(job, Job):
+            self._since[job.trial] = time.perf_counter()
+        return job
 
     def tell(
         self, job: Job, epoch: int, metrics: Mapping[str, float] | None = None, /, **named: float
@@ -99,7 +104,10 @@ class AskTell:
             raise UserError(
                 f"tell() got a metric that is no number: {values!r}.", "Tell one number for each name."
             ) from None
-        self._book.hear(ev.Reported(job.trial, int(epoch), numbers), self._scheduler)
+        now = time.perf_counter()
+        seconds = now - self._since.get(job.trial, now)
+        self._since[job.trial] = now
+        self._book.hear(ev.Reported(job.trial, int(epoch), numbers, seconds), self._scheduler)
         if self._book.history.trials[job.trial].status is not Status.RUNNING:
             return "stop"
         if epoch >= job.until:

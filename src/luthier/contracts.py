@@ -56,11 +56,12 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class OpenStage:
-    """Turn to a new question, with ``allowance`` epochs to spend on it (None: no bound)."""
+    """Turn to a new question, with ``allowance`` epochs and ``seconds`` to spend on it (None: no bound)."""
 
     name: str
     why: str
     allowance: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,17 @@ class Resumed(Decision):
 
 @dataclass(frozen=True, slots=True)
 class StageOpened(Decision):
-    """The playbook turns to a new question, with ``allowance`` epochs to spend on it (None: no bound)."""
+    """The playbook turns to a new question.
+
+    Args:
+        allowance: epochs that may be spent on it; None without a bound.
+        seconds: wall-clock time that may be spent on it; None without a bound.
+    """
 
     name: str
     why: str
     allowance: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

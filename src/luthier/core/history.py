@@ -30,6 +30,9 @@ class StageRecord:
     name: str
     why: str
     allowance: float | None = None
+    seconds: float | None = None
+    opened: float = 0.0
+    """``History.elapsed`` when it was opened."""
     trials: tuple[int, ...] = ()
     verdict: str | None = None
     because: str = ""
@@ -140,20 +143,19 @@ class History:
 
     @property
     def epochs_left(self) -> float:
-        """Epochs that may still be handed out; infinite without a bound.
+        """Epochs that may still be handed out; infinite without a bound."""
+        return math.inf if self.study.budget.epochs is None else self.study.budget.epochs - self.committed
 
-        Under a wall-clock budget the speed seen so far tells how many epochs the remaining time holds.
-        """
-        budget, left = self.study.budget, math.inf
-        if budget.epochs is not None:
-            left = budget.epochs - self.committed
-        if budget.seconds is not None:
-            seconds = budget.seconds - self.elapsed
-            if seconds <= 0:
-                return 0.0
-            if self.spent > 0 and self.elapsed > 0:
-                left = min(left, seconds * self.spent / self.elapsed)
-        return left
+    @property
+    def seconds_left(self) -> float:
+        """Wall-clock time that is left; infinite without a bound."""
+        return math.inf if self.study.budget.seconds is None else self.study.budget.seconds - self.elapsed
+
+    def seconds_per_epoch(self, without: tuple[int, ...] = ()) -> float:
+        """How long a worker takes for an epoch, by the reports of all trials but ``without``; 0 before the first."""
+        trials = [t for t in self.trials if t.reports and t.id not in without]
+        epochs = sum(t.epoch for t in trials)
+        return sum(r.seconds for t in trials for r in t.reports) / epochs if epochs else 0.0
 
     # -- folding ---------------------------------------------------------------------------------------------------
     def then(self, entry: Entry) -> History:
@@ -254,7 +256,8 @@ def _resumed(history: History, event: ev.Resumed) -> Changes:
 
 
 def _stage_opened(history: History, event: ev.StageOpened) -> Changes:
-    return {"stages": (*history.stages, StageRecord(event.name, event.why, event.allowance))}
+    stage = StageRecord(event.name, event.why, event.allowance, event.seconds, opened=history.elapsed)
+    return {"stages": (*history.stages, stage)}
 
 
 def _stage_closed(history: History, event: ev.StageClosed) -> Changes:

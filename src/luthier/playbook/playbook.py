@@ -12,7 +12,7 @@ from luthier.contracts import Action, Done, OpenStage, Stop
 from luthier.core.history import History
 from luthier.core.summary import CONFIRM
 from luthier.playbook.script import Look, Script, follow
-from luthier.playbook.stages.confirm import confirm, confirm_pairs
+from luthier.playbook.stages.confirm import CONFIRM_TIME, confirm, confirm_pairs
 from luthier.playbook.stages.learning_rate import learning_rate
 from luthier.playbook.stages.lr_range import lr_range
 from luthier.playbook.stages.rest import rest
@@ -86,19 +86,23 @@ class Playbook:
         coming = [s for s in self.stages if s.name not in closed]
         if not coming:
             return Done("every stage has its verdict")
-        return OpenStage(coming[0].name, coming[0].question, self._allowance(coming, history))
-
-    def _allowance(self, coming: Sequence[Stage], history: History) -> float | None:
-        """What the next stage may spend, in epochs: its share of what is left beside the confirmation's reserve."""
-        left = history.epochs_left
-        if not math.isfinite(left):
-            # A wall-clock budget before anything ran: nothing is known of the speed yet.
-            return None if history.study.budget.seconds is None else 20.0 * history.study.max_epochs * coming[0].share
-        name = coming[0].name
-        later = any(s.name == CONFIRM for s in coming[1:])
-        reserve = confirm_pairs(history) * 2 * history.study.max_epochs if later else 0
-        return max(0.0, (left - reserve) * coming[0].share) if name != CONFIRM else left
+        confirms = any(s.name == CONFIRM for s in coming[1:])
+        epochs, seconds = _allowance(coming[0], history, confirms)
+        return OpenStage(coming[0].name, coming[0].question, epochs, seconds)
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never ends a trial early."""
         return None
+
+
+def _allowance(stage: Stage, history: History, confirms: bool) -> tuple[float | None, float | None]:
+    """What a stage may spend, in epochs and in seconds: its share of what is left beside the confirmation's reserve."""
+    epochs, seconds = history.epochs_left, history.seconds_left
+    if confirms:
+        epochs -= confirm_pairs(history) * 2 * history.study.max_epochs
+        seconds -= CONFIRM_TIME * (history.study.budget.seconds or 0.0)
+    share = 1.0 if stage.name == CONFIRM else stage.share
+    return (
+        max(0.0, epochs * share) if math.isfinite(epochs) else None,
+        max(0.0, seconds * share) if math.isfinite(seconds) else None,
+    )

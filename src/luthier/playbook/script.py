@@ -188,7 +188,14 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
     """The next action of a stage: its first unanswered wish, a wait for one that runs, or the verdict."""
     play = script(Look(history, stage))
     allowance = math.inf if stage.allowance is None else stage.allowance
+    pace = history.seconds_per_epoch(without=stage.trials)
     used = 0.0
+
+    def in_time(wish: Wish) -> bool:
+        """Whether a new training fits the stage's time, at the pace seen before the stage."""
+        passed = history.elapsed - stage.opened
+        return stage.seconds is None or (passed < stage.seconds and passed + wish.epochs * pace <= stage.seconds)
+
     answers: list[TrialRecord] | None = None
     while True:
         try:
@@ -203,7 +210,7 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
             trial = _granted(wish, history, stage)
             mine = trial is None or trial.id in stage.trials
             cost = float(wish.epochs) if mine and wish.probe is None else 0.0
-            if used + cost > allowance:
+            if used + cost > allowance or (trial is None and not in_time(wish)):
                 continue
             used += cost
             if trial is None:

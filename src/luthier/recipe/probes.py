@@ -32,9 +32,9 @@ LADDER_LOW = 1e-7
 LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "rmsprop": 1.0}
 LADDER_STEPS = 100
 REPEATS = (1, 3)
-"""Climbs of the ladder, fewest and most: about four epochs' worth of updates in all, so that the test stays cheap beside
-the trainings that it guides."""
+"""Climbs of the ladder, fewest and most."""
 LADDER_EPOCHS = 4
+"""The epochs' worth of updates that the climbs should about take, to stay cheap beside the trainings they guide."""
 SMOOTHING = 0.95
 
 Answer = tuple[dict[str, Any], float]

@@ -198,7 +198,7 @@ def as_event(action: Action, history: History) -> ev.Event:
     if isinstance(action, Resume):
         return ev.Resumed(action.trial, action.until, action.why)
     if isinstance(action, OpenStage):
-        return ev.StageOpened(action.name, action.why, action.allowance)
+        return ev.StageOpened(action.name, action.why, action.allowance, action.seconds)
     if isinstance(action, CloseStage):
         return ev.StageClosed(
             name=action.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +27,21 @@ class Within:
             cost = float(action.until - (kept.epoch if kept else 0))
         else:
             return action  # waiting and verdicts are free
-        left = history.epochs_left
-        return action if cost <= left and left > 0 else self._spent(history)
+        if history.epochs_left <= 0 or cost > history.epochs_left:
+            return self._spent(history)
+        if math.isfinite(history.seconds_left):
+            takes = cost * history.seconds_per_epoch()
+            if history.seconds_left <= 0 or takes > history.seconds_left:
+                return self._spent(history)
+        return action
 
     @staticmethod
     def _spent(history: History) -> Action:
         # A running trial that ends early gives back what it was granted.
         if history.running:
             return Wait("the budget is handed out")
-        return Done(f"the budget of {history.study.budget} is spent ({history.spent:,.1f} epochs used)")
+        used = f"{history.spent:,.1f} epochs in {history.elapsed:,.0f} s"
+        return Done(f"the budget of {history.study.budget} leaves no room for another training ({used})")
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """The inner verdict, or a stop when the wall-clock budget is spent."""

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from luthier.core.history import History, StageRecord
 from luthier.core.space import Choice, Constant
-from luthier.core.summary import summarize
+from luthier.core.summary import CONFIRM, summarize
 from luthier.core.trial import Status, TrialRecord
+from luthier.diagnose.lr_range import debiased_average
 from luthier.view.story import clean, number, real, setting, short, varied
 
 Spec = dict[str, Any]
@@ -111,9 +114,10 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class LrRange:
-    """A learning-rate range test: the loss of each repeat, their median, and the range it suggests, if any."""
+    """A learning-rate range test: the loss of each repeat, their smoothed median, and the rates read off it, if any."""
 
     trial: int
+    label: str
     rates: tuple[float, ...]
     repeats: tuple[tuple[float, ...], ...]
     median: tuple[float, ...]
@@ -123,16 +127,15 @@ class LrRange:
 
 def roles(history: History) -> dict[int, Role]:
     """What each trained trial is in the pictures: winner, default, failed, stopped early or plain."""
-    confirmed = summarize(history).confirmation
+    arms = {t.notes.get("arm"): t.config for t in history.in_stage(CONFIRM)}
     incumbent = history.incumbent
     out: dict[int, Role] = {}
     for t in history.trained():
-        arm = t.notes.get("arm")
         if t.status is Status.FAILED:
             out[t.id] = "failed"
-        elif arm == "winner" or (confirmed and t.config == confirmed.winner.config):
+        elif t.config == arms.get("winner"):
             out[t.id] = "winner"
-        elif arm == "default" or t.notes.get("default") or (confirmed and t.config == confirmed.default.config):
+        elif t.config == arms.get("default"):
             out[t.id] = "default"
         else:
             out[t.id] = "ended" if t.status is Status.STOPPED else "plain"
@@ -276,10 +279,16 @@ def _lr_range(trial: TrialRecord, stage: StageRecord | None) -> LrRange | None:
     if not rates or not losses or min(rates) <= 0:
         return None
     columns = [[row[i] for row in losses if i < len(row) and math.isfinite(row[i])] for i in range(len(rates))]
-    middle = tuple(sorted(c)[len(c) // 2] if c else math.nan for c in columns)
-    hints = [real(stage.numbers.get(k)) if stage else math.nan for k in ("center", "upper")]
+    # A repeat that ended early diverged: where most of them did, there is no middle any more.
+    middle = [sorted(c)[len(c) // 2] for c in columns if 2 * len(c) > len(losses)]
+    smooth = debiased_average(np.asarray(middle), 0.9).tolist()
+    median = (*smooth, *[math.nan] * (len(rates) - len(smooth)))
+    numbers = stage.numbers if stage else {}
+    each = numbers.get("optimizers")
+    own = [n for n in each.values() if n.get("trial") == trial.id] if isinstance(each, Mapping) else []
+    hints = [real((own[0] if own else numbers).get(k)) for k in ("center", "upper")]
     center, upper = (x if math.isfinite(x) and x > 0 else None for x in hints)
-    return LrRange(trial.id, rates, losses, middle, center, upper)
+    return LrRange(trial.id, setting(trial.config.get("optimizer", "")), rates, losses, median, center, upper)
 
 
 def _thin(points: Sequence[tuple[int, float]], keep: int) -> list[tuple[int, float]]:
@@ -478,7 +487,7 @@ def lr_range_figure(data: LrRange) -> Spec:
         }
         for values, strong in zip(rows, [False] * len(data.repeats) + [True])
     ]  # fmt: skip
-    layout = _layout("training loss", "learning rate", height=250)
+    layout = _layout(f"training loss, {data.label}".rstrip(", "), "learning rate", height=250)
     layout["xaxis"].update(_log(data.rates[0], data.rates[-1]))
     layout["yaxis"]["range"] = _padded(low, max(high, low))
     if data.upper is not None:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from luthier.core.events import plain
 from luthier.core.history import History, StageRecord
 from luthier.core.space import Constant
-from luthier.core.summary import Summary, summarize
+from luthier.core.summary import Confirmation, Summary, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
 from luthier.view import story
@@ -129,7 +129,7 @@ def _scored(history: History) -> bool:
 def _tone(history: History, summary: Summary) -> str:
     if any(s.fatal for s in history.stages) or (summary.best_score is None and summary.failed):
         return "bad"
-    return "good" if summary.confirmation and summary.confirmation.better else "plain"
+    return "good" if summary.confirmation and summary.confirmation.proven else "plain"
 
 
 def _facts(history: History, summary: Summary) -> list[tuple[str, str, str]]:
@@ -186,11 +186,19 @@ def _arms(history: History, summary: Summary) -> dict[str, Any] | None:
     changed = [r for r in rows if r["changed"]]
     return {
         "compared": base is not None,
-        "better": bool(c and c.better),
+        "ruling": _ruling(c) if c else "",
         "changed": changed if base is not None else rows,
         "same": [r for r in rows if not r["changed"]] if base is not None else [],
         "json": json.dumps(plain(dict(summary.best_config)), indent=2, ensure_ascii=False),
     }
+
+
+def _ruling(c: Confirmation) -> str:
+    if not c.better:
+        return "The difference is within the noise, so the default is kept."
+    if c.proven:
+        return "The whole interval of the gain lies above zero: the winner is kept."
+    return f"The winner is kept as probably better (P = {story.real(c.probability):.2f}); not yet proven."
 
 
 def _stage(history: History, stage: StageRecord, shelf: _Shelf) -> Row:

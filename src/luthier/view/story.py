@@ -133,9 +133,12 @@ def _confirmed(metric: str, minimize: bool, c: Confirmation) -> str:
     gain = number(real(c.gain), like=scale, sign=True)
     ground = f"(95 % interval {low} to {high}, {len(c.seeds)} paired seeds)"
     if c.better:
+        caution = "" if c.proven else f"; kept as probably better (P = {real(c.probability):.2f}), not yet proven"
         # A lower loss is a positive gain; only then does the sign need a word.
         change = f"a gain of {gain}" if minimize else gain
-        return f"Tuned configuration reaches {tuned} against {default} for the strong default: {change} {ground}."
+        return (
+            f"Tuned configuration reaches {tuned} against {default} for the strong default: {change} {ground}{caution}."
+        )
     return (
         f"Tuned configuration reaches {tuned} against {default}, no better than the strong default beyond noise: "
         f"a gain of {gain} {ground}; the default is kept."

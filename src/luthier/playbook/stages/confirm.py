@@ -9,28 +9,39 @@ from luthier.playbook.script import Look, Script, Verdict
 PAIRS = (2, 5)
 """Fresh seeds, fewest and most. In a one-sided sign test five pairs allow p = 1/32, three 1/8."""
 
+CONFIRM_TIME = 0.35
+"""The part of a wall-clock budget that is kept for the confirmation."""
+
 KEEP = 0.8
 """The winner is kept when the probability of a gain is at least this: P(A > B) of 0.75 to 0.8 serves for decisions,
 Bouthillier et al., "Accounting for Variance in Machine Learning Benchmarks" (arXiv 2103.03098)."""
 
 
 def confirm_pairs(history: History) -> int:
-    """How many fresh seeds the budget can pay for: at most two fifths of it, two arms each."""
+    """How many fresh seeds the budget in epochs can pay for: at most two fifths of it, two arms each."""
     epochs = history.study.budget.epochs
     if epochs is None:
-        return 3 if history.study.budget.seconds is not None else PAIRS[1]
+        return PAIRS[1]
     affordable = int(0.4 * epochs / (2 * history.study.max_epochs))
     return min(PAIRS[1], affordable) if affordable >= PAIRS[0] else 0
+
+
+def _pairs_in_time(look: Look) -> int:
+    """How many fresh seeds fit the stage's time, at the pace seen before the stage."""
+    pace = look.history.seconds_per_epoch(without=look.stage.trials)
+    if look.stage.seconds is None or pace == 0:
+        return PAIRS[1]
+    return int(look.stage.seconds / (pace * (look.length + look.full)))
 
 
 def confirm(look: Look) -> Script:
     """Winner and strong default on the same fresh seeds; the winner is kept where a gain is probable."""
     objective = look.history.objective
     winner, default = look.base, look.default
-    pairs = confirm_pairs(look.history)
+    pairs = min(confirm_pairs(look.history), _pairs_in_time(look))
     if winner == default and look.length == look.full:
         return Verdict("the strong default is the winner", "no change paid", settled=default, skipped=True)
-    if pairs == 0:
+    if pairs < PAIRS[0]:
         return Verdict("skipped", "the budget has no room for repeats; the result may be luck", skipped=True)
     seeds = [fresh_seed(look.history, i) for i in range(pairs)]
     wishes = []
