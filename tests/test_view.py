@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-import io
-import json
 import math
 import random
-import re
-from html.parser import HTMLParser
-
-import pytest
 
 from luthier.core import events as ev
 from luthier.core.history import Entry, History, fold
-from luthier.core.space import Choice, Constant, Float, Int, Space
+from luthier.core.params import Choice, Constant, Float, Int
+from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Study
-from luthier.core.summary import CONFIRM, summarize
-from luthier.view import figures, story
+from luthier.core.summary import CONFIRM
+
 #C
-from luthier.view.report import render_report, write_report
 
 HOSTILE = "</script><script>alert(1)"
 SPACE = Space(

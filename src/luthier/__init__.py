@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from luthier.core.errors import LuthierError as LuthierError
     from luthier.core.errors import RunError as RunError
     from luthier.core.errors import UserError as UserError
-    from luthier.core.space import Choice as Choice
-    from luthier.core.space import Constant as Constant
-    from luthier.core.space import Float as Float
-    from luthier.core.space import Int as Int
+    from luthier.core.params import Choice as Choice
+    from luthier.core.params import Constant as Constant
+    from luthier.core.params import Float as Float
+    from luthier.core.params import Int as Int
     from luthier.core.space import Space as Space
     from luthier.recipe.recipe import Recipe as Recipe
     from luthier.run.handle import Trial as Trial
 
 _HOME = {
     "AskTell": "asktell",
-    "Choice": "core.space",
-    "Constant": "core.space",
+    "Choice": "core.params",
+    "Constant": "core.params",
     "Done": "contracts",
-    "Float": "core.space",
-    "Int": "core.space",
+    "Float": "core.params",
+    "Int": "core.params",
     "Job": "contracts",
     "LuthierError": "core.errors",
     "Recipe": "recipe.recipe",

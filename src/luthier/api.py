@@ -12,7 +12,8 @@ from luthier.contracts import Executor, Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import UserError
 from luthier.core.history import History
-from luthier.core.space import Config, Space
+from luthier.core.params import Config
+from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord

@@ -11,7 +11,8 @@ from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import UserError
 from luthier.core.history import History
-from luthier.core.space import Config, Space
+from luthier.core.params import Config
+from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import Status

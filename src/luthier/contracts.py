@@ -15,7 +15,7 @@ import numpy as np
 
 from luthier.core.events import Event
 from luthier.core.history import Entry, History
-from luthier.core.space import Config
+from luthier.core.params import Config
 
 # -- actions: what a scheduler may ask for -----------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.core.space import Config, Space
+from luthier.core.params import Config
+from luthier.core.space import Space
 from luthier.core.study import Budget, Study
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from luthier.core import events as ev
 from luthier.core.errors import StorageError
+from luthier.core.params import Config
 from luthier.core.rows import Rows
-from luthier.core.space import Config, Space
+from luthier.core.space import Space
 from luthier.core.study import Objective, Study
 from luthier.core.trial import Checkpoint, Failure, Report, Status, TrialRecord
 

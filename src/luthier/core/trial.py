@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from luthier.core.space import Config
+from luthier.core.params import Config
 
 
 class Status(StrEnum):

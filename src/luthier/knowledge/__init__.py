@@ -19,7 +19,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from luthier.core.space import Choice, Config, Constant, Param, Space, Value
+from luthier.core.params import Choice, Config, Constant, Param, Value
+from luthier.core.space import Space
 
 TIERS = {1: "optimization", 2: "schedule and length", 3: "capacity", 4: "regularization", 5: "advanced"}
 """The order in which a practitioner tunes."""

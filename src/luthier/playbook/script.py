@@ -23,7 +23,8 @@ from typing import Any
 
 from luthier.contracts import Action, CloseStage, Start, Wait
 from luthier.core.history import History, StageRecord
-from luthier.core.space import Config, Space, Value
+from luthier.core.params import Config, Value
+from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
 from luthier.knowledge import default_config
 

@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from luthier.core.errors import SpaceError, UserError, nearest
-from luthier.core.space import Choice, Constant, Float, Int, Param, Space
+from luthier.core.params import Choice, Constant, Float, Int, Param
+from luthier.core.space import Space
 from luthier.recipe import models, optimizers, probes, schedules
 from luthier.recipe.data import Data, Pair, Task, derive_seed, prepare, shuffled
 

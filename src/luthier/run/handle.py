@@ -10,7 +10,7 @@ from typing import Any
 from luthier.contracts import Job
 from luthier.core.errors import UserError
 from luthier.core.events import Event, Reported
-from luthier.core.space import Value
+from luthier.core.params import Value
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
 

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from luthier.core.history import History
-from luthier.core.space import Config, Space, Value
+from luthier.core.params import Config, Value
+from luthier.core.space import Space
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ import numpy as np
 
 from luthier.core.errors import SpaceError
 from luthier.core.history import History
-from luthier.core.space import Config, Constant, Float, Int, Param, Space, Value
+from luthier.core.params import Config, Constant, Float, Int, Param, Value
+from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
 
 if TYPE_CHECKING:

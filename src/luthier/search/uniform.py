@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from luthier.core.history import History
-from luthier.core.space import Config
+from luthier.core.params import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from luthier.core.history import History, StageRecord
-from luthier.core.space import Choice, Constant
+from luthier.core.params import Choice, Constant
 from luthier.core.summary import CONFIRM, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnose.lr_range import debiased_average

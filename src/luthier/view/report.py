@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from luthier.core.events import plain
 from luthier.core.history import History, StageRecord
-from luthier.core.space import Constant
+from luthier.core.params import Constant
 from luthier.core.summary import Confirmation, Summary, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig

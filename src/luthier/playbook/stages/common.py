@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from luthier.core.space import Choice, Value
+from luthier.core.params import Choice, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, prior_center, roles
 from luthier.playbook.script import Look

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from luthier.core.space import Choice, Constant, Value
+from luthier.core.params import Choice, Constant, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, rate_for_batch
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short

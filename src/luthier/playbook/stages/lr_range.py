@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.core.space import Choice, Constant
+from luthier.core.params import Choice, Constant
 from luthier.diagnose.lr_range import suggest_lr
 from luthier.knowledge import find, prior_center
 from luthier.playbook.script import Look, Script, Verdict

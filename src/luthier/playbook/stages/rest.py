@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.core.space import Choice, Float, Int, Value
+from luthier.core.params import Choice, Float, Int, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import role_of, tier_of
 from luthier.playbook.script import Look, Script, Verdict, short

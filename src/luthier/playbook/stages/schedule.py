@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.core.space import Choice, Constant, Float
+from luthier.core.params import Choice, Constant, Float
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short

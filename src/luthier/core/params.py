@@ -1,0 +1,279 @@
+"""Hyperparameters: ``Float``, ``Int``, ``Choice``, ``Constant``; each with its scale, range and conditions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from luthier.core.errors import SpaceError
+
+Value = str | int | float | bool | None
+"""What a hyperparameter may hold: a JSON scalar."""
+
+Config = Mapping[str, Value]
+"""One configuration: the active hyperparameters and their values."""
+
+When = Mapping[str, tuple[Value, ...]]
+"""Active only if every named hyperparameter is active and holds one of the values."""
+
+
+def _conditions(when: Mapping[str, Any] | None) -> When:
+    if not when:
+        return {}
+    if not isinstance(when, Mapping):
+        raise SpaceError(f"when= must be a mapping such as {{'optimizer': 'sgd'}}, got {when!r}.")
+    return {k: tuple(v) if isinstance(v, (list, tuple, set, frozenset)) else (v,) for k, v in when.items()}
+
+
+def _number(kind: str, label: str, value: Any, *, whole: bool = False) -> None:
+    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not good or not math.isfinite(value):
+        what = "a whole number" if whole else "a finite number"
+        raise SpaceError(f"{kind}: {label} must be {what}, got {value!r}.", "YAML needs a dot in 1.0e-5.")
+
+
+def _bounds(kind: str, low: float, high: float, log: bool, whole: bool) -> None:
+    _number(kind, "low", low, whole=whole)
+    _number(kind, "high", high, whole=whole)
+    if not isinstance(log, bool):
+        raise SpaceError(f"{kind}: log must be true or false, got {log!r}.")
+    if low >= high:
+        raise SpaceError(
+            f"{kind}: low must be below high, got low={low!r}, high={high!r}.",
+            "Swap them, or use Constant(value) for a single value.",
+        )
+    if log and low <= 0:
+        raise SpaceError(
+            f"{kind}: a log scale needs low > 0, got low={low!r}.", "Raise low (1e-8, say) or drop log=True."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real hyperparameter in ``[low, high]``.
+
+    Args:
+        low, high: the inclusive range, ``low < high``.
+        log: search on a logarithmic scale; needs ``low > 0``.
+        when: conditions, ``{"optimizer": "sgd"}`` or ``{"optimizer": ["sgd", "rmsprop"]}``.
+        role: the knowledge base's name for it, where the name itself does not tell.
+        default: where to begin; without one the knowledge base's strong default, else the middle of the scale.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    when: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    role: str | None = field(default=None, kw_only=True)
+    default: float | None = field(default=None, kw_only=True)
+    kind: ClassVar[str] = "float"
+
+    def __post_init__(self) -> None:
+        _bounds("Float", self.low, self.high, self.log, whole=False)
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+        object.__setattr__(self, "when", _conditions(self.when))
+        if self.default is not None:
+            _number("Float", "default", self.default)
+            object.__setattr__(self, "default", float(self.default))
+            self.check(self.default)
+
+    def from_unit(self, u: float) -> float:
+        """The value at position ``u`` in [0, 1] of the scale."""
+        if self.log:
+            a, b = math.log(self.low), math.log(self.high)
+            x = math.exp(a + u * (b - a))
+        else:
+            x = self.low + u * (self.high - self.low)
+        # Twelve digits: 1e-3 reads as 0.001, and a value survives any text format unchanged.
+        return min(max(float(f"{x:.12g}"), self.low), self.high)
+
+    def to_unit(self, value: Value) -> float:
+        """The position in [0, 1] of ``value``, clipped to the range."""
+        x = min(max(float(value), self.low), self.high)  # type: ignore[arg-type]
+        if self.log:
+            return (math.log(x) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return (x - self.low) / (self.high - self.low)
+
+    def check(self, value: Any) -> Value:
+        """``value`` as this type; raises SpaceError when it is not in the range."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            raise SpaceError(f"{value!r} is not in [{self.low:g}, {self.high:g}].")
+        return float(value)
+
+    def contains(self, other: Param) -> bool:
+        """Whether every value of ``other`` is one of this."""
+        return isinstance(other, Float) and self.low <= other.low and other.high <= self.high and self.log == other.log
+
+    def levels(self, resolution: int) -> list[Value]:
+        """``resolution`` values, evenly spaced on the scale, ends included."""
+        return [self.from_unit(i / (resolution - 1) if resolution > 1 else 0.5) for i in range(resolution)]
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A whole-number hyperparameter in ``[low, high]``, both inclusive. Arguments as for :class:`Float`."""
+
+    low: int
+    high: int
+    log: bool = False
+    when: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    role: str | None = field(default=None, kw_only=True)
+    default: int | None = field(default=None, kw_only=True)
+    kind: ClassVar[str] = "int"
+
+    def __post_init__(self) -> None:
+        _bounds("Int", self.low, self.high, self.log, whole=True)
+        object.__setattr__(self, "when", _conditions(self.when))
+        if self.default is not None:
+            self.check(self.default)
+
+    def _edges(self) -> tuple[float, float]:
+        # Half a step of room at each end gives the end values the same share of [0, 1] as their neighbours.
+        a, b = self.low - 0.5, self.high + 0.5
+        return (math.log(a), math.log(b)) if self.log else (a, b)
+
+    def from_unit(self, u: float) -> int:
+        """The value at position ``u`` in [0, 1] of the scale."""
+        a, b = self._edges()
+        x = a + u * (b - a)
+        return min(max(round(math.exp(x) if self.log else x), self.low), self.high)
+
+    def to_unit(self, value: Value) -> float:
+        """The position in [0, 1] of ``value``, clipped to the range."""
+        a, b = self._edges()
+        x = min(max(float(value), self.low), self.high)  # type: ignore[arg-type]
+        return ((math.log(x) if self.log else x) - a) / (b - a)
+
+    def check(self, value: Any) -> Value:
+        """``value`` as this type; raises SpaceError when it is not in the range."""
+        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+        if not whole or not self.low <= value <= self.high:
+            raise SpaceError(f"{value!r} is not a whole number in [{self.low}, {self.high}].")
+        return int(value)
+
+    def contains(self, other: Param) -> bool:
+        """Whether every value of ``other`` is one of this."""
+        return isinstance(other, Int) and self.low <= other.low and other.high <= self.high and self.log == other.log
+
+    def levels(self, resolution: int) -> list[Value]:
+        """At most ``resolution`` distinct values, evenly spaced on the scale, ends included."""
+        scale = Float(self.low, self.high, self.log)
+        return list(dict.fromkeys(round(float(v)) for v in scale.levels(resolution)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Choice:
+    """One of a few values without an order: strings, numbers, booleans or None.
+
+    Args:
+        choices: the values; at least one, all different.
+        when, role, default: as for :class:`Float`.
+    """
+
+    choices: tuple[Value, ...]
+    when: Mapping[str, Any] | None = None
+    role: str | None = None
+    default: Value = None
+    kind: ClassVar[str] = "choice"
+
+    def __init__(
+        self,
+        *choices: Any,
+        when: Mapping[str, Any] | None = None,
+        role: str | None = None,
+        default: Value = None,
+    ) -> None:
+        if len(choices) == 1 and isinstance(choices[0], (list, tuple)):
+            choices = tuple(choices[0])
+        if not choices:
+            raise SpaceError("Choice: no choices were given.", 'Write Choice("adamw", "sgd").')
+        for c in choices:
+            if c is not None and not isinstance(c, (str, int, float, bool)):
+                raise SpaceError(
+                    f"Choice: {c!r} is a {type(c).__name__}; a choice must be a string, number, boolean or None.",
+                    "Give each option a name and look the object up in your training function.",
+                )
+        seen = {(type(c).__name__, c) for c in choices}
+        if len(seen) < len(choices):
+            raise SpaceError(f"Choice: {list(choices)!r} names a value twice.", "Name each value once.")
+        object.__setattr__(self, "choices", tuple(choices))
+        object.__setattr__(self, "when", _conditions(when))
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "default", default)
+        if default is not None:
+            self.check(default)
+
+    def from_unit(self, u: float) -> Value:
+        """The choice whose share of [0, 1] holds ``u``."""
+        return self.choices[min(int(u * len(self.choices)), len(self.choices) - 1)]
+
+    def to_unit(self, value: Value) -> float:
+        """The middle of ``value``'s share of [0, 1]."""
+        return (self._index(value) + 0.5) / len(self.choices)
+
+    def _index(self, value: Any) -> int:
+        # 1 == True == 1.0 in Python; a choice is found by value and type.
+        for i, c in enumerate(self.choices):
+            if c == value and isinstance(c, bool) == isinstance(value, bool):
+                return i
+        raise SpaceError(f"{value!r} is none of {list(self.choices)!r}.")
+
+    def check(self, value: Any) -> Value:
+        """The choice equal to ``value``; raises SpaceError when there is none."""
+        return self.choices[self._index(value)]
+
+    def contains(self, other: Param) -> bool:
+        """Whether every value of ``other`` is one of this."""
+        return isinstance(other, Choice) and set(other.choices) <= set(self.choices)
+
+    def levels(self, resolution: int) -> list[Value]:
+        """All choices; ``resolution`` has no say here."""
+        return list(self.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A hyperparameter that stays as it is: handed to the training function, never searched."""
+
+    value: Value
+    when: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    role: str | None = field(default=None, kw_only=True)
+    kind: ClassVar[str] = "constant"
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not isinstance(self.value, (str, int, float, bool)):
+            raise SpaceError(f"Constant: {self.value!r} must be a string, number, boolean or None.")
+        object.__setattr__(self, "when", _conditions(self.when))
+
+    @property
+    def default(self) -> Value:
+        """The value itself."""
+        return self.value
+
+    def from_unit(self, u: float) -> Value:
+        """The value, whatever ``u``."""
+        return self.value
+
+    def to_unit(self, value: Value) -> float:
+        """The middle: a constant takes no room."""
+        return 0.5
+
+    def check(self, value: Any) -> Value:
+        """The value; raises SpaceError for any other."""
+        if value != self.value:
+            raise SpaceError(f"{value!r} is not the constant {self.value!r}.")
+        return self.value
+
+    def contains(self, other: Param) -> bool:
+        """Whether ``other`` is the same constant."""
+        return isinstance(other, Constant) and other.value == self.value
+
+    def levels(self, resolution: int) -> list[Value]:
+        """The one value."""
+        return [self.value]
+
+
+Param = Float | Int | Choice | Constant
