@@ -47,7 +47,7 @@ def quickstart(
     quiet: Quiet = False,
 ) -> None:
     """Tune a small convolutional network on real handwritten digits; ends in a report. About a minute on two cores."""
-    from luthier.recipe.data import digits_recipe
+    from luthier.recipe.digits import digits_recipe
 
     if dir.exists() and not dir.is_dir():
         raise UserError(f"--dir {str(dir)!r} is a file.", "Name a folder.")

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from luthier.core.events import Event
+from luthier.core.events import Event, StageClosed, StageOpened
 from luthier.core.history import Entry, History
 from luthier.core.params import Config
 
@@ -55,29 +55,6 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenStage:
-    """Turn to a new question, with ``allowance`` epochs and ``seconds`` to spend on it (None: no bound)."""
-
-    name: str
-    why: str
-    allowance: float | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CloseStage:
-    """Answer the open question; the fields are those of :class:`luthier.core.events.StageClosed`."""
-
-    name: str
-    verdict: str
-    why: str
-    settled: Config = field(default_factory=dict)
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    skipped: bool = False
-    fatal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing can be handed out until a running job ends. False, so ``while job := study.ask()`` ends here too."""
 
@@ -97,7 +74,8 @@ class Done:
         return False
 
 
-Action = Start | Resume | OpenStage | CloseStage | Wait | Done
+Action = Start | Resume | StageOpened | StageClosed | Wait | Done
+"""What a scheduler may propose. Of its stages it speaks in the log's own events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def recall(description: Mapping[str, Any] | None) -> Callable[..., Any]:
     if description and "reference" in description:
         return load(str(description["reference"]))
     if description and description.get("recipe") == "digits":
-        from luthier.recipe.data import digits_recipe
+        from luthier.recipe.digits import digits_recipe
 
         return digits_recipe(str(description.get("model", "cnn")))
     raise UserError(

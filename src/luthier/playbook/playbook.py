@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from luthier.contracts import Action, Done, OpenStage, Stop
+from luthier.contracts import Action, Done, Stop
+from luthier.core.events import StageOpened
 from luthier.core.history import History
 from luthier.core.summary import CONFIRM
 from luthier.playbook.script import Look, Script, follow
@@ -88,7 +89,7 @@ class Playbook:
             return Done("every stage has its verdict")
         confirms = any(s.name == CONFIRM for s in coming[1:])
         epochs, seconds = _allowance(coming[0], history, confirms)
-        return OpenStage(coming[0].name, coming[0].question, epochs, seconds)
+        return StageOpened(coming[0].name, coming[0].question, epochs, seconds)
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never ends a trial early."""

@@ -21,7 +21,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.contracts import Action, CloseStage, Start, Wait
+from luthier.contracts import Action, Start, Wait
+from luthier.core.events import StageClosed
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Config, Value
 from luthier.core.space import Space
@@ -203,7 +204,7 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
             wishes = next(play) if answers is None else play.send(answers)
         except StopIteration as end:
             verdict: Verdict = end.value
-            return CloseStage(
+            return StageClosed(
                 stage.name, verdict.text, verdict.why, verdict.settled, verdict.numbers, verdict.skipped, verdict.fatal
             )
         answers, waiting = [], False

@@ -1,15 +1,11 @@
-"""Data as the training loop wants it: checked once, then cut into batches with nothing in the way.
-
-Also the one data set that every installation can reach: scikit-learn's digits.
-"""
+"""Data as the training loop wants it: checked once, then cut into batches with nothing in the way."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,9 +14,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from luthier.core.errors import UserError
-
-if TYPE_CHECKING:
-    from luthier.recipe.recipe import Recipe
 
 Task = Literal["classification", "regression"]
 Pair = tuple[Dataset[Any], Dataset[Any]]
@@ -235,32 +228,3 @@ def _targets(y: Tensor, task: Task) -> Tensor:
 def _faults(name: str, what: str, values: Tensor) -> list[str]:
     bad = len(values) - int(torch.isfinite(values).reshape(len(values), -1).all(dim=1).sum())
     return [f"{name}: {bad} of {len(values)} {what} hold NaN or infinity."] if bad else []
-
-
-def digits() -> Pair:
-    """scikit-learn's digits (1797 images 1x8x8 in [0, 1], 10 classes), split 70 to 30, stratified and always alike."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    x = torch.as_tensor(images / 16.0, dtype=torch.float32).reshape(-1, 1, 8, 8)
-    y = torch.as_tensor(labels, dtype=torch.int64)
-    train, val = train_test_split(np.arange(len(y)), test_size=0.3, stratify=labels, random_state=0)
-    return TensorDataset(x[train], y[train]), TensorDataset(x[val], y[val])
-
-
-def digits_recipe(model: str | Callable[[dict[str, Any]], torch.nn.Module] = "cnn") -> Recipe:
-    """A recipe for handwritten digits: real images, and an epoch in a tenth of a second.
-
-    Raises:
-        UserError: scikit-learn is not installed.
-    """
-    from luthier.recipe.recipe import Recipe  # the recipe stands on this module
-
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError(
-            "The digits come with scikit-learn, which is not installed.", 'pip install "luthier[quickstart]"'
-        )
-    if not isinstance(model, str):
-        return Recipe(model, data=digits, name="digits")
-    return Recipe(model, data=digits, name=f"digits-{model}", builtin={"recipe": "digits", "model": model})

@@ -6,10 +6,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from luthier.contracts import Action, CloseStage, Done, Job, OpenStage, Resume, Scheduler, Start, Store, Wait
+from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError, nearest
 from luthier.core.history import Entry, History, fold, start
@@ -197,18 +198,10 @@ def as_event(action: Action, history: History) -> ev.Event:
         )
     if isinstance(action, Resume):
         return ev.Resumed(action.trial, action.until, action.why)
-    if isinstance(action, OpenStage):
-        return ev.StageOpened(action.name, action.why, action.allowance, action.seconds)
-    if isinstance(action, CloseStage):
-        return ev.StageClosed(
-            name=action.name,
-            verdict=action.verdict,
-            why=action.why,
-            settled=ev.plain(action.settled),
-            numbers=ev.plain(action.numbers),
-            skipped=action.skipped,
-            fatal=action.fatal,
-        )
+    if isinstance(action, ev.StageOpened):
+        return action
+    if isinstance(action, ev.StageClosed):
+        return replace(action, settled=ev.plain(action.settled), numbers=ev.plain(action.numbers))
     if isinstance(action, Done):
         return ev.Finished(action.why)
     raise RunError(f"The strategy proposed {action!r}, which is no action.")
