@@ -184,7 +184,7 @@ def test_a_pipeline_that_cannot_learn_ends_the_study_with_the_reason():
     assert [s.name for s in history.stages] == ["sanity"]
     assert history.stages[0].fatal
     assert history.finished.startswith("sanity:")
-    assert [t.probe for t in history.trials] == ["sanity"]
+    assert [(t.probe, t.config["width"]) for t in history.trials] == [("sanity", 16), ("sanity", 63)]
 
 
 def test_sanity_looks_at_the_smallest_model():

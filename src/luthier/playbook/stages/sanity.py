@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from luthier.diagnose.sanity import judge_sanity
+from collections.abc import Generator, Sequence
+
+from luthier.core.params import Config
+from luthier.core.trial import TrialRecord
+from luthier.diagnose.sanity import SanityVerdict, judge_sanity
 from luthier.knowledge import smallest
-from luthier.playbook.script import Look, Script, Verdict
+from luthier.playbook.script import Look, Script, Verdict, Wish
 
 
 def sanity(look: Look) -> Script:
     """Loss at init near the trivial one; one batch can be learned by heart: on the smallest model of the space."""
     if "sanity" not in look.history.study.probes:
         return Verdict("skipped", "the training function is your own and cannot be questioned", skipped=True)
-    config = smallest(look.space, look.default)
     why = "the smallest model proves the pipeline before any search"
-    (run,) = yield [look.wish(config, epochs=0, why=why, probe="sanity")]
-    if run.answer is None:
+    small = smallest(look.space, look.default)
+    run, found = yield from _ask(look, small, why)
+    if (found is None or found.fatal) and small != look.default:
+        # Too small a model may fail where the pipeline is sound: only the default's failure condemns it.
+        run, found = yield from _ask(look, look.default, "the smallest model failed; is it the model or the pipeline?")
+    if found is None:
         reason = run.failure.reason if run.failure else "no answer"
-        return Verdict(
-            f"the check itself failed: {reason}", "a pipeline that cannot be checked cannot be tuned", fatal=True
-        )
-    found = judge_sanity(run.answer)
+        return Verdict(f"the check failed: {reason}", "what cannot be checked cannot be tuned", fatal=True)
     return Verdict(
         found.sentence,
         "; ".join(f"{name}: {text}" for name, _, text in found.checks),
         numbers={"checks": [list(c) for c in found.checks]},
         fatal=found.fatal,
     )
+
+
+def _ask(
+    look: Look, config: Config, why: str
+) -> Generator[Sequence[Wish], list[TrialRecord], tuple[TrialRecord, SanityVerdict | None]]:
+    """The probe's trial and what its answer means; None where it did not answer."""
+    (run,) = yield [look.wish(config, base={}, epochs=0, why=why, probe="sanity")]
+    return run, judge_sanity(run.answer) if run.answer is not None else None
