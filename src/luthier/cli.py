@@ -222,17 +222,15 @@ class _interruptible:
             raise typer.Exit(130)
 
 
-def _finish(result: Any, page: Path | None, json: bool) -> None:
-    from luthier.view.story import closing
+def _finish(result: Any, page: Path, json: bool) -> None:
+    from luthier.view.closing import closing
 
-    written = result.report(page) if page is not None else None
+    written = result.report(page)
     if json:
-        data = {**result.summary.to_dict(), "report": str(written) if written else None}
-        typer.echo(jsonlib.dumps(_plain(data)))
+        typer.echo(jsonlib.dumps(_plain({**result.summary.to_dict(), "report": str(written)})))
     else:
         typer.echo(closing(result.history))
-        if written:
-            typer.echo(f"Report: {written}")
+        typer.echo(f"Report: {written}")
     if result.best_config is None:
         raise RunError("No trial reported a score. luthier show tells what happened.")
 
@@ -248,7 +246,7 @@ def _read(study: str, name: str | None) -> Any:
         log.close()
 
 
-def _report_path(url: str) -> Path | None:
+def _report_path(url: str) -> Path:
     """``report.html`` beside ``study.db``, ``NAME.report.html`` beside any other file; here for a server's database."""
     from luthier import store
 
