@@ -1,0 +1,228 @@
+"""What a run shows while it runs: a live display on a terminal, plain lines anywhere else.
+
+A console is an observer: it gets the history and the new events, and changes nothing. Plain lines carry no control
+characters, so that they survive a log file; with ``json=True`` they go to standard error and leave standard output to
+the one object at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from luthier.core import events as ev
+from luthier.core.history import History
+from luthier.core.trial import TrialRecord
+from luthier.view.story import clean, count, duration, epochs, number, short, sparkline, spent_of, varied
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+REFRESH = 0.1
+"""Seconds between two drawings of the live display."""
+DECISIONS = 5
+"""Decisions that the live display remembers."""
+ROWS = 8
+"""Running trials that the live display shows."""
+
+
+class Console:
+    """The terminal as an observer of a study.
+
+    Args:
+        json: keep standard output clean; what there is to say goes to standard error.
+        quiet: say nothing.
+        stream: where to write; standard output (standard error with ``json``) where None.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream or (sys.stderr if json else sys.stdout)
+        self._quiet = quiet
+        plain = os.environ.get("TERM") == "dumb" or json
+        self._fancy = not quiet and not plain and self._stream.isatty()
+        self._live: Live | None = None
+        self._drawn = 0.0
+        self._best: int | None = None
+        self._said: deque[str] = deque(maxlen=DECISIONS)
+
+    def open(self, history: History) -> None:
+        """The study begins, or goes on."""
+        self._best = _best(history)
+        study = history.study
+        self.say(
+            f"{clean(study.name)}: {history.objective.direction} {clean(history.objective.metric)}, "
+            f"{study.strategy} strategy, up to {epochs(study.max_epochs)} a trial, budget {study.budget}, "
+            f"seed {study.seed}" + (f"; goes on after {spent_of(history)}" if len(history.trials) else "")
+        )
+        if self._fancy:
+            from rich.console import Console as Terminal
+            from rich.live import Live
+
+            terminal = Terminal(file=self._stream)
+            self._live = Live(_display(history, ()), console=terminal, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def update(self, history: History, events: Sequence[ev.Event]) -> None:
+        """New events were appended; ``history`` includes them."""
+        if self._quiet:
+            return
+        for event in events:
+            line = _line(history, event)
+            if line is not None:
+                self._said.append(line)
+                if self._live is None:
+                    self.say(line)
+                elif isinstance(event, ev.StageOpened | ev.StageClosed):
+                    self._live.console.print(line, markup=False, highlight=False)  # stays above the display
+        best = _best(history)
+        ended = any(isinstance(e, ev.Ended) for e in events)
+        if self._live is None and ended and best is not None and best != self._best:
+            self._best = best
+            self.say(f"  best so far: {_score(history, history.trials[best])} (trial {best})")
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn >= REFRESH:
+            self._drawn = now
+            self._live.update(_display(history, tuple(self._said)), refresh=True)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self, history: History) -> None:
+        """The study ended, or was interrupted; the display makes room."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _best(history: History) -> int | None:
+    incumbent = history.incumbent
+    return incumbent.id if incumbent is not None else None
+
+
+def _score(history: History, trial: TrialRecord) -> str:
+    return f"{clean(history.objective.metric)} {number(history.score(trial))}"
+
+
+def _line(history: History, event: ev.Event) -> str | None:
+    """What an event is worth saying, in one line; None for reports and the like."""
+    if isinstance(event, ev.StageOpened):
+        return f"[{clean(event.name)}] {clean(event.why, 400)}"
+    if isinstance(event, ev.StageClosed):
+        return "  skipped: " + clean(event.why, 400) if event.skipped else "  => " + clean(event.verdict, 400)
+    if isinstance(event, ev.Started):
+        what = f"probe {clean(event.probe)}" if event.probe else f"to epoch {event.until}"
+        # A stage's why names what it changes; without stages the configuration is the news.
+        config = "" if history.open_stage else f" ({short(event.config, varied(history))})"
+        return f"  trial {event.trial} {what}: {clean(event.why)}{config}"
+    if isinstance(event, ev.Resumed):
+        return f"  trial {event.trial} goes on to epoch {event.until}: {clean(event.why)}"
+    if isinstance(event, ev.Ended):
+        trial = history.trials[event.trial]
+        if trial.probe:
+            return None
+        return f"  trial {event.trial} {trial.status} at epoch {event.epoch}: {_score(history, trial)}"
+    if isinstance(event, ev.Failed):
+        return f"  trial {event.trial} failed: {clean(event.reason)}"
+    if isinstance(event, ev.Stopped):
+        return f"  trial {event.trial} stopped at epoch {event.epoch}: {clean(event.why)}"
+    if isinstance(event, ev.Requeued):
+        return f"  trial {event.trial} starts its job again: {clean(event.why)}"
+    if isinstance(event, ev.SpaceChanged):
+        return f"the space changed: {clean(event.why)}"
+    if isinstance(event, ev.BudgetChanged):
+        return f"the budget is now {event.budget}"
+    if isinstance(event, ev.Finished):
+        return f"finished: {clean(event.why)}"
+    return None
+
+
+# -- the live display --------------------------------------------------------------------------------------------------
+
+
+def _display(history: History, said: Sequence[str]) -> RenderableType:
+    """Progress, stage, running trials with their curves, the incumbent, the last decisions."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_progress(history)]
+    stage = history.open_stage
+    if stage is not None:
+        parts.append(
+            Text.assemble(("stage  ", "dim"), (clean(stage.name), "bold"), ("  " + clean(stage.why, 200), "dim"))
+        )
+    parts.append(_running(history))
+    incumbent = history.incumbent
+    if incumbent is not None:
+        best = Text.assemble(("best   ", "dim"), (_score(history, incumbent), "bold green"))
+        best.append(f"  trial {incumbent.id}  {short(incumbent.config, varied(history))}", "dim")
+        parts.append(best)
+    parts += [Text(line.strip(), "dim", overflow="ellipsis", no_wrap=True) for line in said]
+    return Panel(Group(*parts), title=clean(history.study.name, 40), border_style="dim", title_align="left")
+
+
+def _progress(history: History) -> RenderableType:
+    """How much of the budget is spent."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    budget = history.study.budget
+    done, total = history.spent, float(budget.epochs or 0)
+    if budget.seconds is not None:
+        done, total = history.elapsed, budget.seconds
+    row = Table.grid(padding=(0, 1))
+    trained = sum(1 for _ in history.trained())
+    words = f"{spent_of(history)}  {count(trained, 'trial')}"
+    if total > 0 and math.isfinite(total):
+        row.add_row(ProgressBar(total=total, completed=min(done, total), width=30), words)
+    else:
+        row.add_row(words)
+    return row
+
+
+def _running(history: History) -> RenderableType:
+    """A line for each running trial: its epoch, its curve and its last metrics."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table: Any = Table.grid(padding=(0, 2))
+    names = varied(history)
+    for number_ in history.running[:ROWS]:
+        trial = history.trials[number_]
+        if trial.probe:
+            table.add_row(f"trial {trial.id}", f"probe {clean(trial.probe)}", "", "", "")
+            continue
+        values = [v for _, v in trial.curve(history.objective.metric)]
+        metric = history.objective.metric
+        metrics = sorted(trial.metrics.items(), key=lambda m: m[0] != metric)[:2]  # the objective first
+        latest = "  ".join(f"{clean(k, 20)} {number(v)}" for k, v in metrics)
+        eta = _remaining(trial)
+        table.add_row(
+            f"trial {trial.id}",
+            f"{trial.epoch}/{trial.until}{eta}",
+            Text(sparkline(values, 16), "cyan"),
+            latest,
+            Text(short(trial.config, names), "dim", overflow="ellipsis", no_wrap=True),
+        )
+    if len(history.running) > ROWS:
+        table.add_row("", f"and {len(history.running) - ROWS} more", "", "", "")
+    return table  # type: ignore[no-any-return]
+
+
+def _remaining(trial: TrialRecord) -> str:
+    """How long the job will still take, where that is worth saying."""
+    seconds = [r.seconds for r in trial.reports[-5:]]
+    left = (trial.until - trial.epoch) * sum(seconds) / len(seconds) if seconds else 0.0
+    return f"  {duration(left)} left" if left >= 10 else ""
