@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,8 @@ def drive(
 
     if book.history.finished is None:
         with ExitStack() as stack:
+            if files is not None and not files.exists():
+                stack.callback(_leave_nothing, book, files)
             if files is None:
                 files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
             book.append(ev.Opened(__version__))
@@ -197,6 +200,14 @@ def drive(
             stack.callback(lambda: console.close(book.history))
             run(book, build(strategy), executor, files, [console, *observers])
     return Result(book.history)
+
+
+def _leave_nothing(book: Book, files: Path) -> None:
+    """Remove the folder of a study that never came to be."""
+    if book.holding:
+        shutil.rmtree(files, ignore_errors=True)
+        with suppress(OSError):
+            files.parent.rmdir()  # only if it is empty
 
 
 def go_on(book: Book, study: Study) -> None:
@@ -239,17 +250,16 @@ def prepare(
     own_metric = getattr(target, "metric", None)
     objective: Objective
     if own_metric is not None and minimize is maximize is metric is None:
-        objective = Objective(own_metric, target.minimize)  # type: ignore[attr-defined]
-        say(f"{objective.direction} {objective.metric} (the recipe's own)")
+        objective, told = Objective(own_metric, target.minimize), "the recipe's own"  # type: ignore[attr-defined]
     else:
-        objective = objective_from(minimize, maximize, metric, reduce, say)
+        objective, told = objective_from(minimize, maximize, metric, reduce), "by its name" if metric else ""
     if space is None:
         if not hasattr(target, "space"):
             raise UserError(
                 "No search space was given.", "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True))."
             )
         space = target.space()
-    return study_from(
+    study = study_from(
         name=name or str(getattr(target, "name", None) or getattr(target, "__name__", "study")),
         space=space,
         objective=objective,
@@ -260,3 +270,6 @@ def prepare(
         target=describe(target),
         probes=tuple(getattr(target, "probes", ())),
     )
+    if told:
+        say(f"{objective.direction} {objective.metric} ({told})")
+    return study

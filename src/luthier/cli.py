@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luthier.core.errors import Conflict, RunError, UserError, nearest
+from luthier.core.errors import Conflict, RunError, UserError
 
 app = typer.Typer(
     name="luthier",
@@ -31,6 +31,9 @@ Threads = Annotated[int | None, typer.Option(help="Processor threads of each wor
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
 Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
+
+# The error of a mistyped option or command: typer shows its subclass alone (and carries a click of its own).
+USAGE: Any = typer.BadParameter.__mro__[1]
 
 QUICKSTART_BUDGET = "30 trials"
 QUICKSTART_EPOCHS = 12
@@ -282,21 +285,17 @@ def _plain(data: Any) -> Any:
 
 def main() -> None:
     """Run the command line; every error of the user is one message without a traceback."""
-    import click
-
     try:
-        # standalone_mode would print click's own errors; ours and its shall look alike.
+        # standalone_mode would print typer's own errors; ours and its shall look alike.
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _fail(error.problem, error.mend, 2)
     except (RunError, Conflict) as error:
         _fail(str(error), "", 1)
-    except click.NoSuchOption as error:
-        _fail(error.format_message(), nearest(error.option_name, error.possibilities or []), 2)
-    except click.ClickException as error:
+    except USAGE as error:
         _fail(error.format_message(), "See luthier --help.", 2)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe (head, less) had enough
         sys.stderr.close()

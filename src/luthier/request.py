@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from luthier.contracts import Scheduler
@@ -11,15 +11,11 @@ from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Reduce, Study, guess_direction
 from luthier.strategies import budget_for, check_strategy
 
-Say = Callable[[str], None]
 
-
-def objective_from(
-    minimize: str | None, maximize: str | None, metric: str | None, reduce: str, say: Say | None = None
-) -> Objective:
+def objective_from(minimize: str | None, maximize: str | None, metric: str | None, reduce: str) -> Objective:
     """The objective from ``minimize=``, ``maximize=`` or ``metric=``, exactly one of them.
 
-    With ``metric=`` the direction follows from the name and is said aloud.
+    With ``metric=`` the direction follows from the name.
     """
     given = [m for m in (minimize, maximize, metric) if m is not None]
     if len(given) != 1:
@@ -39,8 +35,6 @@ def objective_from(
             f"Whether {name!r} should go up or down cannot be told from its name.",
             f"Write minimize={name!r} or maximize={name!r}.",
         )
-    if say is not None:
-        say(f"{direction} {name} (by its name)")
     return Objective(name, direction == "minimize", kind)
 
 

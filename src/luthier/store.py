@@ -63,6 +63,8 @@ class SqlStore:
         self._file = file_of(url)
         self._engine = _engine(url)
         self._study: int | None = None
+        if self._file is not None and not self._file.parent.is_dir():
+            raise StorageError(f"The folder {self._file.parent} does not exist.", "Create it first.")
         if self._exists():
             self._study = self._find()
 
@@ -78,8 +80,6 @@ class SqlStore:
 
     def _create(self) -> int:
         if self._file is not None:
-            if not self._file.parent.is_dir():
-                raise StorageError(f"The folder {self._file.parent} does not exist.", "Create it first.")
             # Several drivers may create one file at once: SQLite's own lock lets the first one make the tables.
             with _readable(self.url), sqlite3.connect(self._file, timeout=60, isolation_level=None) as raw:
                 raw.execute("PRAGMA journal_mode=WAL")

@@ -86,6 +86,11 @@ class Book:
         count = min(self.history.length - since, len(self._recent))
         return [self._recent[-i] for i in range(count, 0, -1)]
 
+    @property
+    def holding(self) -> bool:
+        """Whether nothing has been written yet."""
+        return self._held is not None
+
     def release(self) -> None:
         """Write what was held."""
         if self._held is not None:
