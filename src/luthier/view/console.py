@@ -44,7 +44,7 @@ class Console:
     def __init__(self, *, json: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or (sys.stderr if json else sys.stdout)
         self._quiet = quiet
-        plain = os.environ.get("TERM") == "dumb" or json
+        plain = json or os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ
         self._fancy = not quiet and not plain and self._stream.isatty()
         self._live: Live | None = None
         self._drawn = 0.0
@@ -72,6 +72,14 @@ class Console:
         """New events were appended; ``history`` includes them."""
         if self._quiet:
             return
+        try:
+            self._show(history, events)
+        except OSError:
+            self._quiet = True  # the reader went away, as in `luthier tune ... | head`: nobody is left to tell
+        except Exception as error:  # an observer may miss a line, never end hours of training
+            self._said.append(f"(not shown: {type(error).__name__})")
+
+    def _show(self, history: History, events: Sequence[ev.Event]) -> None:
         for event in events:
             line = _line(history, event)
             if line is not None:
@@ -170,7 +178,7 @@ def _display(history: History, said: Sequence[str]) -> RenderableType:
         best.append(f"  trial {incumbent.id}  {short(incumbent.config, varied(history))}", "dim")
         parts.append(best)
     parts += [Text(line.strip(), "dim", overflow="ellipsis", no_wrap=True) for line in said]
-    return Panel(Group(*parts), title=clean(history.study.name, 40), border_style="dim", title_align="left")
+    return Panel(Group(*parts), title=Text(clean(history.study.name, 40)), border_style="dim", title_align="left")
 
 
 def _progress(history: History) -> RenderableType:
@@ -202,7 +210,7 @@ def _running(history: History) -> RenderableType:
     for number_ in history.running[:ROWS]:
         trial = history.trials[number_]
         if trial.probe:
-            table.add_row(f"trial {trial.id}", f"probe {clean(trial.probe)}", "", "", "")
+            table.add_row(f"trial {trial.id}", Text(f"probe {clean(trial.probe)}"), "", "", "")
             continue
         values = [v for _, v in trial.curve(history.objective.metric)]
         metric = history.objective.metric
@@ -213,7 +221,7 @@ def _running(history: History) -> RenderableType:
             f"trial {trial.id}",
             f"{trial.epoch}/{trial.until}{eta}",
             Text(sparkline(values, 16), "cyan"),
-            latest,
+            Text(latest),  # a plain string would be read as rich's markup
             Text(short(trial.config, names), "dim", overflow="ellipsis", no_wrap=True),
         )
     if len(history.running) > ROWS:

@@ -20,9 +20,9 @@ from luthier.core.params import Constant
 from luthier.core.summary import Confirmation, Summary, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
-from luthier.view import story
+from luthier.view import numbers, story
 
-_MOST_ROWS = 600
+_MOST_ROWS = 500
 _DETAIL_BUDGET = 150_000
 """Characters for all tracebacks together, so that a study of failures stays a small file."""
 
@@ -73,6 +73,7 @@ def render_report(history: History) -> str:
         "progress": _shelve(shelf, history, "progress", "Best score over the epochs spent") if _scored(history) else [],
         "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter"),
         "failures": story.failures(history),
+        "winner": numbers.winner_word(history),
         "space": [(n, _range_of(p), _when_of(p)) for n, p in history.space.items()],
         **_rows(history, summary),
     }
@@ -203,7 +204,7 @@ def _ruling(c: Confirmation) -> str:
 
 def _stage(history: History, stage: StageRecord, shelf: _Shelf) -> Row:
     trials = [history.trials[i] for i in stage.trials]
-    tests = [shelf.put(fig.lr_range_figure(t), "Learning-rate range test") for t in fig.lr_ranges(history, stage)]
+    tests = [shelf.put(fig.lr_range_figure(t), "Learning-rate range test") for t in numbers.lr_ranges(history, stage)]
     return {
         "record": stage,
         "state": "skipped" if stage.skipped else "open" if stage.open else "failed" if stage.fatal else "closed",
@@ -225,7 +226,7 @@ def _rows(history: History, summary: Summary) -> Row:
         keep |= {t.id for t in trials if t.status is Status.FAILED and t.id not in keep and len(keep) < _MOST_ROWS}
         left_out = len(trials) - len(keep)
         trials = [t for t in trials if t.id in keep]
-    names, role = story.varied(history), fig.roles(history)
+    names, role = story.varied(history), numbers.roles(history)
     tail = max(300, min(4_000, _DETAIL_BUDGET // max(1, summary.failed)))
     rows = [_row(history, t, names, role.get(t.id, "probe"), tail) for t in trials]
     return {"trials": rows, "left_out": left_out}

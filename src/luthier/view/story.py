@@ -200,7 +200,7 @@ def tell(history: History) -> str:
     if best:
         names = varied(history)
         lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
-        lines += [f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names)}" for t in best]
+        lines += [f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names, limit=8)}" for t in best]
     failed = failures(history)
     if failed:
         lines += ["", "Failures"]

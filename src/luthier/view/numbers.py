@@ -1,0 +1,332 @@
+"""The numbers behind every picture of a study, as frozen dataclasses; ``figures`` puts the ink to them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from luthier.core.history import History, StageRecord
+from luthier.core.params import Choice, Constant
+from luthier.core.summary import CONFIRM, summarize
+from luthier.core.trial import Status, TrialRecord
+from luthier.view.story import real, setting
+
+Role = Literal["ended", "failed", "plain", "default", "winner"]
+"""Drawn in this order, the winner on top; ``ended`` was stopped early."""
+
+_MOST_POINTS = 4_000
+_TRAIN = re.compile(r"(^|[/_.\-])(val|valid|validation|eval|dev|test)(?=$|[/_.\-])")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One trial's values of one metric."""
+
+    trial: int
+    role: Role
+    epochs: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """All trials' learning curves of ``metric``; ``low`` to ``high`` is the range worth showing.
+
+    Args:
+        winner: what the highlighted trial may be called: only ``best`` before fresh seeds were run.
+    """
+
+    metric: str
+    curves: tuple[Curve, ...]
+    low: float
+    high: float
+    log: bool
+    winner: str = "winner"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The best score against the epochs spent, one point per scored trial, the trials laid end to end by number.
+
+    Args:
+        spent: epochs spent by the study when the trial ended.
+        best: the best score up to and including the trial.
+        stages: name of each stage and the epochs spent when it began.
+    """
+
+    metric: str
+    minimize: bool
+    trials: tuple[int, ...]
+    roles: tuple[Role, ...]
+    spent: tuple[float, ...]
+    scores: tuple[float, ...]
+    best: tuple[float, ...]
+    stages: tuple[tuple[str, float], ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Winner and default on the same fresh seeds; ``gains`` are the differences, positive if the winner is better."""
+
+    metric: str
+    seeds: tuple[int, ...]
+    default: tuple[float, ...]
+    winner: tuple[float, ...]
+    gains: tuple[float, ...]
+    gain: float
+    low: float
+    high: float
+    better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One hyperparameter's values against the scores; a choice's values are positions in ``labels``."""
+
+    name: str
+    metric: str
+    scale: Literal["log", "linear", "choice"]
+    labels: tuple[str, ...]
+    trials: tuple[int, ...]
+    roles: tuple[Role, ...]
+    values: tuple[float, ...]
+    scores: tuple[float, ...]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class LrRange:
+    """A learning-rate range test: the loss of each repeat, their smoothed median, and the rates read off it, if any."""
+
+    trial: int
+    label: str
+    rates: tuple[float, ...]
+    repeats: tuple[tuple[float, ...], ...]
+    median: tuple[float, ...]
+    center: float | None
+    upper: float | None
+
+
+def roles(history: History) -> dict[int, Role]:
+    """What each trained trial is in the pictures: winner, default, failed, stopped early or plain."""
+    arms = {t.notes.get("arm"): t.config for t in history.in_stage(CONFIRM)}
+    incumbent = history.incumbent
+    out: dict[int, Role] = {}
+    for t in history.trained():
+        if t.status is Status.FAILED:
+            out[t.id] = "failed"
+        elif t.config == arms.get("winner"):
+            out[t.id] = "winner"
+        elif t.config == arms.get("default"):
+            out[t.id] = "default"
+        else:
+            out[t.id] = "ended" if t.status is Status.STOPPED else "plain"
+    if incumbent is not None and "winner" not in out.values():
+        out[incumbent.id] = "winner"
+    return out
+
+
+def winner_word(history: History) -> str:
+    """``winner`` where fresh seeds were run, else ``best``."""
+    return "winner" if any(t.notes.get("arm") for t in history.in_stage(CONFIRM)) else "best"
+
+
+def learning_curves(history: History, metric: str) -> Curves:
+    """Every trial's curve of ``metric``, thinned where together they hold too many points to draw."""
+    role = roles(history)
+    found = [(t, t.curve(metric)) for t in history.trained()]
+    found = [(t, points) for t, points in found if points]
+    keep = max(6, _MOST_POINTS // max(1, len(found)))
+    curves = tuple(
+        Curve(t.id, role[t.id], tuple(e for e, _ in few), tuple(v for _, v in few))
+        for t, points in found
+        for few in [points if role[t.id] in ("winner", "default") else _thin(points, keep)]
+    )
+    # A diverged trial must not squeeze the others into a line.
+    sound = [v for c in curves if c.role not in ("failed", "ended") for v in c.values]
+    falls = history.objective.minimize if metric == history.objective.metric else "loss" in metric.lower()
+    low, high, log = _curve_span(sound or [v for c in curves for v in c.values], falls)
+    return Curves(metric, curves, low, high, log, winner_word(history))
+
+
+def metric_pairs(history: History) -> list[tuple[str, ...]]:
+    """The metrics worth drawing, each with its training twin first: the objective's, then the validation loss."""
+    names = dict.fromkeys(n for t in history.trained() for n in t.metrics)
+    wanted = [history.objective.metric, *(n for n in names if _TRAIN.search(n) and "loss" in n.lower())]
+    pairs = [
+        tuple(m for m in dict.fromkeys((_TRAIN.sub(r"\1train", n), n)) if m in names) for n in dict.fromkeys(wanted)
+    ]
+    return [p for p in pairs if p][:2]
+
+
+def curve_panels(history: History) -> list[Curves]:
+    """The learning curves of :func:`metric_pairs`; a training curve shares the range of its validation twin."""
+    panels = []
+    for pair in metric_pairs(history):
+        shown = [learning_curves(history, m) for m in pair]
+        low, high = min(c.low for c in shown), max(c.high for c in shown)
+        log = all(c.log or c.low > 0 for c in shown) and any(c.log for c in shown)
+        panels += [replace(c, low=low, high=high, log=log) for c in shown]
+    return panels
+
+
+def progress(history: History) -> Progress:
+    """The incumbent over the epochs spent.
+
+    The history keeps no order between trials that ran side by side, so they are laid end to end.
+    """
+    role, spent, best = roles(history), 0.0, math.inf
+    stages: list[tuple[str, float]] = []
+    begins = {s.trials[0]: s.name for s in history.stages if s.trials}
+    rows: list[tuple[int, Role, float, float, float]] = []
+    for t in history.trials:
+        if t.id in begins:
+            stages.append((begins[t.id], spent))
+        spent += t.spent
+        score = history.score(t)
+        if t.probe is None and score is not None:
+            best = min(best, history.objective.loss(score))
+            rows.append((t.id, role[t.id], spent, score, history.objective.score(best)))
+    ids, kinds, at, scores, bests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    objective = history.objective
+    return Progress(
+        objective.metric, objective.minimize, ids, kinds, at, scores, bests, tuple(stages), max(spent, history.spent)
+    )
+
+
+def paired(history: History) -> Paired | None:
+    """Winner against default on paired fresh seeds; None before they were run."""
+    c = summarize(history).confirmation
+    if c is None:
+        return None
+    rows = [(s, real(d), real(w)) for s, d, w in zip(c.seeds, c.default.scores, c.winner.scores)]
+    rows = [r for r in rows if math.isfinite(r[1]) and math.isfinite(r[2])]
+    low, high = (real(x) for x in (*c.interval, math.nan, math.nan)[:2])
+    return Paired(
+        metric=history.objective.metric,
+        seeds=tuple(s for s, _, _ in rows),
+        default=tuple(d for _, d, _ in rows),
+        winner=tuple(w for _, _, w in rows),
+        gains=tuple(history.objective.gain(w, d) for _, d, w in rows),
+        gain=real(c.gain),
+        low=low,
+        high=high,
+        better=c.better,
+    )
+
+
+def sweeps(history: History) -> list[Swept]:
+    """Each hyperparameter that took more than one value, against the score."""
+    role = roles(history)
+    scored = [(t, s) for t in history.trained() if (s := history.score(t)) is not None]
+    low, high = span([s for _, s in scored], history.objective.minimize)
+    most = max(200, 6_000 // len(history.space))
+    out = []
+    for name, param in history.space.items():
+        if isinstance(param, Constant):
+            continue
+        choice = isinstance(param, Choice)
+        labels = tuple(dict.fromkeys(map(setting, param.choices))) if isinstance(param, Choice) else ()
+        rows: list[tuple[int, Role, float, float]] = []
+        for t, score in scored:
+            if name not in t.config:
+                continue
+            value = t.config[name]
+            if choice and setting(value) in labels:
+                rows.append((t.id, role[t.id], float(labels.index(setting(value))), score))
+            elif not choice and math.isfinite(real(value)):
+                rows.append((t.id, role[t.id], real(value), score))
+        if len({r[2] for r in rows}) > 1:
+            ids, kinds, values, scores = zip(*_spread(rows, most), strict=True)
+            scale: Literal["log", "linear", "choice"] = "choice" if choice else "linear"
+            if not isinstance(param, Choice) and param.log and min(values) > 0:
+                scale = "log"
+            out.append(Swept(name, history.objective.metric, scale, labels, ids, kinds, values, scores, low, high))
+    return out
+
+
+def lr_ranges(history: History, stage: StageRecord | None = None) -> list[LrRange]:
+    """The learning-rate range tests of ``stage``, else of the whole study."""
+    ids: Iterable[int] = stage.trials if stage else range(len(history.trials))
+    found = ((history.trials[i], stage or _stage_of(history, i)) for i in ids)
+    tests = (_lr_range(t, s) for t, s in found if t.probe == "lr_range" and t.answer)
+    return [test for test in tests if test is not None]
+
+
+def _stage_of(history: History, trial: int) -> StageRecord | None:
+    return next((s for s in history.stages if trial in s.trials), None)
+
+
+def _lr_range(trial: TrialRecord, stage: StageRecord | None) -> LrRange | None:
+    answer = trial.answer or {}
+    try:
+        rates = tuple(real(x) for x in answer["lrs"])
+        losses = tuple(tuple(real(x) for x in row)[: len(rates)] for row in answer["losses"])
+    except (KeyError, TypeError):
+        return None  # an answer of another make has no picture
+    if not rates or not losses or min(rates) <= 0:
+        return None
+    columns = [[row[i] for row in losses if i < len(row) and math.isfinite(row[i])] for i in range(len(rates))]
+    # A repeat that ended early diverged: where most of them did, there is no middle any more.
+    middle = [sorted(c)[len(c) // 2] for c in columns if 2 * len(c) > len(losses)]
+    # A window to both sides: a running average would lag behind and show the fall too far to the right.
+    windows = [middle[max(0, i - 2) : i + 3] for i in range(len(middle))]
+    smooth = [sum(w) / len(w) for w in windows]
+    median = (*smooth, *[math.nan] * (len(rates) - len(smooth)))
+    numbers = stage.numbers if stage else {}
+    each = numbers.get("optimizers")
+    own = [n for n in each.values() if n.get("trial") == trial.id] if isinstance(each, Mapping) else []
+    hints = [real((own[0] if own else numbers).get(k)) for k in ("center", "upper")]
+    center, upper = (x if math.isfinite(x) and x > 0 else None for x in hints)
+    return LrRange(trial.id, setting(trial.config.get("optimizer", "")), rates, losses, median, center, upper)
+
+
+def _spread(rows: list[tuple[int, Role, float, float]], most: int) -> list[tuple[int, Role, float, float]]:
+    """Of very many trials ``most``, evenly over their ranks, so that the best and the shape stay."""
+    if len(rows) <= most:
+        return rows
+    ranks = sorted(rows, key=lambda r: r[3])
+    return [ranks[i * (len(ranks) - 1) // (most - 1)] for i in range(most)]
+
+
+def _thin(points: Sequence[tuple[int, float]], keep: int) -> list[tuple[int, float]]:
+    last = len(points) - 1
+    if last < keep:
+        return list(points)
+    return [points[i] for i in sorted({round(i * last / (keep - 1)) for i in range(keep)})]
+
+
+def span(values: Iterable[float], falls: bool) -> tuple[float, float]:
+    """The range of scores worth showing: the good end whole, the bad end as far as it is no outlier (Tukey's fence)."""
+    ordered = sorted(v for v in values if math.isfinite(v))
+    if not ordered:
+        return 0.0, 1.0
+    low, high = ordered[0], ordered[-1]
+    first, third = ordered[len(ordered) // 4], ordered[3 * len(ordered) // 4]
+    reach = 3 * (third - first)
+    if len(ordered) < 6 or not reach:
+        return low, high
+    return (low, min(high, third + reach)) if falls else (max(low, first - reach), high)
+
+
+def _curve_span(values: Iterable[float], falls: bool) -> tuple[float, float, bool]:
+    """The range of curves worth showing, and whether it asks for a log scale.
+
+    Where the first epochs take most of a linear scale they run off it: what matters is how the curves end.
+    """
+    ordered = sorted(v for v in values if math.isfinite(v))
+    if not ordered:
+        return 0.0, 1.0, False
+    low, high, n = ordered[0], ordered[-1], len(ordered)
+    if n > 20 and falls:
+        high = ordered[n * 95 // 100]
+    if falls and low > 0 and high / low > 10:
+        return low, high, True
+    if n > 20:
+        low, high = (low, ordered[n * 85 // 100]) if falls else (ordered[n * 15 // 100], high)
+    return low, high, False
