@@ -192,7 +192,22 @@ def test_progress_in_a_log_file_has_no_control_characters(folder):
     assert "learning rate" in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["tune"], ["quickstart"], ["resume"], ["show"], ["report"]])
+def test_the_checklist_has_five_tiers_and_marks_what_a_study_settled(folder):
+    bare = luthier("checklist", cwd=folder)
+    assert bare.returncode == 0
+    assert bare.stdout.index("Tier 1") < bare.stdout.index("Tier 5")
+    chinese = luthier("checklist", "--lang", "zh", cwd=folder)
+    assert "学习率" in chinese.stdout
+    assert chinese.stdout.index("一级") < chinese.stdout.index("五级")
+    assert luthier("checklist", "--lang", "fr", cwd=folder).returncode == 2
+    assert luthier(*TUNE, "--budget", "8 trials", cwd=folder).returncode == 0
+    marked = luthier("checklist", "luthier.db", cwd=folder)
+    assert marked.returncode == 0, marked.stderr
+    assert marked.stdout != bare.stdout
+    assert "settled" in marked.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["tune"], ["quickstart"], ["resume"], ["show"], ["checklist"], ["report"]])
 def test_help_fits_a_screen(folder, command):
     done = luthier(*command, "--help", cwd=folder)
     assert done.returncode == 0

@@ -102,7 +102,7 @@ def test_regression_learns_a_line():
     recipe = Recipe("mlp", TensorDataset(x[:96], y[:96]), TensorDataset(x[96:], y[96:]), task="regression")
     _, trial = train(recipe, {"batch_size": 16, "learning_rate": 0.01}, until=15)
     assert (recipe.metric, recipe.minimize) == ("val_loss", True)
-    assert set(trial.reports[-1]) == {"train_loss", "val_loss"}
+    assert set(trial.reports[-1]) == {"train_loss", "val_loss", "val_mae"}
     assert trial.reports[-1]["val_loss"] < 0.05 * float(y.var())
 
 
@@ -278,6 +278,7 @@ def test_every_configuration_of_the_default_space_trains(model):
     space = recipe.space()
     assert ("width" in space) == isinstance(model, str)
     assert space["batch_size"].high == 16
+    assert space["schedule"].choices == ("cosine", "linear", "onecycle", "wsd")
     assert space.complete({})["optimizer"] == "adamw"
     rng = np.random.default_rng(0)
     for config in [space.complete({}), *(space.sample(rng) for _ in range(4))]:
@@ -298,8 +299,8 @@ def test_weight_decay_spares_biases_and_norms():
     recipe = Recipe("cnn", TensorDataset(x, torch.arange(16) % 2), TensorDataset(x, torch.arange(16) % 2))
     plain, _ = train(recipe, {**still, "weight_decay": 0.0, "depth": 1}, until=1)
     decayed, _ = train(recipe, {**still, "weight_decay": 1.0, "depth": 1}, until=1)
-    assert torch.allclose(decayed.blocks[0].weight, 0.99 * plain.blocks[0].weight)
-    assert torch.equal(decayed.blocks[1].weight, plain.blocks[1].weight)
+    assert torch.allclose(decayed.blocks[0].conv.weight, 0.99 * plain.blocks[0].conv.weight)
+    assert torch.equal(decayed.blocks[0].norm.weight, plain.blocks[0].norm.weight)
 
 
 def test_a_models_own_knobs_reach_it():

@@ -3,10 +3,18 @@ import warnings
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from luthier.core.errors import UserError
-from luthier.recipe.schedules import SCHEDULES, lr_factor, make_scheduler
+from luthier.recipe.schedules import SCHEDULES, Plateau, lr_factor
 
 
 def optimizer(lr=1.0):
@@ -83,14 +91,55 @@ def test_every_factor_is_a_fraction_and_the_first_update_moves(schedule, steps, 
     assert factors[steps] == factors[-1]  # beyond the end nothing changes
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_scheduler_follows_the_function_and_begins_anywhere(schedule):
-    opt = optimizer(lr=0.3)
-    whole = rates(opt, make_scheduler(opt, 30, schedule, 0.1), 30)
-    assert whole == pytest.approx([0.3 * lr_factor(s, 30, schedule, 0.1) for s in range(30)])
+def test_linear_is_pytorchs():
+    opt = optimizer()
+    torchs = LinearLR(opt, start_factor=1.0, end_factor=0.0, total_iters=40)
+    assert ours(41, "linear")[0] == 1.0
+    assert [lr_factor(s, 40, "linear") for s in range(40)] == pytest.approx(rates(opt, torchs, 40), abs=1e-12)
+    assert lr_factor(40, 40, "linear") == 0.0
+    assert ours(100, "linear", 0.1)[10:] == pytest.approx([1 - t / 90 for t in range(90)])
 
-    late = optimizer(lr=0.3)
-    assert rates(late, make_scheduler(late, 30, schedule, 0.1, done=11), 19) == whole[11:]
+
+def test_wsd_is_flat_and_then_falls_as_one_minus_a_root():
+    factors = ours(100, "wsd", 0.1)
+    assert factors[:10] == pytest.approx([(s + 1) / 11 for s in range(10)])
+    assert factors[10:81] == [1.0] * 71
+    assert factors[80:] == pytest.approx([1 - math.sqrt(t / 20) for t in range(20)])
+    assert lr_factor(100, 100, "wsd") == 0.0
+    half = [lr_factor(s, 100, "wsd", decay_fraction=0.5) for s in range(101)]
+    assert half == pytest.approx([1.0 if s < 50 else 1 - math.sqrt((s - 50) / 50) for s in range(101)])
+    # A decay longer than what the warmup leaves begins at its end.
+    assert lr_factor(50, 100, "wsd", 0.5, decay_fraction=1.0) == 1.0
+    assert lr_factor(75, 100, "wsd", 0.5, decay_fraction=1.0) == pytest.approx(1 - math.sqrt(0.5))
+
+
+def test_a_plateau_divides_by_ten_and_warms_up():
+    assert [lr_factor(50, 100, "plateau", 0.1, drops=d) for d in range(3)] == pytest.approx([1.0, 0.1, 0.01])
+    assert lr_factor(3, 100, "plateau", 0.1, drops=1) == pytest.approx(0.1 * 4 / 11)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("patience", [0, 1, 5])
+def test_a_plateau_is_pytorchs(mode, patience):
+    draw = torch.Generator().manual_seed(patience)
+    steps = torch.randn(120, generator=draw, dtype=torch.float64).div(10)
+    metrics = (3.0 + steps.cumsum(0).clamp(-2, 2)).tolist()
+    metrics[40] = math.nan
+    metrics[60:70] = [metrics[59] * (1 - 5e-5)] * 10  # better by less than the threshold
+    opt = optimizer()
+    torchs = ReduceLROnPlateau(opt, mode, factor=0.1, patience=patience, eps=0.0)
+    plateau = Plateau(minimize=mode == "min", patience=patience)
+    theirs, mine = [], []
+    for metric in metrics:
+        torchs.step(metric)
+        plateau.see(metric)
+        theirs.append(opt.param_groups[0]["lr"])
+        mine.append(lr_factor(50, 100, "plateau", drops=plateau.drops))
+        again = Plateau(minimize=mode == "min", patience=patience)
+        again.load_state_dict(plateau.state_dict())
+        plateau = again
+    assert mine == pytest.approx(theirs, rel=1e-9)
+    assert plateau.drops > 2
 
 
 def test_mistakes_are_named():
@@ -98,3 +147,5 @@ def test_mistakes_are_named():
         lr_factor(0, 10, "cosin")
     with pytest.raises(UserError, match=r"warmup=0\.7"):
         lr_factor(0, 10, "cosine", 0.7)
+    with pytest.raises(UserError, match="decay_fraction=0"):
+        lr_factor(0, 10, "wsd", decay_fraction=0.0)

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from luthier.core.params import Float as Float
     from luthier.core.params import Int as Int
     from luthier.core.space import Space as Space
+    from luthier.knowledge.coupling import coupled as coupled
+    from luthier.probing import check as check
+    from luthier.probing import check_loop as check_loop
+    from luthier.probing import find_batch_size as find_batch_size
+    from luthier.probing import find_batch_size_for as find_batch_size_for
+    from luthier.probing import lr_range_test as lr_range_test
     from luthier.recipe.recipe import Recipe as Recipe
     from luthier.run.handle import Trial as Trial
 
@@ -49,7 +55,13 @@ _HOME = {
     "Trial": "run.handle",
     "UserError": "core.errors",
     "Wait": "contracts",
+    "check": "probing",
+    "check_loop": "probing",
+    "coupled": "knowledge.coupling",
+    "find_batch_size": "probing",
+    "find_batch_size_for": "probing",
     "knowledge": "knowledge",
+    "lr_range_test": "probing",
     "tune": "api",
 }
 

@@ -1,4 +1,4 @@
-"""The front door for the terminal: ``luthier quickstart | tune | resume | show | report``.
+"""The front door for the terminal: ``luthier quickstart | tune | resume | show | checklist | report``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in what was asked, 130 interrupted.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luthier.core.errors import Conflict, RunError, UserError
+from luthier.core.errors import Conflict, RunError, UserError, nearest
 
 app = typer.Typer(
     name="luthier",
@@ -164,6 +164,22 @@ def show(study: Place, name: Name = None, json: Json = False) -> None:
         typer.echo(jsonlib.dumps(_plain(summarize(history).to_dict())))
     else:
         typer.echo(tell(history))
+
+
+@app.command()
+def checklist(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Marks what this study settled.")] = None,
+    name: Name = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+) -> None:
+    """The five tiers in the order of tuning: what to turn, where to begin, and what a study has settled of it."""
+    from luthier.knowledge import LANGS
+    from luthier.playbook.checklist import checklist as rows_of
+    from luthier.playbook.checklist import render
+
+    if lang not in LANGS:
+        raise UserError(f"--lang {lang!r} is no language of the checklist.", nearest(lang, LANGS))
+    typer.echo(render(rows_of(_read(study, name) if study else None, lang), lang))
 
 
 @app.command()

@@ -19,6 +19,40 @@ When = Mapping[str, tuple[Value, ...]]
 """Active only if every named hyperparameter is active and holds one of the values."""
 
 
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """How a Float follows another hyperparameter: its range holds at a reference value, and it scales from there.
+
+    A configuration holds ``base * (config[name] / reference) ** power``; searchers propose the base.
+
+    Args:
+        name: the hyperparameter that is followed, an Int or Float above zero.
+        reference: the value of ``name`` at which the range is meant.
+        power: the exponent.
+        by: a Choice that decides the exponent, such as the optimizer; None where it does not matter.
+        powers: the exponents of some of its values; ``power`` holds for the others.
+    """
+
+    name: str
+    reference: float
+    power: float
+    by: str | None = None
+    powers: Mapping[str, float] = field(default_factory=dict)
+
+    def factor(self, config: Config) -> float:
+        """What the base is multiplied by in ``config``; 1 where the followed hyperparameter is not active."""
+        followed = config.get(self.name)
+        if followed is None:
+            return 1.0
+        power = self.powers.get(str(config.get(self.by)), self.power) if self.by else self.power
+        return float((float(followed) / self.reference) ** power)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The hyperparameters whose values must be known first."""
+        return (self.name,) if self.by is None else (self.name, self.by)
+
+
 def _conditions(when: Mapping[str, Any] | None) -> When:
     if not when:
         return {}
@@ -60,6 +94,7 @@ class Float:
         when: conditions, ``{"optimizer": "sgd"}`` or ``{"optimizer": ["sgd", "rmsprop"]}``.
         role: the knowledge base's name for it, where the name itself does not tell.
         default: where to begin; without one the knowledge base's strong default, else the middle of the scale.
+        follows: another hyperparameter it scales with; see :func:`luthier.coupled`.
     """
 
     low: float
@@ -68,6 +103,7 @@ class Float:
     when: Mapping[str, Any] | None = field(default=None, kw_only=True)
     role: str | None = field(default=None, kw_only=True)
     default: float | None = field(default=None, kw_only=True)
+    follows: Follows | None = field(default=None, kw_only=True)
     kind: ClassVar[str] = "float"
 
     def __post_init__(self) -> None:
@@ -102,6 +138,12 @@ class Float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             raise SpaceError(f"{value!r} is not in [{self.low:g}, {self.high:g}].")
         return float(value)
+
+    def to_bounds(self, value: Value) -> float:
+        """``value``, moved onto a bound that it misses by no more than rounding."""
+        x = float(str(value))
+        near = min(max(x, self.low), self.high)
+        return near if math.isclose(x, near, rel_tol=1e-9) else x
 
     def contains(self, other: Param) -> bool:
         """Whether every value of ``other`` is one of this."""

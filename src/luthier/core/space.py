@@ -13,12 +13,13 @@ A space maps configurations to the unit cube and back, so that a searcher only e
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from luthier.core.errors import SpaceError, nearest
-from luthier.core.params import Choice, Config, Constant, Float, Int, Param, Value, When
+from luthier.core.params import Choice, Config, Constant, Float, Follows, Int, Param, Value, When
 
 
 class Uniform(Protocol):
@@ -78,6 +79,12 @@ class Space(Mapping[str, Param]):
             if name in path:
                 raise SpaceError(f"Conditions run in a circle: {' -> '.join([*path, name])}.", "Drop one of them.")
             path.append(name)
+            for parent in _followed(self._params[name]):
+                if parent not in self._params:
+                    raise SpaceError(
+                        f"{name!r} follows {parent!r}, which is not in the space.", nearest(parent, self._params)
+                    )
+                visit(parent)
             for parent, values in _when(self._params[name]).items():
                 if parent not in self._params:
                     raise SpaceError(
@@ -141,16 +148,34 @@ class Space(Mapping[str, Param]):
         dims = self.dims
         if len(point) != len(dims):
             raise SpaceError(f"A point of this space has {len(dims)} coordinates, got {len(point)}.")
-        at = dict(zip(dims, point, strict=True))
+        at = {n: min(max(float(u), 0.0), 1.0) for n, u in zip(dims, point, strict=True)}
+        return self.assemble({n: p.from_unit(at.get(n, 0.5)) for n, p in self._params.items()})
+
+    def assemble(self, bases: Config) -> dict[str, Value]:
+        """The configuration of searched values: inactive ones left out, those that follow another scaled with it."""
         config: dict[str, Value] = {}
         for name in self._order:
             if self.is_active(name, config):
-                config[name] = self._params[name].from_unit(min(max(float(at.get(name, 0.5)), 0.0), 1.0))
+                config[name] = self.coupled(name, bases[name], config)
         return self._in_order(config)
 
     def to_unit(self, config: Config) -> tuple[float, ...]:
         """The point of ``config`` in the unit cube; an inactive dimension lies at 0.5."""
-        return tuple(self._params[n].to_unit(config[n]) if n in config else 0.5 for n in self.dims)
+        return tuple(self._params[n].to_unit(self.base(n, config)) if n in config else 0.5 for n in self.dims)
+
+    def coupled(self, name: str, base: Value, config: Config) -> Value:
+        """The value of ``name`` in ``config`` for the searched value ``base``: the same, unless it follows another."""
+        follows = _follows(self._params[name])
+        if follows is None:
+            return base
+        return float(f"{float(str(base)) * follows.factor(config):.12g}")
+
+    def base(self, name: str, config: Config) -> Value:
+        """The searched value of ``name``: the inverse of :meth:`coupled`."""
+        follows = _follows(self._params[name])
+        if follows is None:
+            return config[name]
+        return float(f"{float(str(config[name])) / follows.factor(config):.12g}")
 
     def sample(self, rng: Uniform) -> dict[str, Value]:
         """One configuration drawn uniformly on the scales."""
@@ -172,13 +197,18 @@ class Space(Mapping[str, Param]):
             param = self._params[name]
             if name in partial:
                 try:
-                    config[name] = param.check(partial[name])
+                    if isinstance(param, Float) and param.follows is not None:
+                        param.check(param.to_bounds(self.base(name, {**config, name: partial[name]})))
+                        config[name] = float(str(partial[name]))
+                    else:
+                        config[name] = param.check(partial[name])
                 except SpaceError as error:
                     raise SpaceError(f"{name}: {error.problem}", "Choose a value inside the range.") from None
             elif isinstance(param, Choice):
                 config[name] = param.choices[0] if param.default is None else param.default
             else:
-                config[name] = param.default if param.default is not None else param.from_unit(0.5)
+                base = param.default if param.default is not None else param.from_unit(0.5)
+                config[name] = self.coupled(name, base, config)
         return self._in_order(config)
 
     def clip(self, name: str, value: Value) -> Value:
@@ -220,6 +250,14 @@ class Space(Mapping[str, Param]):
             self[n].contains(other[n]) and _when(self[n]) == _when(other[n]) for n in other
         )
 
+    @classmethod
+    def recommended(cls, **wanted: Any) -> Space:
+        """What the knowledge base recommends to search; the arguments of :func:`luthier.knowledge.recommended`."""
+        # By name at run time: values import nothing of ours, and this one door is where a user looks for it.
+        recommend: Any = importlib.import_module("luthier.knowledge").recommended
+        space: Space = recommend(**wanted)
+        return space
+
     # -- text ------------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain data, the same words as in ``space.yaml``."""
@@ -237,6 +275,12 @@ class Space(Mapping[str, Param]):
                 entry["role"] = param.role
             if not isinstance(param, Constant) and param.default is not None:
                 entry["default"] = param.default
+            if (follows := _follows(param)) is not None:
+                entry["follows"] = {
+                    k: dict(v) if isinstance(v, Mapping) else v
+                    for k in ("name", "reference", "power", "by", "powers")
+                    if (v := getattr(follows, k)) not in (None, {})
+                }
             out[name] = entry
         return out
 
@@ -288,6 +332,15 @@ def _when(param: Param) -> When:
     return param.when or {}
 
 
+def _follows(param: Param) -> Follows | None:
+    return param.follows if isinstance(param, Float) else None
+
+
+def _followed(param: Param) -> tuple[str, ...]:
+    follows = _follows(param)
+    return follows.parents if follows is not None else ()
+
+
 def _param_from(name: str, entry: Any) -> Param:
     if isinstance(entry, (Float, Int, Choice, Constant)):
         return entry
@@ -302,6 +355,8 @@ def _param_from(name: str, entry: Any) -> Param:
         raise SpaceError(problem, nearest(str(kind), _KINDS) if kind else f"Add type: {' | '.join(_KINDS)}.")
     make, required = _KINDS[kind]
     allowed = {*required, "when", "role", *(() if make is Constant else ("default",))}
+    if make is Float:
+        allowed.add("follows")
     for key in words:
         if key not in allowed:
             raise SpaceError(f"{name}: unknown key {key!r} for type {kind}.", nearest(key, allowed))
@@ -310,6 +365,14 @@ def _param_from(name: str, entry: Any) -> Param:
         raise SpaceError(f"{name}: {missing[0]!r} is missing for type {kind}.", f"Add {missing[0]}: ...")
     if isinstance(words.get("log", False), str):
         raise SpaceError(f"{name}: log must be true or false, got {words['log']!r}.")
+    if isinstance(words.get("follows"), Mapping):
+        try:
+            words["follows"] = Follows(**words["follows"])
+        except TypeError:
+            raise SpaceError(
+                f"{name}: follows: {dict(words['follows'])!r} cannot be read.",
+                "Write follows: {name: batch_size, reference: 64, power: 0.5}.",
+            ) from None
     try:
         if make is Choice:
             choices = words.pop("choices")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +15,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from luthier.core.errors import UserError
+from luthier.recipe import augment
 
 Task = Literal["classification", "regression"]
 Pair = tuple[Dataset[Any], Dataset[Any]]
 """The training and the validation data set."""
+
+AugmentSource = str | Callable[[Tensor, float, torch.Generator], Tensor] | None
+"""A kind of :mod:`luthier.recipe.augment`, or a function ``(batch, strength in [0, 1], generator) -> batch``."""
+
+Alter = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""What happens to a training batch ``(x, y)`` before the model sees it."""
 
 LOOKED_AT = 256
 """Samples of a data set without tensors whose inputs are checked; all of them would cost an epoch of loading."""
@@ -74,6 +82,7 @@ class Data:
     """A training and a validation table, and what is known of both.
 
     Args:
+        targets: all of the training table's, labels ``(n,)`` or numbers ``(n, outputs)``.
         input_shape: of one sample.
         outputs: classes, or numbers to predict.
         variance: of the training targets around their mean, averaged over the outputs; regression only.
@@ -82,6 +91,7 @@ class Data:
 
     train: Table
     val: Table
+    targets: Tensor
     task: Task
     input_shape: tuple[int, ...]
     outputs: int
@@ -90,7 +100,7 @@ class Data:
 
     def to(self, device: torch.device) -> Data:
         """The same data with its tensors, if any, on ``device``."""
-        return replace(self, train=self.train.to(device), val=self.val.to(device))
+        return replace(self, train=self.train.to(device), val=self.val.to(device), targets=self.targets.to(device))
 
     def require_finite(self) -> None:
         """Raises UserError where a sample holds NaN or infinity."""
@@ -98,7 +108,8 @@ class Data:
             raise UserError(" ".join(self.faults), "Clean, impute or drop these samples before training.")
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The mean loss of a batch: cross-entropy in nats, or squared error."""
+        """The mean plain loss of a batch, the one that configurations are compared by: cross-entropy in nats, or
+        squared error."""
         if self.task == "classification":
             return F.cross_entropy(output, target)
         return F.mse_loss(output.reshape(target.shape), target)
@@ -155,7 +166,28 @@ def prepare(train: Any, val: Any, task: Task) -> Data:
         outputs, variance = targets[0].shape[1], float(targets[0].var(dim=0, correction=0).mean())
         if targets[1].shape[1] != outputs:
             raise UserError(f"train has {outputs} targets a sample, val {targets[1].shape[1]}.", "Make them agree.")
-    return Data(tables[0], tables[1], task, shape, outputs, variance, tuple(faults))
+    return Data(tables[0], tables[1], targets[0], task, shape, outputs, variance, tuple(faults))
+
+
+def alteration(kind: AugmentSource, strength: float, mixup: float, outputs: int) -> Alter | None:
+    """What happens to each training batch: augmentation, then mixup; None where nothing does.
+
+    Args:
+        kind: what augments; None only with ``strength`` 0.
+        strength: of the augmentation, in [0, 1]; 0 is off.
+        mixup: alpha of the Beta distribution that mixing weights come from; 0 is off.
+        outputs: of the model, for the soft targets of mixed labels.
+    """
+    altered = partial(augment.augment, kind) if isinstance(kind, str) else kind
+    if not (strength and altered) and not mixup:
+        return None
+
+    def alter(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if strength and altered:
+            x = altered(x, strength, generator)
+        return augment.mixup(x, y, mixup, generator, outputs) if mixup else (x, y)
+
+    return alter
 
 
 @contextmanager

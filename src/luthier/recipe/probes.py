@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from luthier.recipe import models, optimizers
-from luthier.recipe.data import Data, derive_seed, shuffled
+from luthier.recipe.data import Alter, Data, derive_seed, shuffled
+from luthier.recipe.finetune import Plan
+from luthier.recipe.precision import Loss, Stepper, forward
 
 # Karpathy 2019, "A Recipe for Training Neural Networks": verify loss at init; overfit one batch. The numbers are ours.
 INIT_BATCHES = 5
@@ -29,7 +32,7 @@ TIMED_STEPS = 5
 
 # Smith 2017, "Cyclical Learning Rates", section 3.3, with the exponential ladder of fastai's and Lightning's finders.
 LADDER_LOW = 1e-7
-LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "rmsprop": 1.0}
+LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "nadamw": 1.0, "rmsprop": 1.0}
 LADDER_STEPS = 100
 REPEATS = (1, 3)
 """Climbs of the ladder, fewest and most."""
@@ -39,10 +42,42 @@ SMOOTHING = 0.95
 
 Answer = tuple[dict[str, Any], float]
 
+FAR = 1000
+"""Epochs of the training that a range test stands for: enough that whatever a fine-tuning unfreezes is unfrozen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tools:
+    """What trains one model: its optimizer and updates, the loss, what is done to batches, what is frozen when."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    stepper: Stepper
+    loss: Loss
+    alter: Alter | None
+    plan: Plan | None
+
+    def train_mode(self, epoch: int) -> None:
+        """Make the model ready for an epoch: training mode, with what is frozen in it held still."""
+        self.model.train()
+        if self.plan is not None:
+            self.plan.apply(self.model, epoch)
+
+    def loss_of(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of a training batch, altered if it is to be, with the outputs and the targets that it is of."""
+        if self.alter is not None:
+            x, y = self.alter(x, y, generator)
+        output = forward(self.model, x, self.stepper.precision)
+        if self.alter is not None and y.ndim == output.ndim > 1 and y.shape[1] < output.shape[1]:
+            y = F.pad(y, (0, output.shape[1] - y.shape[1]))  # a model may have more logits than there are classes
+        return self.loss(output, y), output, y
+
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a probe works on: how to build the model, the checked knobs, the data and a seed."""
+    """What a training or a probe works on: how to build the model, the checked knobs, the data, a seed, and the maker
+    of :class:`Tools` for a model that is to be trained for so many epochs.
+    """
 
     source: models.ModelSource
     config: Mapping[str, Any]
@@ -51,11 +86,22 @@ class Bench:
     batch_size: int
     device: torch.device
     seed: int
+    tools: Callable[[Bench, nn.Module, int], Tools]
+
+    @property
+    def accumulate(self) -> int:
+        """Batches in an update; the last one of an epoch may have fewer."""
+        return int(self.knobs["accumulate"])
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in an epoch, the last and smaller one included."""
+        return math.ceil(len(self.data.train) / self.batch_size)
 
     @property
     def updates_per_epoch(self) -> int:
-        """Batches in an epoch, the last and smaller one included."""
-        return math.ceil(len(self.data.train) / self.batch_size)
+        """Updates of the weights in an epoch."""
+        return math.ceil(self.batches_per_epoch / self.accumulate)
 
     def model(self, *seed: int) -> nn.Module:
         """A fresh model; the generators for its dropout are seeded as well."""
@@ -180,39 +226,42 @@ def _seconds_per_epoch(bench: Bench) -> tuple[float | None, int]:
     model = bench.model()
     if not any(p.requires_grad for p in model.parameters()):
         return None, 0
-    optimizer = optimizers.make_optimizer(model, bench.knobs["optimizer"], bench.knobs)
-    model.train()
+    tools = bench.tools(bench, model, FAR)
+    tools.train_mode(FAR)
     batches = bench.batches(bench.batch_size)
+    generator = torch.Generator().manual_seed(derive_seed(bench.seed, 2))
     seconds = []
     for _ in range(TIMED_STEPS):
         begin = time.perf_counter()
-        loss = _update(bench, model, optimizer, batches)
+        loss = _update(tools, batches, generator, 1)
         if loss is None:
             return None, 0
         seconds.append(time.perf_counter() - begin)
-    return min(seconds) * bench.updates_per_epoch, TIMED_STEPS
+    return min(seconds) * bench.batches_per_epoch, TIMED_STEPS
 
 
 def _update(
-    bench: Bench, model: nn.Module, optimizer: Optimizer, batches: Iterator[tuple[Tensor, Tensor]]
+    tools: Tools, batches: Iterator[tuple[Tensor, Tensor]], generator: torch.Generator, accumulate: int
 ) -> float | None:
     """One update; the loss before it, or None where the loss does not depend on the parameters."""
-    x, y = next(batches)
-    loss = bench.data.loss(model(x), y)
-    if not loss.requires_grad:
-        return None
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
+    losses = []
+    for _ in range(accumulate):
+        loss, _, _ = tools.loss_of(*next(batches), generator)
+        if not loss.requires_grad:
+            return None
+        tools.stepper.backward(loss / accumulate if accumulate > 1 else loss)
+        losses.append(loss.detach())
+    tools.stepper.step()
+    return float(torch.stack(losses).mean())
 
 
 def lr_range(bench: Bench) -> Answer:
     """Train briefly while the rate climbs an exponential ladder, a few times from different seeds.
 
-    The configuration's own optimizer, weight decay, dropout and batch size are used. A repeat ends when its loss is not
-    finite, or its debiased moving average exceeds ``best + 3 (first - best) + |first| / 2``: fastai's "four times the
-    best" made additive, so that it also works for losses near zero.
+    Everything else is the configuration's own: optimizer, weight decay, dropout, batch size and accumulation, loss,
+    augmentation, clipping and precision; of a fine-tuning, what is trained in the end. A repeat ends when its loss is
+    not finite, or its debiased moving average exceeds ``best + 3 (first - best) + |first| / 2``: fastai's "four times
+    the best" made additive, so that it also works for losses near zero.
 
     Returns:
         ``lrs``: the ladder; ``losses``: for each repeat the raw batch losses, shorter where it diverged;
@@ -234,15 +283,15 @@ def lr_range(bench: Bench) -> Answer:
 
 def _climb(bench: Bench, lrs: list[float], repeat: int) -> list[float]:
     model = bench.model(repeat)
-    optimizer = optimizers.make_optimizer(model, bench.knobs["optimizer"], bench.knobs)
-    model.train()
+    tools = bench.tools(bench, model, FAR)
+    tools.train_mode(FAR)
     batches = bench.batches(bench.batch_size, repeat)
+    generator = torch.Generator().manual_seed(derive_seed(bench.seed, repeat, 2))
     losses: list[float] = []
     average, first, best = 0.0, math.inf, math.inf
     for i, lr in enumerate(lrs):
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        loss = _update(bench, model, optimizer, batches)
+        optimizers.set_rate(tools.optimizer, lr)
+        loss = _update(tools, batches, generator, bench.accumulate)
         if loss is None or not math.isfinite(loss):
             break
         losses.append(loss)

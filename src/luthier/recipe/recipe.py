@@ -14,44 +14,27 @@ from typing import Any, Protocol, final
 
 import numpy as np
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from luthier.core.errors import SpaceError, UserError, nearest
-from luthier.core.params import Choice, Constant, Float, Int, Param
+from luthier.core.errors import UserError, nearest
 from luthier.core.space import Space
-from luthier.recipe import models, optimizers, probes, schedules
-from luthier.recipe.data import Data, Pair, Task, derive_seed, prepare, shuffled
+from luthier.recipe import augment as augmenting
+from luthier.recipe import finetune, losses, models, optimizers, probes, schedules
+from luthier.recipe.averaging import Average, Best
+from luthier.recipe.data import AugmentSource, Data, Pair, Task, alteration, derive_seed, prepare, shuffled
+from luthier.recipe.knobs import FINETUNE_KNOBS, batch_of, default_space, settings
+from luthier.recipe.precision import Stepper, check_precision, forward
+from luthier.recipe.probes import Bench, Tools
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "classification": ("val_accuracy", "val_loss", "train_accuracy", "train_loss"),
-    "regression": ("val_loss", "train_loss"),
+    "regression": ("val_loss", "val_mae", "train_loss"),
 }
 """What is reported, by task; the first is the default metric."""
 
-KNOBS: Mapping[str, Param] = {
-    "learning_rate": Float(1e-12, 1e3),
-    "batch_size": Int(1, 2**24),
-    "optimizer": Choice(*optimizers.OPTIMIZERS),
-    "momentum": Float(0.0, 0.9999),
-    "beta1": Float(0.0, 0.9999),
-    "beta2": Float(0.0, 0.999999),
-    "weight_decay": Float(0.0, 1e3),
-    "schedule": Choice(*schedules.SCHEDULES),
-    "warmup": Float(0.0, 0.5),
-    "depth": Int(1, 1000),
-    "width": Int(1, 2**20),
-    "dropout": Float(0.0, 0.99),
-}
-"""Every knob and the values that make sense at all; what is worth searching is :meth:`Recipe.space`."""
-
-MODEL_KNOBS = ("depth", "width", "dropout")
-DEFAULT_BATCH = 64
-DEFAULT_WARMUP = 0.05
 CHECK_EVERY = 50
 """Updates between looks at the running loss; each look makes a GPU wait."""
-
 
 EVALUATED = 2**16
 """Numbers in a batch of evaluation, at least; and at least four batches of training, which without a backward pass fit
@@ -79,16 +62,26 @@ class Recipe:
     """A training of ``model`` on ``train``, judged on ``val``. Call it with a trial to train; tune it to search.
 
     Given ``(config, seed)`` it is deterministic, and on a CPU a resumed training equals an uninterrupted one bit for
-    bit: weights come from ``seed``, the order of the data and the dropout of epoch ``e`` from ``(seed, e)`` alone.
+    bit: weights come from ``seed``, the order of the data, the dropout and the augmentation of epoch ``e`` from
+    ``(seed, e)`` alone.
+
+    ``val_loss`` is the plain loss of the task, cross-entropy in nats or squared error, whatever is trained on, so that
+    it can be compared between configurations (label smoothing and class weights change a loss's floor); ``train_loss``
+    is what is trained on. With ``ema`` the averaged weights are judged and kept; with ``grad_clip`` the fraction of
+    updates that it touched is reported as ``clipped``.
 
     Args:
-        model: ``"mlp"``, ``"cnn"`` or a function ``config -> torch.nn.Module``.
+        model: a built-in model's name (``"mlp"``, ``"cnn"``, ...) or a function ``config -> torch.nn.Module``.
         train, val: map-style data sets of ``(x, y)``. Tensors (TensorDataset, also split) are read without a loader.
-        task: ``"classification"`` (cross-entropy; reports losses and accuracies) or ``"regression"`` (squared error).
+        task: ``"classification"`` (reports losses and accuracies) or ``"regression"`` (and the mean absolute error).
         data: in place of ``train`` and ``val``, a function that gives both; it is called where the training runs.
+        augment: ``"image"``, ``"points"`` or a function ``(batch, strength, generator) -> batch``, whose strength in
+            [0, 1] is the knob ``augmentation``. None (default) leaves the inputs as they are.
+        groups: for fine-tuning, parts of the model from input to head, or a function from the model to them: see
+            :data:`luthier.recipe.finetune.Groups`. None (default) takes the order of definition.
         metric: what makes the best epoch; ``val_accuracy``, or ``val_loss`` for regression.
-        patience: end after so many epochs without a better metric. None (default) trains to the end, as decaying
-            schedules want it; the best epoch's weights are kept in any case.
+        patience: end after so many epochs without a better metric, unless the knob ``patience`` says otherwise. None
+            (default) trains to the end, as decaying schedules want it; the best epoch's weights are kept in any case.
         device: ``"auto"`` (CUDA if there is one) or a PyTorch device.
         name: what studies of it are called.
         space: what to search, in place of :meth:`space`'s default.
@@ -109,6 +102,8 @@ class Recipe:
         task: Task = "classification",
         *,
         data: Callable[[], Pair] | None = None,
+        augment: AugmentSource = None,
+        groups: finetune.Groups = None,
         metric: str | None = None,
         patience: int | None = None,
         device: str = "auto",
@@ -124,9 +119,16 @@ class Recipe:
             raise UserError(f"patience={patience!r} must be at least 1.", "Leave it out to train to the end.")
         if (data is None) == (train is None and val is None):
             raise UserError("A recipe needs either train= and val=, or data=.", "Recipe('mlp', train_set, val_set).")
+        if not (augment is None or callable(augment) or augment in augmenting.KINDS):
+            mend = (
+                nearest(str(augment), augmenting.KINDS) + " Or give a function (batch, strength, generator) -> batch."
+            )
+            raise UserError(f"Unknown augmentation {augment!r}.", mend)
         models.check_source(model)
         self.model = model
         self.task: Task = task
+        self.augment = augment
+        self.groups = groups
         self.metric = metric or METRICS[task][0]
         self.patience = patience
         self.device = device
@@ -140,16 +142,11 @@ class Recipe:
     @property
     def minimize(self) -> bool:
         """Whether a smaller :attr:`metric` is better."""
-        return self.metric.endswith("loss")
+        return not self.metric.endswith("accuracy")
 
     def space(self) -> Space:
-        """What is worth searching, for data of this size.
-
-        Ranges are the unions over the optimizers: rates 1e-5..1e-2 for AdamW (AlgoPerf searches 1e-4..1e-2) and 1e-3..1
-        for SGD; weight decay 5e-3..1 decoupled (AlgoPerf) and 1e-5..1e-2 coupled. A batch holds at most an eighth of
-        the data.
-        """
-        return self._space or default_space(len(self._data.train), self.model)
+        """What is worth searching, for data of this size: :func:`luthier.recipe.knobs.default_space`."""
+        return self._space or default_space(len(self._data.train), self.model, self.augment)
 
     def __call__(self, trial: Handle) -> nn.Module:
         """Train ``trial``, report each epoch, and return the model with its best epoch's weights.
@@ -157,32 +154,32 @@ class Recipe:
         Raises:
             UserError: a bad value or name in the config, or a model or data that do not fit; before any training.
         """
-        knobs = settings(trial.config, self.model)
+        knobs = settings(trial.config, self.model, self.task, self.augment)
         self._data.require_finite()
-        device = _device(self.device)
-        data = self._data.to(device)
-        batch_size = _batch_size(knobs, len(data.train))
-        torch.manual_seed(trial.seed)
-        model = models.make_model(self.model, trial.config, data, device)
-        optimizer = optimizers.make_optimizer(model, knobs["optimizer"], knobs)
-        updates = math.ceil(len(data.train) / batch_size)
-        scheduler: LRScheduler | None = None
-        best = Best(model, minimize=self.minimize)
-        for epoch in trial.epochs(model=model, optimizer=optimizers.Memory(optimizer), best=best):
+        bench = self._bench(knobs, trial.config, trial.seed)
+        model = bench.model()
+        tools = self._tools(bench, model, trial.max_epochs)
+        average, best = Average(model, knobs["ema"]), Best(model, minimize=self.minimize)
+        plateau = schedules.Plateau(minimize=self.minimize, patience=int(knobs["plateau_patience"]))
+        patience = self.patience if knobs["patience"] is None else int(knobs["patience"])
+        state: dict[str, Any] = {
+            "model": model,
+            "optimizer": optimizers.Memory(tools.optimizer, model),
+            "scaler": tools.stepper,
+        }
+        for epoch in trial.epochs(**state, best=best, average=average, plateau=plateau):
             # Asked before the epoch, so that a trial paused right at its end stops as the uninterrupted one does.
-            if self.patience is not None and best.stale >= self.patience:
+            if patience is not None and best.stale >= patience:
                 break
-            scheduler = scheduler or schedules.make_scheduler(
-                optimizer, trial.max_epochs * updates, knobs["schedule"], knobs["warmup"], done=(epoch - 1) * updates
-            )
-            _seed_all(derive_seed(trial.seed, epoch, 1), device)  # dropout, and whatever a data set draws
-            order = shuffled(len(data.train), trial.seed, epoch)
-            metrics = _train_epoch(model, optimizer, scheduler, data, batch_size, order, device)
+            _seed_all(derive_seed(trial.seed, epoch, 1), bench.device)  # dropout, and whatever a data set draws
+            metrics = _train_epoch(bench, tools, average, epoch, trial.max_epochs, plateau.drops)
             if not math.isfinite(metrics["train_loss"]):
                 trial.report(**dict.fromkeys(METRICS[self.task], math.nan))
                 break
-            metrics |= evaluate(model, data, batch_size, device)
-            best.see(metrics[self.metric])
+            with average.applied():
+                metrics |= evaluate(model, bench.data, bench.batch_size, knobs["precision"])
+                best.see(metrics[self.metric])
+            plateau.see(metrics[self.metric])
             trial.report(**metrics)
         best.restore()
         return model
@@ -195,13 +192,33 @@ class Recipe:
         """
         if name not in self.probes:
             raise UserError(f"Unknown probe {name!r}.", nearest(name, self.probes))
-        knobs = settings(config, self.model)
-        device = _device(self.device)
-        data = self._data.to(device)
-        batch_size = _batch_size(knobs, len(data.train))
-        bench = probes.Bench(self.model, config, knobs, data, batch_size, device, seed)
+        bench = self._bench(settings(config, self.model, self.task, self.augment), config, seed)
         with probes.generators_kept():
             return probes.sanity(bench) if name == "sanity" else probes.lr_range(bench)
+
+    def _bench(self, knobs: Mapping[str, Any], config: Mapping[str, Any], seed: int) -> Bench:
+        device = _device(self.device)
+        check_precision(knobs["precision"], device)
+        data = self._data.to(device)
+        size = batch_of(knobs, len(data.train))
+        return Bench(self.model, config, knobs, data, size, device, seed, self._tools)
+
+    def _tools(self, bench: Bench, model: nn.Module, max_epochs: int) -> Tools:
+        """What trains ``model``, as the configuration has it."""
+        knobs, data = bench.knobs, bench.data
+        plan, multipliers = None, {}
+        if self.groups is not None or any(key in knobs for key in FINETUNE_KNOBS):
+            plan = finetune.plan(model, self.groups, knobs, max_epochs)
+            multipliers = {p: plan.multiplier(i) for i, group in enumerate(plan.groups) for p in group}
+        optimizer = optimizers.make_optimizer(model, knobs["optimizer"], knobs, multipliers, fused=plan is None)
+        return Tools(
+            model,
+            optimizer,
+            Stepper(optimizer, knobs["precision"], knobs["grad_clip"], bench.device),
+            losses.make_loss(self.task, knobs, data.targets, data.outputs),
+            alteration(self.augment, knobs["augmentation"], knobs["mixup"], data.outputs),
+            plan,
+        )
 
     @cached_property
     def _data(self) -> Data:
@@ -213,152 +230,80 @@ class Recipe:
         return {k: v for k, v in self.__dict__.items() if k != "_data"}
 
 
-@final
-class Best:
-    """The best epoch so far: its metric, how long ago it was, and its weights."""
-
-    def __init__(self, model: nn.Module, *, minimize: bool) -> None:
-        self._model, self._sign = model, 1.0 if minimize else -1.0
-        self.stale = 0
-        """Epochs since the best one."""
-        self._loss = math.inf
-        self._weights: dict[str, Any] = {}
-
-    def see(self, metric: float) -> None:
-        """Take note of the model after an epoch; NaN never is the best."""
-        if self._sign * metric < self._loss:
-            self._loss, self.stale = self._sign * metric, 0
-            self._weights = {k: v.detach().clone() for k, v in self._model.state_dict().items()}
-        else:
-            self.stale += 1
-
-    def restore(self) -> None:
-        """Put the best weights, if any, back into the model."""
-        if self._weights:
-            self._model.load_state_dict(self._weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything, for a checkpoint."""
-        return {"loss": self._loss, "stale": self.stale, "weights": self._weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._loss, self.stale, self._weights = state["loss"], state["stale"], state["weights"]
-
-
-def settings(config: Mapping[str, Any], model: models.ModelSource) -> dict[str, Any]:
-    """``config`` checked, with the defaults of what it leaves out; ``batch_size`` may stay None.
-
-    With a function as the model, depth, width, dropout and names that the recipe does not know are the function's own.
-
-    Raises:
-        UserError: an unknown name, or a value out of its range.
-    """
-    own = MODEL_KNOBS if callable(model) else ()
-    for key, value in config.items():
-        if key not in KNOBS and not callable(model):
-            raise UserError(f"Unknown hyperparameter {key!r}.", nearest(key, KNOBS))
-        if key not in KNOBS or key in own:
-            continue
-        knob = KNOBS[key]
-        try:
-            knob.check(value)
-        except SpaceError as error:
-            mend = nearest(str(value), map(str, knob.choices)) if isinstance(knob, Choice) else "Narrow its range."
-            raise UserError(f"{key}: {error.problem}", mend) from None
-    name = str(config.get("optimizer", "adamw"))
-    return {
-        "batch_size": None,
-        "optimizer": name,
-        "schedule": "cosine",
-        "warmup": DEFAULT_WARMUP,
-        **optimizers.DEFAULTS[name],
-        **{key: value for key, value in config.items() if key in KNOBS},
-    }
-
-
-def default_space(n_train: int, model: models.ModelSource) -> Space:
-    """See :meth:`Recipe.space`."""
-    largest = min(512, max(n_train // 8, 1))
-    smallest = min(16, max(largest // 4, 1))
-    default = min(DEFAULT_BATCH, largest)
-    params: dict[str, Param] = {
-        "learning_rate": Float(1e-5, 1.0, log=True, default=1e-3),
-        "batch_size": Int(smallest, largest, log=True, default=default) if smallest < largest else Constant(largest),
-        "optimizer": Choice("adamw", "sgd", default="adamw"),
-        "momentum": Float(0.8, 0.99, when={"optimizer": "sgd"}, default=0.9),
-        "schedule": Choice(*schedules.SCHEDULES, default="cosine"),
-        # One-cycle rises by itself.
-        "warmup": Float(0.0, 0.1, when={"schedule": ["cosine", "constant", "step"]}, default=DEFAULT_WARMUP),
-        "weight_decay": Float(1e-5, 1.0, log=True, default=0.05),
-    }
-    if model == "mlp":
-        params |= {"depth": Int(1, 4, default=2), "width": Int(32, 512, log=True, default=128)}
-    elif model == "cnn":
-        params |= {"depth": Int(2, 6, default=3), "width": Int(8, 64, log=True, default=32)}
-    if isinstance(model, str):
-        params["dropout"] = Float(0.0, 0.5, default=0.0)
-    return Space(params)
-
-
 def _train_epoch(
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    data: Data,
-    batch_size: int,
-    order: torch.Tensor,
-    device: torch.device,
+    bench: Bench, tools: Tools, average: Average, epoch: int, max_epochs: int, drops: int
 ) -> dict[str, float]:
     """One pass; the means over its batches, each weighted by its size. Ends early once the loss is not finite."""
-    model.train()
+    data, knobs, device, stepper = bench.data, bench.knobs, bench.device, tools.stepper
+    order = shuffled(len(data.train), bench.seed, epoch)
+    shares = _shares(bench, order)
+    update, of = (epoch - 1) * bench.updates_per_epoch, max_epochs * bench.updates_per_epoch
+    generator = torch.Generator().manual_seed(derive_seed(bench.seed, epoch, 2))
+    tools.train_mode(epoch)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
-    classify = data.task == "classification"
-    for step, (x, y) in enumerate(data.train.batches(batch_size, order, device=device), 1):
-        optimizer.zero_grad()
-        output = model(x)
-        loss = data.loss(output, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        scheduler.step()
-        loss_sum.add_(loss.detach(), alpha=len(y))
-        if classify:
-            hits += (output.argmax(1) == y).sum()
+    stepper.clipped.zero_()
+    for step, (x, y) in enumerate(data.train.batches(bench.batch_size, order, device=device), 1):
+        n = len(y)
+        loss, output, y = tools.loss_of(x, y, generator)
+        stepper.backward(loss if shares is None else loss * shares[step - 1])
+        if step % bench.accumulate == 0 or step == bench.batches_per_epoch:
+            factor = schedules.lr_factor(
+                update, of, knobs["schedule"], knobs["warmup"], decay_fraction=knobs["decay_fraction"], drops=drops
+            )
+            optimizers.set_rate(tools.optimizer, knobs["learning_rate"] * factor)
+            stepper.step()
+            average.update()
+            update += 1
+        loss_sum.add_(loss.detach(), alpha=n)
+        if data.task == "classification":
+            # Of mixed labels the heavier one counts.
+            hits += (output.argmax(1) == (y.argmax(1) if y.ndim > 1 else y)).sum()
         if step % CHECK_EVERY == 0 and not loss_sum.isfinite():
             break
-    return _means("train", loss_sum, hits, len(order), classify)
+    means = {"train_loss": float(loss_sum) / len(order)}
+    if data.task == "classification":
+        means["train_accuracy"] = int(hits) / len(order)
+    if stepper.grad_clip:
+        means["clipped"] = int(stepper.clipped) / bench.updates_per_epoch
+    return means
 
 
-def evaluate(model: nn.Module, data: Data, batch_size: int, device: torch.device) -> dict[str, float]:
-    """``val_loss`` and, for classification, ``val_accuracy`` over the whole validation set, in evaluation mode."""
+def _shares(bench: Bench, order: Tensor) -> list[Tensor] | None:
+    """Each batch's part in the mean of its update; None where every batch is an update of its own."""
+    if bench.accumulate == 1:
+        return None
+    weights = torch.ones(len(order), device=bench.device)
+    if bench.knobs.get("class_weights") == "balanced" and not bench.knobs["mixup"]:
+        # PyTorch's weighted mean is divided by the weights of the batch, not by their number.
+        targets = bench.data.targets[order.to(bench.device)]
+        weights = losses.balanced_weights(targets, bench.data.outputs).to(bench.device)[targets]
+    sums = [
+        torch.stack([batch.sum() for batch in torch.split(update, bench.batch_size)])
+        for update in torch.split(weights, bench.batch_size * bench.accumulate)
+    ]
+    return [share for batches in sums for share in batches / batches.sum()]
+
+
+def evaluate(model: nn.Module, data: Data, batch_size: int, precision: str = "fp32") -> dict[str, float]:
+    """The plain loss over the whole validation set as ``val_loss``, in evaluation mode; and ``val_accuracy`` in [0, 1],
+    or ``val_mae``, the mean absolute error over all outputs.
+    """
     model.eval()
+    device = data.targets.device
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    hits = torch.zeros((), dtype=torch.int64, device=device)
+    other = torch.zeros((), dtype=torch.float64, device=device)
     classify = data.task == "classification"
     with torch.no_grad():
         for x, y in data.val.batches(max(4 * batch_size, EVALUATED // math.prod(data.input_shape)), device=device):
-            output = model(x)
+            output = forward(model, x, precision)
             loss_sum.add_(data.loss(output, y), alpha=len(y))
             if classify:
-                hits += (output.argmax(1) == y).sum()
-    return _means("val", loss_sum, hits, len(data.val), classify)
-
-
-def _means(split: str, loss_sum: torch.Tensor, hits: torch.Tensor, n: int, classify: bool) -> dict[str, float]:
-    out = {f"{split}_loss": float(loss_sum) / n}
-    if classify:
-        out[f"{split}_accuracy"] = int(hits) / n
-    return out
-
-
-def _batch_size(knobs: Mapping[str, Any], n_train: int) -> int:
-    asked = knobs["batch_size"]
-    if asked is not None and asked > n_train:
-        raise UserError(
-            f"batch_size={asked} is more than the {n_train} training samples.", f"Use at most {n_train // 8 or 1}."
-        )
-    return int(min(DEFAULT_BATCH, n_train) if asked is None else asked)
+                other += (output.argmax(1) == y).sum()
+            else:
+                other.add_(F.l1_loss(output.reshape(y.shape), y), alpha=len(y))
+    name = "val_accuracy" if classify else "val_mae"
+    return {"val_loss": float(loss_sum) / len(data.val), name: float(other) / len(data.val)}
 
 
 def _device(name: str) -> torch.device:

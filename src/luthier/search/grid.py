@@ -38,7 +38,7 @@ def grid(space: Space, resolution: int) -> tuple[Config, ...]:
     """All cells of the grid. An inactive hyperparameter makes no cells of its own."""
     cells: dict[tuple[tuple[str, Value], ...], Config] = {}
     for combination in _combinations(space, resolution):
-        active = space.complete(combination)
+        active = space.assemble(combination)
         cells.setdefault(tuple(active.items()), active)
     return tuple(cells.values())
 
@@ -51,4 +51,4 @@ def _combinations(space: Space, resolution: int) -> Iterator[dict[str, Value]]:
         for level in space[names[0]].levels(resolution):
             yield from extend(names[1:], {**partial, names[0]: level})
 
-    yield from extend(list(space.dims), {})
+    yield from extend(list(space), {})

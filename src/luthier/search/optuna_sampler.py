@@ -70,7 +70,8 @@ def frozen_trials(history: History) -> list[optuna.trial.FrozenTrial]:
     worst = max(finite, default=0.0)
     trials = []
     for trial in history.trained():
-        params = {k: v for k, v in trial.config.items() if k in known and _fits(history.space[k], v)}
+        bases = {k: history.space.base(k, trial.config) for k in trial.config if k in known}
+        params = {k: v for k, v in bases.items() if _fits(history.space[k], v)}
         running = trial.status is Status.RUNNING
         state = optuna.trial.TrialState.RUNNING if running else optuna.trial.TrialState.COMPLETE
         trials.append(
@@ -95,7 +96,7 @@ def suggest(trial: optuna.trial.Trial, space: Space) -> dict[str, Value]:
             config[name] = param.value
         elif isinstance(param, Float):
             value = trial.suggest_float(name, param.low, param.high, log=param.log)
-            config[name] = min(max(value, param.low), param.high)
+            config[name] = space.coupled(name, min(max(value, param.low), param.high), config)
         elif isinstance(param, Int):
             config[name] = trial.suggest_int(name, param.low, param.high, log=param.log)
         else:

@@ -1,0 +1,111 @@
+"""The strong default in a space, where priors lie, and how hyperparameters follow one another."""
+
+from __future__ import annotations
+
+import math
+
+from luthier.core.params import Choice, Config, Constant, Value
+from luthier.core.space import Space
+from luthier.knowledge.roles import Role, Setting, family, find, role_of
+
+OFF = ("none", "false", "off", "no", "scratch", "0", "")
+"""How a hyperparameter says that it is not used."""
+
+
+def optimizer_in(space: Space, config: Config) -> Value:
+    """The optimizer of a configuration, if the space has one."""
+    name = find(space, "optimizer")
+    return config.get(name) if name else None
+
+
+def setting_of(space: Space) -> Setting:
+    """``"finetune"`` where every configuration of the space goes on from pretrained weights, else ``"scratch"``."""
+    name = find(space, "finetune")
+    if name is None:
+        return "scratch"
+    param = space[name]
+    values = param.choices if isinstance(param, Choice) else (param.value,) if isinstance(param, Constant) else ()
+    return "finetune" if values and not any(str(v).lower() in OFF for v in values) else "scratch"
+
+
+def default_config(space: Space, given: Config | None = None) -> dict[str, Value]:
+    """The strong default in a space: ``given`` values first, then the user's ``default=``, then the knowledge base's.
+
+    What nobody knows a default for lies in the middle of its scale.
+    """
+    config: dict[str, Value] = dict(given or {})
+    optimizer_name = find(space, "optimizer")
+    # The optimizer first: the rate and the decay depend on it.
+    for name in sorted(space, key=lambda n: n != optimizer_name):
+        if name in config:
+            continue
+        value = default_value(space, name, config.get(optimizer_name) if optimizer_name else None)
+        if value is not None or isinstance(space[name], Constant):
+            config[name] = value
+    return space.complete(config)
+
+
+def default_value(space: Space, name: str, optimizer: Value = None) -> Value:
+    """The default of one hyperparameter under an optimizer, moved into its range; None where nobody knows one."""
+    param = space[name]
+    if param.default is not None or isinstance(param, Constant):
+        return param.default
+    known = _counting(space, name)
+    if isinstance(param, Choice):
+        return _preferred(param, known, optimizer, setting_of(space)) if role_of(name, param) else None
+    number = known.number("default", optimizer, setting_of(space)) if known else None
+    return None if number is None else space.clip(name, number)
+
+
+def prior_center(space: Space, name: str, optimizer: Value = None) -> float | None:
+    """Where the prior of a numeric hyperparameter lies under an optimizer, moved into its range."""
+    known = _counting(space, name)
+    number = known.number("center", optimizer, setting_of(space)) if known else None
+    return None if number is None else float(space.clip(name, number))  # type: ignore[arg-type]
+
+
+def _counting(space: Space, name: str) -> Role | None:
+    """The role whose numbers hold for a hyperparameter; None where its name counts in other units."""
+    param = space[name]
+    known = role_of(name, param)
+    return known if known is not None and known.counts(param.role or name) else None
+
+
+def _preferred(param: Choice, known: Role | None, optimizer: Value, setting: Setting) -> Value:
+    """The preferred choice; of numbers the one nearest to the strong default; else the first."""
+    spelled = {str(c).lower(): c for c in param.choices}
+    for word in known.prefer if known else ():
+        if word in spelled:
+            return spelled[word]
+    number = known.number("default", optimizer, setting) if known else None
+    plain = [c for c in param.choices if isinstance(c, (int, float)) and not isinstance(c, bool)]
+    if known is not None and number is not None and len(plain) == len(param.choices):
+        if known.log and number > 0 and min(plain) > 0:
+            return min(plain, key=lambda c: abs(math.log(c / number)))
+        return min(plain, key=lambda c: abs(c - number))
+    return param.choices[0]
+
+
+def smallest(space: Space, config: Config) -> dict[str, Value]:
+    """``config`` with every capacity hyperparameter at the end that makes the smallest model."""
+    changes: dict[str, Value] = {}
+    for name in config:
+        known = role_of(name, space[name])
+        param = space[name]
+        if known is None or known.small != "low" or isinstance(param, Constant):
+            continue
+        if not isinstance(param, Choice):
+            changes[name] = param.low
+        elif all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in param.choices):
+            changes[name] = min(param.choices)  # type: ignore[type-var]
+    return space.complete({**config, **changes})
+
+
+def rate_for_batch(rate: float, old_batch: float, new_batch: float, optimizer: Value) -> float:
+    """The learning rate after a change of batch size.
+
+    Linear for SGD (Goyal et al., arXiv 1706.02677), square root for adaptive methods (Malladi et al., arXiv
+    2205.10287).
+    """
+    k = new_batch / old_batch
+    return rate * (k if family(optimizer) == "sgd" else math.sqrt(k))

@@ -1,0 +1,77 @@
+"""Hyperparameters that follow the batch size: searched in coupled coordinates, logged as plain values."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import drive, log_of
+
+import luthier as lt
+from luthier.core import events as ev
+from luthier.core.errors import SpaceError
+from luthier.knowledge.coupling import coupled
+from luthier.run.book import replay
+from luthier.strategies import build
+
+SPACE = lt.Space(
+    learning_rate=coupled(lt.Float(1e-4, 1e-2, log=True), "batch_size", reference=64, by="optimizer"),
+    weight_decay=coupled(lt.Float(1e-3, 1.0, log=True), reference=64, role="weight_decay", by="optimizer"),
+    batch_size=lt.Int(16, 256, log=True),
+    optimizer=lt.Choice("adamw", "sgd"),
+    depth=lt.Int(1, 3),
+)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch", "rate", "decay"),
+    [("adamw", 64, 1.0, 1.0), ("adamw", 256, 2.0, 2.0), ("adamw", 16, 0.5, 0.5), ("sgd", 256, 4.0, 1.0)],
+)
+def test_the_plain_value_scales_from_the_reference(optimizer, batch, rate, decay):
+    held = SPACE.fix({"optimizer": optimizer, "batch_size": batch})
+    config = held.from_unit([0.5, 0.5, 0.5])
+    assert config["learning_rate"] == pytest.approx(1e-3 * rate)
+    assert config["weight_decay"] == pytest.approx(10**-1.5 * decay)
+
+
+def test_points_of_the_unit_cube_come_back():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        config = SPACE.from_unit(rng.random(5).tolist())
+        assert SPACE.from_unit(SPACE.to_unit(config)) == pytest.approx(config)
+        assert SPACE.complete(config) == config
+
+
+def test_text_keeps_the_coupling():
+    assert lt.Space.from_yaml(SPACE.to_yaml()) == SPACE
+    assert lt.Space.from_json(SPACE.to_json())["learning_rate"].follows == SPACE["learning_rate"].follows
+
+
+@pytest.mark.parametrize("strategy", ["random", "grid", "sobol", "tpe", "asha", "playbook"])
+def test_every_strategy_searches_the_base_and_logs_plain_values(strategy):
+    def loss(config, epoch):  # the best base rate is 1e-3 at every batch size
+        base = SPACE.base("learning_rate", config)
+        return abs(np.log10(float(base)) + 3) + 1 / epoch
+
+    study = drive(SPACE, strategy, loss, budget="12 trials")
+    for trial in study.history.trained():
+        base = SPACE.base("learning_rate", trial.config)
+        assert 1e-4 * (1 - 1e-9) <= base <= 1e-2 * (1 + 1e-9)
+    assert any(SPACE.base("learning_rate", t.config) != t.config["learning_rate"] for t in study.history.trained())
+    assert replay(log_of(study), build(strategy)) == study.history.decisions
+    for entry in log_of(study):
+        json.dumps(ev.encode(entry.event)[1], allow_nan=False)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(SpaceError, match="'lr' follows 'bs', which is not in the space"):
+        lt.Space(lr=coupled(lt.Float(1e-4, 1e-2), "bs"))
+    with pytest.raises(SpaceError, match="Only a Float can follow"):
+        coupled(lt.Int(1, 2))
+    with pytest.raises(SpaceError, match="no rule for role 'dropout'"):
+        coupled(lt.Float(0, 1), role="dropout")
+    with pytest.raises(SpaceError, match="reference must be above 0"):
+        coupled(lt.Float(0, 1), reference=0)
+    with pytest.raises(SpaceError, match=r"follows: .* cannot be read"):
+        lt.Space.from_yaml("lr: {type: float, low: 0.1, high: 1.0, follows: {nmae: bs}}")
