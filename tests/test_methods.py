@@ -14,7 +14,8 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.events import encode
 from luthier.core.trial import Status
-from luthier.run.book import replay
+from luthier.run.book import Book, replay
+from luthier.run.memory import MemoryStore
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Bracket, Hyperband, brackets, rungs
 from luthier.search.grid import Grid, grid
@@ -247,3 +248,27 @@ def test_a_trial_that_failed_counts_as_the_worst_of_its_rung(space):
     assert all(t.epoch == 0 for t in study.history.trials[:2])
     resumed = [e.event.trial for e in log_of(study) if isinstance(e.event, ev.Resumed)]
     assert resumed[0] == 2  # two failures and one score are three members: the one with a score is promoted
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_a_slow_machine_decides_as_a_fast_one(space, strategy):
+    def run(seconds_per_event: float) -> list:
+        now = [0.0]
+
+        def clock() -> float:
+            now[0] += seconds_per_event
+            return now[0]
+
+        question = lt.AskTell(
+            space, minimize="val_loss", max_epochs=9, budget="6 trials", strategy=strategy
+        ).history.study
+        book = Book.create(MemoryStore(), question, clock=clock)
+        scheduler = build(strategy)
+        while job := book.next(scheduler):
+            for epoch in range(job.start + 1, job.until + 1):
+                report = ev.Reported(job.trial, epoch, {"val_loss": bowl(job.config, epoch)}, seconds_per_event)
+                book.hear(report, scheduler)
+            book.hear(ev.Ended(job.trial, job.until, checkpoint="c"), scheduler)
+        return [encode(e.event) for e in book._store.read() if isinstance(e.event, ev.Decision)]
+
+    assert run(0.001) == run(50.0)

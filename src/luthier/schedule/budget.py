@@ -40,8 +40,10 @@ class Within:
         # A running trial that ends early gives back what it was granted.
         if history.running:
             return Wait("the budget is handed out")
-        used = f"{history.spent:,.1f} epochs in {history.elapsed:,.0f} s"
-        return Done(f"the budget of {history.study.budget} leaves no room for another training ({used})")
+        # Seconds are said only where they count: a why that names the time would differ from run to run.
+        timed = f" in {history.elapsed:,.0f} s" if history.study.budget.seconds is not None else ""
+        used = f"{history.spent:,.1f} epochs{timed}"
+        return Done(f"the budget of {history.study.budget} leaves no room for another training (used {used})")
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """The inner verdict, or a stop when the wall-clock budget is spent."""
