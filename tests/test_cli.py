@@ -128,6 +128,34 @@ def test_a_file_that_cannot_be_imported_is_named_with_its_line(folder):
     assert "No module named 'no_such_library' (bad.py, line 3)" in done.stderr
 
 
+UNGUARDED = """
+import luthier as lt
+
+def train(trial):
+    for epoch in trial.epochs():
+        trial.report(val_loss=1 / epoch)
+
+lt.tune(train, lt.Space(x=lt.Float(0, 1)), minimize="val_loss", budget="2 epochs", max_epochs=1, strategy="random",
+        quiet=True)
+print("tuned")
+"""
+
+
+def test_a_script_without_a_guard_tunes_when_it_is_run_and_is_refused_when_it_is_imported(folder):
+    (folder / "my.py").write_text(UNGUARDED)
+    alone = subprocess.run([sys.executable, "my.py"], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert alone.stdout.strip() == "tuned", alone.stderr
+    done = luthier("tune", "my.py:train", "--space", "space.yaml", "--minimize", "val_loss", cwd=folder)
+    assert done.returncode == 2
+    assert "lt.tune() was called while the file of your training function was imported (my.py)" in done.stderr
+    assert 'if __name__ == "__main__":' in done.stderr
+    (folder / "other.py").write_text("import luthier as lt\nfrom my import train\n"
+                                     "lt.tune(train, lt.Space(x=lt.Float(0, 1)), minimize='val_loss')\n")  # fmt: skip
+    nested = subprocess.run([sys.executable, "other.py"], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert nested.returncode != 0
+    assert "in a worker process" in nested.stderr
+
+
 def test_a_database_of_a_newer_version_is_refused_everywhere(folder):
     import sqlite3
 

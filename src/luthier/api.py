@@ -24,7 +24,7 @@ from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
 from luthier.run.pool import InProcess, LocalPool
 from luthier.strategies import build
-from luthier.target import describe
+from luthier.target import describe, refuse_while_importing
 from luthier.view.console import Console
 
 DEFAULT_EPOCHS = 30
@@ -126,6 +126,7 @@ def tune(
         UserError: a mistake in what was asked; nothing was written.
         RunError: the study could not go on; what it recorded is kept.
     """
+    refuse_while_importing()
     console = Console(quiet=quiet)
     study = prepare(
         target,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,9 +48,32 @@ def _from_module(name: str) -> Any:
     return _imported(lambda: importlib.import_module(name), name)
 
 
+IN_WORKER = "LUTHIER_WORKER"
+"""Set in the environment of worker processes."""
+
+_importing: list[str] = []
+
+
+def refuse_while_importing() -> None:
+    """Called by ``tune``: a file that tunes as soon as it is imported would start a study within each of its workers.
+
+    Raises:
+        UserError: the call comes from the import of a training function's file.
+    """
+    place = _importing[-1] if _importing else "in a worker process" if IN_WORKER in os.environ else None
+    if place is not None:
+        raise UserError(
+            f"lt.tune() was called while the file of your training function was imported ({place}).",
+            'Put the call under: if __name__ == "__main__":',
+        )
+
+
 def _imported(read: Callable[[], Any], place: str) -> Any:
+    _importing.append(place)
     try:
         return read()
+    except UserError:
+        raise
     except Exception as error:
         where = ""
         last = error.__traceback__
@@ -61,6 +85,8 @@ def _imported(read: Callable[[], Any], place: str) -> Any:
         raise UserError(
             f"{place} cannot be imported: {type(error).__name__}: {error}{where}.", "Mend it, then try again."
         ) from None
+    finally:
+        _importing.pop()
 
 
 def describe(target: Callable[..., Any]) -> Mapping[str, Any] | None:

@@ -78,7 +78,7 @@ class _Worker:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"worker-{number}.log"
         settings = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"}
-        environment = {**settings, **os.environ}  # what the user set stays
+        environment = {**settings, **os.environ, "LUTHIER_WORKER": "1"}  # what the user set stays
         package = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with self.log.open("ab") as log:
