@@ -118,6 +118,7 @@ def test_time_away_from_the_study_is_not_spent():
         Entry(100.0, ev.Created(study())),
         Entry(101.0, ev.Opened("1")),
         Entry(105.0, started(0)),
+        Entry(8990.0, ev.BudgetChanged(Budget(seconds=60.0))),  # asked before the driver opens the study again
         Entry(9000.0, ev.Opened("1")),
         Entry(9002.0, ev.Reported(0, 1, {"val_loss": 1.0})),
         Entry(8000.0, ev.Reported(0, 2, {"val_loss": 1.0})),  # a clock that was set back

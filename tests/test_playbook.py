@@ -72,7 +72,7 @@ def test_a_function_of_ones_own_is_not_questioned_and_it_says_so(study):
     for name in ("sanity", "range"):
         stage = study.history.stage(name)
         assert stage.skipped
-        assert "your own" in stage.because
+        assert "your own training function" in stage.because
 
 
 def test_winner_and_default_meet_on_the_same_fresh_seeds(study):

@@ -222,6 +222,46 @@ def test_a_mistyped_metric_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.glob("s.db*")) == []
 
 
+def test_a_mistyped_metric_is_told_in_this_process_too():
+    with pytest.raises(UserError, match=r"'val_los' was never reported"):
+        tune(train, minimize="val_los", workers=0)
+
+
+def test_a_study_is_on_disk_before_its_first_report(tmp_path):
+    def peek(trial):
+        from luthier.store import open_store
+
+        kinds = [type(e.event).__name__ for e in open_store(tmp_path / "s.db").read()]
+        trial.report(val_loss=float(kinds.count("Started")))
+
+    assert tune(peek, workers=0, max_epochs=1, storage=tmp_path / "s.db", budget="1 trial").best_score == 1.0
+
+
+def test_a_forgotten_study_leaves_the_others_alone(tmp_path):
+    tune(train, storage=tmp_path / "s.db", workers=0, name="good")
+    with pytest.raises(UserError):
+        tune(train, minimize="val_los", storage=tmp_path / "s.db", workers=0, name="bad")
+    from luthier.store import study_names
+
+    assert study_names(locate(tmp_path / "s.db")) == ["good"]
+
+
+def test_two_reports_of_one_epoch_are_refused():
+    def twice(trial):
+        for _ in trial.epochs():
+            trial.report(val_loss=1.0)
+            trial.report(train_loss=2.0)
+
+    first = tune(twice, workers=0, budget="2 trials").trials()[0]
+    assert "Epoch 1 was reported already. Pass all metrics of an epoch in one" in first.failure.reason
+
+
+def test_a_finished_study_says_that_nothing_is_trained(tmp_path, capsys):
+    tune(train, storage=tmp_path / "s.db", workers=0)
+    tune(train, storage=tmp_path / "s.db", workers=0, quiet=False)
+    assert "is finished" in capsys.readouterr().out
+
+
 def test_nonsense_reports_fail_their_trial_alone():
     def nonsense(trial):
         for _ in trial.epochs():

@@ -11,7 +11,7 @@ from typing import Any
 
 from luthier.contracts import Executor, Scheduler, Store
 from luthier.core import events as ev
-from luthier.core.errors import UserError
+from luthier.core.errors import RunError, UserError
 from luthier.core.history import History
 from luthier.core.params import Config
 from luthier.core.space import Space
@@ -25,6 +25,7 @@ from luthier.run.memory import MemoryStore
 from luthier.run.pool import InProcess, LocalPool
 from luthier.strategies import build
 from luthier.target import describe, refuse_while_importing
+from luthier.view.closing import closing
 from luthier.view.console import Console
 
 DEFAULT_EPOCHS = 30
@@ -142,7 +143,14 @@ def tune(
         seed=seed,
         reduce=reduce,
     )
-    return launch(study, target, strategy, storage, workers, threads, console, observers)
+    try:
+        result = launch(study, target, strategy, storage, workers, threads, console, observers)
+    except KeyboardInterrupt:
+        if storage is not None:
+            console.say("Interrupted; nothing recorded is lost. Run the same again to go on.")
+        raise
+    console.say(closing(result.history))
+    return result
 
 
 def launch(
@@ -167,12 +175,19 @@ def launch(
         url = stores.locate(storage)
         store, files = stores.SqlStore(url, study.name), stores.files_beside(url, study.name)
     book = Book.open(store)
-    if book is None:
-        # A recipe reports what it says; a function may never report its metric, and must leave nothing behind then.
-        book = Book.create(store, study, hold=not hasattr(target, "metric"))
-    else:
+    if book is not None:
         go_on(book, study)
-    return drive(book, target, strategy, workers, threads, files, console, observers)
+        return drive(book, target, strategy, workers, threads, files, console, observers)
+    fresh = files is not None and not files.exists()
+    book = Book.create(store, study)
+    try:
+        return drive(book, target, strategy, workers, threads, files, console, observers)
+    except (UserError, RunError):
+        if book.tentative:  # a mistyped metric, a function that cannot be loaded: leave nothing behind
+            store.forget()
+            if fresh and files is not None:
+                _remove(files)
+        raise
 
 
 def drive(
@@ -188,10 +203,13 @@ def drive(
     """Run an open study to its end on this machine."""
     from luthier import __version__
 
-    if book.history.finished is None:
+    if book.history.finished is not None:
+        console.say(
+            f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
+            "Give it a larger budget, or use another name or storage to tune anew."
+        )
+    else:
         with ExitStack() as stack:
-            if files is not None and not files.exists():
-                stack.callback(_leave_nothing, book, files)
             if files is None:
                 files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
             book.append(ev.Opened(__version__))
@@ -203,12 +221,11 @@ def drive(
     return Result(book.history)
 
 
-def _leave_nothing(book: Book, files: Path) -> None:
+def _remove(files: Path) -> None:
     """Remove the folder of a study that never came to be."""
-    if book.holding:
-        shutil.rmtree(files, ignore_errors=True)
-        with suppress(OSError):
-            files.parent.rmdir()  # only if it is empty
+    shutil.rmtree(files, ignore_errors=True)
+    with suppress(OSError):
+        files.parent.rmdir()  # only if it is empty
 
 
 def go_on(book: Book, study: Study) -> None:

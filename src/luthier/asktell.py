@@ -105,6 +105,11 @@ class AskTell:
             raise UserError(
                 f"tell() got a metric that is no number: {values!r}.", "Tell one number for each name."
             ) from None
+        if not 1 <= epoch <= job.until:
+            raise UserError(
+                f"The job of trial {job.trial} trains epochs {job.start + 1} to {job.until}, got epoch {epoch}.",
+                "Tell each epoch once, up to job.until.",
+            )
         now = time.perf_counter()
         seconds = now - self._since.get(job.trial, now)
         self._since[job.trial] = now

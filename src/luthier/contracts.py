@@ -177,6 +177,10 @@ class Store(Protocol):
         """The entries from number ``after`` on."""
         ...
 
+    def forget(self) -> None:
+        """Remove the log: for a study that turned out to be a mistake before anything was learned."""
+        ...
+
     def close(self) -> None:
         """Let go of files and connections."""
         ...

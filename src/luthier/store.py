@@ -133,6 +133,20 @@ class SqlStore:
             for at, kind, data in link.execution_options(yield_per=5000).execute(query):
                 yield Entry(at, decode(kind, json.loads(data)))
 
+    def forget(self) -> None:
+        """Remove the study, and an SQLite file that then holds no other."""
+        if self._study is None:
+            return
+        with _readable(self.url), self._engine.begin() as link:
+            link.execute(_events.delete().where(_events.c.study == self._study))
+            link.execute(_studies.delete().where(_studies.c.id == self._study))
+            empty = link.execute(sa.select(_studies.c.id)).first() is None
+        self._study = None
+        self.close()
+        if empty and self._file is not None:
+            for suffix in ("", "-wal", "-shm"):
+                self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()

@@ -163,7 +163,8 @@ class History:
         """The history after one more event."""
         fold = _FOLD[type(entry.event)]
         # A driver that was away spent no time; a clock that was set back takes none away.
-        passed = 0.0 if isinstance(entry.event, (ev.Opened, ev.Created)) else max(0.0, entry.at - self.last_at)
+        away = isinstance(entry.event, ev.Created | ev.Opened | ev.BudgetChanged | ev.SpaceChanged)
+        passed = 0.0 if away else max(0.0, entry.at - self.last_at)
         changes = fold(self, entry.event)
         changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)
         if isinstance(entry.event, ev.Decision):

@@ -65,7 +65,7 @@ def _number(kind: str, label: str, value: Any, *, whole: bool = False) -> None:
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not good or not math.isfinite(value):
         what = "a whole number" if whole else "a finite number"
-        raise SpaceError(f"{kind}: {label} must be {what}, got {value!r}.", "YAML needs a dot in 1.0e-5.")
+        raise SpaceError(f"{kind}: {label} must be {what}, got {value!r}.")
 
 
 def _bounds(kind: str, low: float, high: float, log: bool, whole: bool) -> None:

@@ -381,4 +381,6 @@ def _param_from(name: str, entry: Any) -> Param:
             return Choice(*choices, **words)
         return make(**words)  # type: ignore[no-any-return]
     except SpaceError as error:
+        if any(isinstance(words.get(k), str) for k in ("low", "high", "default")):
+            error.mend = "Write numbers without quotes; YAML needs a dot in 1.0e-5."
         raise SpaceError(f"{name}: {error.problem}", error.mend) from None

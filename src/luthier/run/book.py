@@ -27,31 +27,21 @@ class Book:
     Args:
         store: where the log is kept.
         history: its fold so far.
-        hold: keep everything in memory until the metric was seen once (or a trial failed by itself), so that a
-            mistyped metric leaves nothing behind.
         clock: seconds since 1970; stamps the entries.
     """
 
-    def __init__(
-        self, store: Store, history: History, *, hold: bool = False, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, store: Store, history: History, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._written = 0 if hold else history.length
-        self._held: list[Entry] | None = [] if hold else None
         self._recent: deque[ev.Event] = deque(maxlen=1000)
         self.history = history
 
     @classmethod
-    def create(cls, store: Store, study: Study, *, hold: bool = False, clock: Callable[[], float] = time.time) -> Book:
+    def create(cls, store: Store, study: Study, *, clock: Callable[[], float] = time.time) -> Book:
         """Begin a new log with ``study``."""
         first = Entry(clock(), ev.Created(study))
-        book = cls(store, start(first), hold=hold, clock=clock)
-        if book._held is not None:
-            book._held.append(first)
-        else:
-            store.append([first], 0)
-        return book
+        store.append([first], 0)
+        return cls(store, start(first), clock=clock)
 
     @classmethod
     def open(cls, store: Store, *, clock: Callable[[], float] = time.time) -> Book | None:
@@ -73,11 +63,7 @@ class Book:
         self._commit(entries, history)
 
     def _commit(self, entries: list[Entry], history: History) -> None:
-        if self._held is not None:
-            self._held.extend(entries)
-        else:
-            self._store.append(entries, self._written)
-            self._written += len(entries)
+        self._store.append(entries, self.history.length)
         self._recent.extend(e.event for e in entries)
         self.history = history
 
@@ -87,16 +73,9 @@ class Book:
         return [self._recent[-i] for i in range(count, 0, -1)]
 
     @property
-    def holding(self) -> bool:
-        """Whether nothing has been written yet."""
-        return self._held is not None
-
-    def release(self) -> None:
-        """Write what was held."""
-        if self._held is not None:
-            self._store.append(self._held, self._written)
-            self._written += len(self._held)
-            self._held = None
+    def tentative(self) -> bool:
+        """Whether nothing was learned yet: no trial reported the metric, answered or failed by itself."""
+        return all(t.loss is None and t.answer is None and t.failure is None for t in self.history.trials)
 
     # -- deciding --------------------------------------------------------------------------------------------------
     def next(self, scheduler: Scheduler) -> Job | Wait | Done:
@@ -138,8 +117,6 @@ class Book:
             event = ev.Requeued(event.trial, f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}", blame=True)
         if isinstance(event, ev.Ended) and trial.probe is None and trial.loss is None:
             event = self._silent(trial)
-        if isinstance(event, ev.Failed):
-            self.release()
         self.append(event)
         return (event,)
 
@@ -161,8 +138,6 @@ class Book:
             events.append(more)
             entries.append(Entry(self._clock(), more))
             history = history.then(entries[1])
-        if self._held is not None and (bad is not None or self.history.objective.metric in event.metrics):
-            self.release()
         self._commit(entries, history)
         return tuple(events)
 

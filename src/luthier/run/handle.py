@@ -58,6 +58,7 @@ class Trial:
         self._stopped = stopped
         self._files = files
         self._iterating = False
+        self._reported = 0
         self._since = time.perf_counter()
 
     @property
@@ -114,6 +115,11 @@ class Trial:
             raise UserError("trial.report() got no metrics.", "Write trial.report(val_loss=0.5).")
         if epoch is None:
             epoch = self.epoch + 1
+        if epoch <= self._reported:
+            raise UserError(
+                f"Epoch {epoch} was reported already.", "Pass all metrics of an epoch in one trial.report(...)."
+            )
+        self._reported = int(epoch)
         now = time.perf_counter()
         self._send(Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, now - self._since))
         self._since = now

@@ -24,5 +24,9 @@ class MemoryStore:
         """The entries from number ``after`` on."""
         return tuple(self._entries[after:])
 
+    def forget(self) -> None:
+        """Remove every entry."""
+        self._entries.clear()
+
     def close(self) -> None:
         """Nothing to let go of."""

@@ -58,8 +58,20 @@ class InProcess:
             return
         job, self._job = self._job, None
         self._stopped.discard(job.trial)
-        stopped = partial(self._stopped.__contains__, job.trial)
-        perform(self._target, job, send=hear, stopped=stopped, files=self._files)
+        trouble: list[Exception] = []
+
+        def send(event: Event) -> None:
+            # What the driver objects to is no failure of the training function: it passes around it.
+            try:
+                if not trouble:
+                    hear(event)
+            except Exception as error:
+                trouble.append(error)
+                self._stopped.add(job.trial)
+
+        perform(self._target, job, send=send, stopped=partial(self._stopped.__contains__, job.trial), files=self._files)
+        if trouble:
+            raise trouble[0]
 
     def stop(self, trial: int) -> None:
         """The running trial sees it at its next epoch."""

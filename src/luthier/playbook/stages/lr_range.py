@@ -18,7 +18,9 @@ def lr_range(look: Look) -> Script:
         return Verdict("skipped", "the space has no learning rate to search", skipped=True)
     if "lr_range" not in look.history.study.probes:
         return Verdict(
-            "skipped", "the training function is your own: the next stage tries a ladder of rates", skipped=True
+            "skipped",
+            "your own training function is run as it is; the next stage tries a ladder of rates",
+            skipped=True,
         )
     found: dict[str, dict[str, Any]] = {}
     wishes = [

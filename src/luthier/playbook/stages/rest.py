@@ -7,6 +7,9 @@ from luthier.core.trial import TrialRecord
 from luthier.knowledge import role_of, tier_of
 from luthier.playbook.script import Look, Script, Verdict, short
 
+COUNTED = 16
+"""Up to this span a whole number (layers, blocks) is stepped by one, beyond it (units) along its scale."""
+
 NOISE = 0.003
 """Relative seed noise of a metric before any was measured: the median over repeated AlgoPerf runs, 0.3 %."""
 
@@ -66,7 +69,7 @@ def _neighbours(look: Look, name: str, value: Value) -> list[Value]:
     elif param.log:
         factor = 2.0 if tier == 3 else 5.0
         wanted = [float(str(value)) * factor, float(str(value)) / factor]
-    elif isinstance(param, Int) and tier == 3:
+    elif isinstance(param, Int) and tier == 3 and param.high - param.low <= COUNTED:
         wanted = [int(str(value)) + 1, int(str(value)) - 1]
     else:
         at = param.to_unit(value)

@@ -14,7 +14,9 @@ from luthier.playbook.script import Look, Script, Verdict, Wish
 def sanity(look: Look) -> Script:
     """Loss at init near the trivial one; one batch can be learned by heart: on the smallest model of the space."""
     if "sanity" not in look.history.study.probes:
-        return Verdict("skipped", "the training function is your own and cannot be questioned", skipped=True)
+        return Verdict(
+            "skipped", "your own training function is run as it is; only a Recipe can be checked", skipped=True
+        )
     why = "the smallest model proves the pipeline before any search"
     small = smallest(look.space, look.default)
     run, found = yield from _ask(look, small, why)
