@@ -1,8 +1,8 @@
-"""Does a learning rate that follows the batch size save epochs? A random search over both, with and without the coupling.
+"""Does a learning rate that follows the batch size save epochs? A random search over both, with and without it.
 
-For each task and seed the uncoupled search spends the whole budget; what counts is how many epochs the coupled one needs to
-reach the uncoupled one's best score (its whole budget where it never does). Real training: scikit-learn's digits, MLP and
-CNN of the recipe. Target: at most 0.7 of the epochs on average over five seeds.
+For each task and seed the uncoupled search spends the whole budget; what counts is how many epochs the coupled one needs
+to reach the uncoupled one's best score (its whole budget where it never does). Real training: scikit-learn's digits, MLP
+and CNN of the recipe. Target: at most 0.7 of the epochs on average over five seeds.
 
     python benchmarks/coupling.py [--seeds 5] [--budget "30 trials"] [--epochs 10] [--strategy random]
 """
@@ -55,8 +55,8 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     result = lt.tune(
                         digits_recipe(model), space(coupled), metric="val_loss", max_epochs=given.epochs, seed=seed,
-                        budget=given.budget, strategy=given.strategy, storage=Path(folder) / "s.db", workers=1, threads=1,
-                        quiet=True,
+                        budget=given.budget, strategy=given.strategy, storage=Path(folder) / "s.db", workers=1,
+                        threads=1, quiet=True,
                     )  # fmt: skip
                 curves[coupled] = curve(result)
             total, goal = curves[False][-1]
