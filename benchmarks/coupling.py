@@ -1,8 +1,8 @@
 """Does a learning rate that follows the batch size save epochs? A random search over both, with and without it.
 
-For each task and seed the uncoupled search spends the whole budget; what counts is how many epochs the coupled one needs
-to reach the uncoupled one's best score (its whole budget where it never does). Real training: scikit-learn's digits, MLP
-and CNN of the recipe. Target: at most 0.7 of the epochs on average over five seeds.
+For each task and seed the uncoupled search spends the whole budget; what counts is how many epochs the coupled one
+needs to reach the uncoupled one's best score (its whole budget where it never does). Real training: scikit-learn's
+digits, MLP and CNN of the recipe. Target: at most 0.7 of the epochs on average over five seeds.
 
     python benchmarks/coupling.py [--seeds 5] [--budget "30 trials"] [--epochs 10] [--strategy random]
 """
