@@ -248,3 +248,17 @@ def test_a_wall_clock_budget_is_kept():
     assert book.history.finished
     entries = [Entry(e.at, e.event) for e in book._store.read()]
     assert replay(entries, scheduler) > 10
+
+
+def test_a_budget_that_the_probes_ate_is_told_and_is_no_failure():
+    study = Study("s", SPACE, Objective("val_loss", True), 12, budget=Budget(12), probes=("sanity", "lr_range"))
+    book = Book.create(MemoryStore(), study, clock=lambda: 0.0)
+    scheduler = build("playbook")
+    while job := book.next(scheduler):
+        assert job.probe
+        answer = _sane() if job.probe == "sanity" else _valley(3e-3)
+        book.hear(ev.Ended(job.trial, 0, complete=True, answer=answer, cost=3.5), scheduler)
+    stage = book.history.stage("learning rate")
+    assert stage.skipped
+    assert not stage.fatal
+    assert "no room" in stage.because

@@ -24,6 +24,8 @@ def learning_rate(look: Look) -> Script:
     tried = list(default)
     for optimizer in optimizers(look):
         tried += yield from _ladder(look, rate, optimizer, tried)
+    if not tried:
+        return Verdict("skipped", "the budget has no room for a training here", skipped=True)
     best = look.best(tried)
     if best is None:
         return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)

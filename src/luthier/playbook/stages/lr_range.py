@@ -24,7 +24,13 @@ def lr_range(look: Look) -> Script:
         )
     found: dict[str, dict[str, Any]] = {}
     wishes = [
-        look.wish({**with_optimizer(look, o)}, base={}, epochs=0, why=f"range test with {o}", probe="lr_range")
+        look.wish(
+            {**with_optimizer(look, o)},
+            base={},
+            epochs=0,
+            why=f"range test with {o}" if o is not None else "range test",
+            probe="lr_range",
+        )
         for o in optimizers(look)
     ]
     runs = yield wishes
@@ -41,14 +47,18 @@ def lr_range(look: Look) -> Script:
             "why": test.why,
             "trial": run.id,
         }
+
+    def named(optimizer: str) -> str:
+        return "" if optimizer == "None" else f"{optimizer}: "  # a space without an optimizer has one nameless test
+
     good = {o: f for o, f in found.items() if f["center"] is not None}
     if not good:
         reasons = "; ".join(f"{o}: {f['why']}" for o, f in found.items()) or "no test came back"
         return Verdict("the test says nothing; the prior stays", reasons, numbers={"optimizers": found})
     first = next(iter(good.values()))
     text = "; ".join(
-        f"{o}: about {f['center']:.2g} (within a factor {10 ** f['spread']:.1f}, confidence {f['confidence']})"
+        f"{named(o)}about {f['center']:.2g} (within a factor {10 ** f['spread']:.1f}, confidence {f['confidence']})"
         for o, f in good.items()
     )
-    why = "; ".join(f"{o}: {f['why']}" for o, f in good.items())
+    why = "; ".join(f"{named(o)}{f['why']}" for o, f in good.items())
     return Verdict(text, why, numbers={"optimizers": found, "center": first["center"], "upper": first["upper"]})
