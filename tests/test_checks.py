@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from luthier.core.errors import UserError
-from luthier.diagnose import checks
+from luthier.diagnosis import checks
 from luthier.probing import check, check_loop
 from luthier.recipe import Recipe, digits, digits_recipe
 

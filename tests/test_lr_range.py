@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from luthier.core.errors import UserError
-from luthier.diagnose import judge_sanity, suggest_lr
+from luthier.diagnosis import judge_sanity, suggest_lr
 
 LRS = list(np.geomspace(1e-7, 10, 100))
 
@@ -168,6 +168,6 @@ def test_what_no_tuning_can_mend_is_fatal(changes, says):
 
 
 def test_the_room_is_light():
-    code = "import sys, luthier.diagnose; print([m for m in ('torch', 'scipy', 'pandas') if m in sys.modules])"
+    code = "import sys, luthier.diagnosis; print([m for m in ('torch', 'scipy', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

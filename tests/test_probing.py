@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import luthier.probing.batch_size as batch_size_module
 from luthier.core.errors import UserError
-from luthier.diagnose.batch_size import BatchSizeRow, choose_batch_size
+from luthier.diagnosis.batch_size import BatchSizeRow, choose_batch_size
 from luthier.probing import find_batch_size, find_batch_size_for, lr_range_test
 from luthier.recipe import digits, digits_recipe
 

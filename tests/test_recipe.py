@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset, random_split
 
 from luthier.core.errors import UserError
 from luthier.core.params import Constant
-from luthier.diagnose import judge_sanity, suggest_lr
+from luthier.diagnosis import judge_sanity, suggest_lr
 from luthier.recipe import CNN, MLP, Recipe, digits, digits_recipe
 from luthier.recipe.data import shuffled
 from luthier.recipe.optimizers import OPTIMIZERS

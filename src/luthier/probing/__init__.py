@@ -1,7 +1,7 @@
 """Tests that a training pipeline, a recipe or a loop of one's own, can be put through before it is tuned."""
 
-from luthier.diagnose.batch_size import BatchSizeRow
-from luthier.diagnose.checks import CheckReport, CheckRow
+from luthier.diagnosis.batch_size import BatchSizeRow
+from luthier.diagnosis.checks import CheckReport, CheckRow
 from luthier.probing.batch_size import BatchSizeResult, find_batch_size, find_batch_size_for
 from luthier.probing.check import check
 from luthier.probing.loop import check_loop

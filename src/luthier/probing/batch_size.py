@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from luthier.core.errors import UserError
-from luthier.diagnose.batch_size import GAIN, MARGIN, BatchSizeRow, choose_batch_size, worth_it
+from luthier.diagnosis.batch_size import GAIN, MARGIN, BatchSizeRow, choose_batch_size, worth_it
 from luthier.probing.lr_range import Snapshot
 from luthier.recipe import Recipe
 from luthier.recipe.data import Table, derive_seed

@@ -14,8 +14,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from luthier.diagnose import checks
-from luthier.diagnose.checks import CheckReport, CheckRow
+from luthier.diagnosis import checks
+from luthier.diagnosis.checks import CheckReport, CheckRow
 from luthier.probing.batch_size import bench_of, make_update, shortened
 from luthier.probing.lr_range import Snapshot, seed_all
 from luthier.recipe import Recipe

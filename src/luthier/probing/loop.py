@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from luthier.core.errors import UserError
-from luthier.diagnose import checks
-from luthier.diagnose.checks import CheckReport, CheckRow
+from luthier.diagnosis import checks
+from luthier.diagnosis.checks import CheckReport, CheckRow
 from luthier.probing.check import WATCHED, gradient_row, no_dropout, sound, watched
 from luthier.probing.lr_range import Snapshot, number, seed_all
 from luthier.recipe.probes import OVERFIT_STEPS

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from luthier.core.errors import UserError
-from luthier.diagnose import LRSuggestion, suggest_lr
+from luthier.diagnosis import LRSuggestion, suggest_lr
 from luthier.recipe.data import derive_seed
 from luthier.recipe.probes import LADDER_HIGH, LADDER_LOW
 
@@ -35,7 +35,7 @@ class LRRangeResult:
         lrs: the ladder, rising; the rate of the parameter group with the largest one.
         losses: for each repeat the raw batch losses, one for each rate; shorter where it diverged.
         ratios: each parameter group's rate as a part of ``lrs``, from 0 to 1.
-        suggestion: center, spread, upper bound, confidence, the rules and why (:func:`luthier.diagnose.suggest_lr`).
+        suggestion: center, spread, upper bound, confidence, the rules and why (:func:`luthier.diagnosis.suggest_lr`).
     """
 
     lrs: tuple[float, ...]

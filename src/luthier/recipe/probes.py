@@ -1,4 +1,4 @@
-"""Questions a recipe answers before it is tuned: raw measurements, which :mod:`luthier.diagnose` judges."""
+"""Questions a recipe answers before it is tuned: raw measurements, which :mod:`luthier.diagnosis` judges."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luthier.core.params import Choice, Constant
-from luthier.diagnose.lr_range import suggest_lr
+from luthier.diagnosis.lr_range import suggest_lr
 from luthier.knowledge import find, prior_center
 from luthier.playbook.script import Look, Script, Verdict
 from luthier.playbook.stages.common import optimizers, with_optimizer

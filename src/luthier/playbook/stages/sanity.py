@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 
 from luthier.core.params import Config
 from luthier.core.trial import TrialRecord
-from luthier.diagnose.sanity import SanityVerdict, judge_sanity
+from luthier.diagnosis.sanity import SanityVerdict, judge_sanity
 from luthier.knowledge import smallest
 from luthier.playbook.script import Look, Script, Verdict, Wish
 

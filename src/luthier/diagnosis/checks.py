@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from luthier.diagnose.sanity import LEARNED as LEARNED
-from luthier.diagnose.sanity import judge_sanity
+from luthier.diagnosis.sanity import LEARNED as LEARNED
+from luthier.diagnosis.sanity import judge_sanity
 
 Status = Literal["pass", "warn", "fail", "skipped"]
 
@@ -77,7 +77,7 @@ class CheckReport:
 
 
 def sanity_rows(answer: Mapping[str, Any]) -> tuple[CheckRow, CheckRow]:
-    """``initial_loss`` and ``overfit_batch`` of a sanity answer (:func:`luthier.diagnose.judge_sanity`)."""
+    """``initial_loss`` and ``overfit_batch`` of a sanity answer (:func:`luthier.diagnosis.judge_sanity`)."""
     _, initial, overfit = judge_sanity(answer).checks
     return CheckRow(*initial), CheckRow(*overfit)
 

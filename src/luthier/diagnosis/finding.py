@@ -1,0 +1,63 @@
+"""What a diagnosis says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["critical", "warning", "hint", "good"]
+"""``critical``: nothing else is worth tuning before it is mended. ``good``: what is well, and needs no hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the curves of a training say.
+
+    Args:
+        kind: a rule's name, such as ``"overfitting"``; see :data:`luthier.diagnosis.KINDS`.
+        severity: how much it matters now.
+        confidence: the part of such findings that are true, in [0, 1], as measured on real and injected faults.
+        text: one sentence with the numbers.
+        action: what to try, most promising first, as sentences.
+        tier: where the cause lies: 0 the pipeline, 1 optimization, 2 schedule and length, 3 capacity,
+            4 regularization, 5 advanced.
+        since: the epoch or step at which it began; None where it holds for the whole training.
+        numbers: the evidence.
+        curve: the series that it speaks of.
+        causes: kinds that explain this one, where they were found too: advice is theirs, not this one's.
+    """
+
+    kind: str
+    severity: Severity
+    confidence: float
+    text: str
+    action: tuple[str, ...]
+    tier: int
+    since: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    curve: str = "val_loss"
+    causes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The findings of one training, or of several, in the order in which to act on them."""
+
+    findings: tuple[Finding, ...]
+    name: str = ""
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @property
+    def first(self) -> Finding | None:
+        """What to act on; None where there is nothing."""
+        return next((finding for finding in self.findings if finding.severity != "good"), None)
+
+    def has(self, kind: str) -> bool:
+        """Whether ``kind`` was found."""
+        return any(finding.kind == kind for finding in self.findings)
