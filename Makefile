@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SMALL := $(VENV)/.quickstart
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: quickstart test check format clean
 
-quickstart: $(READY)  ## tune a real network on real data; ends in a report
+quickstart: $(SMALL)  ## tune a real network on real data; ends in a report
 	$(BIN)/luthier quickstart
 
 test: $(READY)  ## the whole test suite
@@ -22,9 +24,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(READY): pyproject.toml constraints.txt
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+
+$(SMALL): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) ".[quickstart]"
+	touch $@
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) ".[dev]"
 	touch $@
 
 clean:

@@ -39,11 +39,15 @@ def data() -> tuple[TensorDataset, TensorDataset]:
     return TensorDataset(x[:split], y[:split]), TensorDataset(x[split : split + VAL], y[split : split + VAL])
 
 
+def recipe() -> lt.Recipe:
+    """The training: everything but the values of its knobs."""
+    return lt.Recipe("cnn", *data(), augment="image", name="images")
+
+
 def main(argv: Sequence[str] | None = None) -> lt.Result:
     """Tune, print the verdict, write the report."""
     settings = options(__doc__, "images", "20 trials", 6, argv)
-    recipe = lt.Recipe("cnn", *data(), augment="image", name="images")
-    result = lt.tune(recipe, SPACE, strategy="playbook", **settings)
+    result = lt.tune(recipe(), SPACE, strategy="playbook", **settings)
     return finish(result, "0.1, for ten classes of about the same size", settings["storage"])
 
 

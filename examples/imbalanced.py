@@ -10,7 +10,7 @@ balanced accuracy (the mean recall of all classes), which is what is maximized. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from common import clothes, finish, options
 from torch import Tensor, nn
 
 import luthier as lt
-from luthier.recipe.losses import make_loss
+from luthier.recipe.losses import Loss, make_loss
 
 COMMON, RARE, VAL = 400, 20, 100
 """Images of each class: to train on, frequent and rare, and to validate with."""
@@ -45,17 +45,21 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x[chosen], y[chosen], x[held], y[held]
 
 
-def training(x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> Any:
+def build(config: dict[str, Any], x: Tensor, y: Tensor) -> tuple[nn.Module, torch.optim.Optimizer, Loss]:
+    """A small network, what trains it, and the loss that the configuration asks for."""
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
+    model(x[:1])  # the lazy layer sees its input
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
+    return model, optimizer, make_loss("classification", config, y, outputs=10)
+
+
+def training(x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor) -> Callable[[lt.Trial], None]:
     """The training function for this data."""
 
     def train(trial: lt.Trial) -> None:
-        config = trial.config
-        model = nn.Sequential(nn.Flatten(), nn.LazyLinear(128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
-        model(x[:1])  # the lazy layer sees its input
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
+        model, optimizer, loss_of = build(trial.config, x, y)
         updates = trial.max_epochs * (1 + (len(x) - 1) // 64)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-        loss_of = make_loss("classification", config, y, outputs=10)
         for _ in trial.epochs(model=model, optimizer=optimizer, schedule=schedule):
             model.train()
             total = 0.0

@@ -53,11 +53,15 @@ def data() -> tuple[TensorDataset, TensorDataset]:
     return TensorDataset(x[:split], y[:split]), TensorDataset(x[split:], y[split:])
 
 
+def recipe() -> lt.Recipe:
+    """The training: everything but the values of its knobs."""
+    return lt.Recipe("pointnet", *data(), augment="points", name="point_clouds")
+
+
 def main(argv: Sequence[str] | None = None) -> lt.Result:
     """Tune, print the verdict, write the report."""
     settings = options(__doc__, "point_clouds", "24 trials", 6, argv)
-    recipe = lt.Recipe("pointnet", *data(), augment="points", name="point_clouds")
-    result = lt.tune(recipe, SPACE, strategy="playbook", **settings)
+    result = lt.tune(recipe(), SPACE, strategy="playbook", **settings)
     return finish(result, "0.1, for ten classes of about the same size", settings["storage"])
 
 

@@ -74,13 +74,16 @@ def baseline(train: TensorDataset, val: TensorDataset) -> float:
     return float((val.tensors[1] - train.tensors[1].median()).abs().mean())
 
 
+def recipe() -> lt.Recipe:
+    """The training: everything but the values of its knobs."""
+    return lt.Recipe("mlp", *data(), task="regression", metric="val_mae", name="regression")
+
+
 def main(argv: Sequence[str] | None = None) -> lt.Result:
     """Tune, print the verdict, write the report."""
     settings = options(__doc__, "regression", "24 trials", 12, argv)
-    train, val = data()
-    recipe = lt.Recipe("mlp", train, val, task="regression", metric="val_mae", name="regression")
-    result = lt.tune(recipe, SPACE, strategy="playbook", **settings)
-    return finish(result, f"{baseline(train, val):.3f}, always saying the median", settings["storage"])
+    result = lt.tune(recipe(), SPACE, strategy="playbook", **settings)
+    return finish(result, f"{baseline(*data()):.3f}, always saying the median", settings["storage"])
 
 
 if __name__ == "__main__":

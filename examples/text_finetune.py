@@ -119,14 +119,18 @@ def groups(model: Classifier) -> list[nn.Module]:
     return [model.encoder.embeddings, *model.encoder.encoder.layer, model.head]
 
 
+def recipe() -> lt.Recipe:
+    """The training: everything but the values of its knobs."""
+    return lt.Recipe(model, *data(), groups=groups, name="text_finetune")
+
+
 def main(argv: Sequence[str] | None = None) -> lt.Result:
     """Tune, print the verdict, write the report."""
     settings = options(__doc__, "text_finetune", "16 trials", 4, argv)
-    train, val = data()
-    recipe = lt.Recipe(model, train, val, groups=groups, name="text_finetune")
     # In memory: a checkpoint of this model takes 90 MB, and there is one for each trial until the study ends.
-    result = lt.tune(recipe, SPACE, strategy="playbook", **{**settings, "storage": None})
-    frequent = float(torch.bincount(val.tensors[1]).max() / len(val))
+    result = lt.tune(recipe(), SPACE, strategy="playbook", **{**settings, "storage": None})
+    labels = data()[1].tensors[1]
+    frequent = float(torch.bincount(labels).max() / len(labels))
     return finish(result, f"{frequent:.3f}, always saying the most frequent library", settings["storage"])
 
 

@@ -23,7 +23,7 @@ from luthier.recipe.probes import LADDER_HIGH, LADDER_LOW
 OTHER_HIGH = 1.0
 """The top of the ladder for an optimizer that the recipe does not know: nearly all of those are relatives of Adam."""
 FEWEST_STEPS = 20
-"""Below this, what :func:`suggest_lr` cuts off (a tenth and five points) leaves no curve."""
+"""Below this, a ladder of seven decades is too coarse to have a shape."""
 
 
 @final
@@ -83,7 +83,7 @@ def lr_range_test(
         modules: whatever else ``step`` changes and has ``state_dict``: scheduler, gradient scaler, averaged weights.
         low: the ladder's first rate, of the group with the largest one; default 1e-7.
         high: its last; default 10 for SGD, else 1.
-        steps: rates on the ladder, at least 20; more than 100 are smoothed more (0.98 in place of 0.95).
+        steps: rates on the ladder, at least 20.
         repeats: climbs, each from the same weights, with generators seeded by ``(seed, repeat)``.
         prior: ``(center, spread in decades)`` believed beforehand, drawn on when the rules disagree.
 
@@ -122,7 +122,7 @@ def lr_range_test(
 def _climb(
     step: Callable[[], Any], optimizer: Optimizer, lrs: Sequence[float], ratios: Sequence[float]
 ) -> tuple[float, ...]:
-    beta = 0.95 if len(lrs) <= 100 else 0.98  # as suggest_lr smooths
+    beta = 0.95 if len(lrs) <= 100 else 0.98
     losses: list[float] = []
     average, first, best = 0.0, math.inf, math.inf
     for i, lr in enumerate(lrs):
