@@ -160,6 +160,15 @@ def test_the_rate_found_on_digits_trains_and_a_tenth_of_it_trains_less(data):
     assert after(center) < after(30 * center)
 
 
+def test_the_test_is_drawn_with_its_suggestion(data):
+    loop = Loop(data)
+    out = lr_range_test(loop.step, loop.model, loop.optimizer, repeats=2)
+    figure = out.plot()
+    assert [len(line.x) for line in figure.data] == [len(out.lrs)] * 3  # two repeats and their median
+    assert any(shape.x0 == out.suggestion.center for shape in figure.layout.shapes)
+    assert len(lr_range_test(lambda: 1.0, loop.model, loop.optimizer, repeats=1).plot().layout.shapes) == 0
+
+
 def test_the_same_seed_measures_the_same(data):
     def losses(seed):
         loop = Loop(data)

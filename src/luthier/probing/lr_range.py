@@ -48,6 +48,15 @@ class LRRangeResult:
         """Whether the test says anything; a flat curve does not."""
         return self.suggestion.center is not None
 
+    def plot(self) -> Any:
+        """The repeats, their median and the suggestion, as a ``plotly.graph_objects.Figure``."""
+        from luthier.view.figures import lr_range_figure, to_plotly
+        from luthier.view.numbers import lr_range
+
+        return to_plotly(
+            lr_range_figure(lr_range(self.lrs, self.losses, self.suggestion.center, self.suggestion.upper))
+        )
+
     def __str__(self) -> str:
         center = self.suggestion.center
         if center is None:

@@ -262,6 +262,25 @@ def _stage_of(history: History, trial: int) -> StageRecord | None:
     return next((s for s in history.stages if trial in s.trials), None)
 
 
+def lr_range(
+    rates: Sequence[float],
+    losses: Sequence[Sequence[float]],
+    center: float | None = None,
+    upper: float | None = None,
+    label: str = "",
+    trial: int = 0,
+) -> LrRange:
+    """A range test as it is drawn: a ladder of positive ``rates``, and of each repeat at most as many ``losses``."""
+    columns = [[row[i] for row in losses if i < len(row) and math.isfinite(row[i])] for i in range(len(rates))]
+    # A repeat that ended early diverged: where most of them did, there is no middle any more.
+    middle = [sorted(c)[len(c) // 2] for c in columns if 2 * len(c) > len(losses)]
+    # A window to both sides: a running average would lag behind and show the fall too far to the right.
+    windows = [middle[max(0, i - 2) : i + 3] for i in range(len(middle))]
+    smooth = [sum(w) / len(w) for w in windows]
+    median = (*smooth, *[math.nan] * (len(rates) - len(smooth)))
+    return LrRange(trial, label, tuple(rates), tuple(map(tuple, losses)), median, center, upper)
+
+
 def _lr_range(trial: TrialRecord, stage: StageRecord | None) -> LrRange | None:
     answer = trial.answer or {}
     try:
@@ -271,19 +290,12 @@ def _lr_range(trial: TrialRecord, stage: StageRecord | None) -> LrRange | None:
         return None  # an answer of another make has no picture
     if not rates or not losses or min(rates) <= 0:
         return None
-    columns = [[row[i] for row in losses if i < len(row) and math.isfinite(row[i])] for i in range(len(rates))]
-    # A repeat that ended early diverged: where most of them did, there is no middle any more.
-    middle = [sorted(c)[len(c) // 2] for c in columns if 2 * len(c) > len(losses)]
-    # A window to both sides: a running average would lag behind and show the fall too far to the right.
-    windows = [middle[max(0, i - 2) : i + 3] for i in range(len(middle))]
-    smooth = [sum(w) / len(w) for w in windows]
-    median = (*smooth, *[math.nan] * (len(rates) - len(smooth)))
     numbers = stage.numbers if stage else {}
     each = numbers.get("optimizers")
     own = [n for n in each.values() if n.get("trial") == trial.id] if isinstance(each, Mapping) else []
     hints = [real((own[0] if own else numbers).get(k)) for k in ("center", "upper")]
     center, upper = (x if math.isfinite(x) and x > 0 else None for x in hints)
-    return LrRange(trial.id, setting(trial.config.get("optimizer", "")), rates, losses, median, center, upper)
+    return lr_range(rates, losses, center, upper, setting(trial.config.get("optimizer", "")), trial.id)
 
 
 def _spread(rows: list[tuple[int, Role, float, float]], most: int) -> list[tuple[int, Role, float, float]]:
