@@ -20,8 +20,10 @@ TRAIN, VAL = 2000, 1000
 """Images of each: few, so that an epoch takes about a second, and regularization has something to do."""
 
 SPACE = lt.Space(
-    learning_rate=lt.Float(1e-4, 1e-1, log=True, default=1e-3),
-    batch_size=lt.Constant(32),
+    # Meant at 32 images a batch; for other batches it follows by the square root, as Adam's relatives want it.
+    learning_rate=lt.coupled(lt.Float(1e-4, 1e-1, log=True, default=1e-3), "batch_size", reference=32),
+    batch_size=lt.Int(16, 128, log=True, default=32),
+    schedule=lt.Choice("cosine", "onecycle", "step"),
     # Capacity.
     depth=lt.Int(2, 4, default=3),
     width=lt.Int(12, 32, log=True, default=20),

@@ -37,6 +37,7 @@ SPACE = lt.Space(
     depth=lt.Int(1, 4, default=2),
     width=lt.Int(16, 128, log=True, default=64),
     weight_decay=lt.Float(5e-3, 1.0, log=True, default=0.05),
+    patience=lt.Int(2, 12, default=12),  # epochs without a better error before a training is ended
 )
 
 

@@ -36,6 +36,7 @@ SPACE = lt.Space(
     learning_rate=lt.Float(1e-5, 1e-2, log=True, default=3e-4),
     batch_size=lt.Constant(16),
     finetune=lt.Choice("full", "head", "head_then_full", "gradual"),
+    head_epochs=lt.Int(1, 3, default=1, when={"finetune": ["head_then_full", "gradual"]}),
     layer_decay=lt.Float(0.5, 1.0, default=0.8),
 )
 

@@ -64,6 +64,39 @@ def test_every_strategy_searches_the_base_and_logs_plain_values(strategy):
         json.dumps(ev.encode(entry.event)[1], allow_nan=False)
 
 
+@pytest.mark.parametrize(("top", "small"), [(1e-2, True), (1e-2, False), (1e-4, True), (1e-4, False)])
+def test_the_playbook_keeps_to_the_range_at_its_edges(top, small):
+    # The best base rate is the first or last of its range, and the best batch far from the reference.
+    decay = coupled(lt.Float(5e-3, 1.0, log=True, default=0.05), role="weight_decay", by="optimizer")
+    space = SPACE.replace(weight_decay=decay)
+
+    def loss(config, epoch):
+        base, batch = float(space.base("learning_rate", config)), config["batch_size"]
+        return abs(np.log(base / top)) + (np.log(batch) if small else -np.log(batch)) + 1 / epoch + 10
+
+    study = drive(space, "playbook", loss, budget="30 trials")
+    for trial in study.history.trained():
+        for name in ("learning_rate", "weight_decay"):
+            low, high = space[name].low, space[name].high
+            assert low * (1 - 1e-6) <= space.base(name, trial.config) <= high * (1 + 1e-6)
+    assert space.base("learning_rate", study.best_config) == pytest.approx(top, rel=0.3)
+    extreme = study.best_config["batch_size"]
+    assert extreme < 32 if small else extreme > 128
+    seen = [tuple(t.config.values()) for t in study.history.trained() if t.seed == study.history.trials[1].seed]
+    assert len(set(seen)) > 0.7 * len(seen)
+
+
+def test_what_follows_moves_along_when_the_playbook_changes_the_batch():
+    decay = coupled(lt.Float(5e-3, 1.0, log=True, default=0.05), role="weight_decay", by="optimizer")
+    space = lt.Space(
+        learning_rate=lt.Float(1e-4, 1e-2, log=True), batch_size=lt.Int(16, 256, log=True, default=64),
+        optimizer=lt.Choice("adamw"), weight_decay=decay,
+    )  # fmt: skip
+    study = drive(space, "playbook", lambda config, epoch: 1 / epoch + config["batch_size"], budget="20 trials")
+    moved = {t.config["batch_size"]: t.config["weight_decay"] for t in study.history.trained()}
+    assert moved[32] == pytest.approx(0.05 * (32 / 64) ** 0.5)
+
+
 def test_mistakes_are_named():
     with pytest.raises(SpaceError, match="'lr' follows 'bs', which is not in the space"):
         lt.Space(lr=coupled(lt.Float(1e-4, 1e-2), "bs"))

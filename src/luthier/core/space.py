@@ -170,6 +170,11 @@ class Space(Mapping[str, Param]):
             return base
         return float(f"{float(str(base)) * follows.factor(config):.12g}")
 
+    def follows(self, name: str) -> tuple[str, ...]:
+        """The hyperparameters that ``name`` follows."""
+        follows = _follows(self._params[name])
+        return follows.parents if follows is not None else ()
+
     def base(self, name: str, config: Config) -> Value:
         """The searched value of ``name``: the inverse of :meth:`coupled`."""
         follows = _follows(self._params[name])
@@ -211,9 +216,14 @@ class Space(Mapping[str, Param]):
                 config[name] = self.coupled(name, base, config)
         return self._in_order(config)
 
-    def clip(self, name: str, value: Value) -> Value:
-        """``value`` moved into the range of ``name``; a choice that does not exist becomes the first one."""
+    def clip(self, name: str, value: Value, config: Config | None = None) -> Value:
+        """``value`` moved into the range of ``name``; a choice that does not exist becomes the first one.
+
+        With the ``config`` that it is for, the range of a hyperparameter that follows another is the one it has there.
+        """
         param = self._params[name]
+        if config is not None and _follows(param) is not None:
+            return self.coupled(name, self.clip(name, self.base(name, {**config, name: value})), config)
         if isinstance(param, Choice):
             return value if value in param.choices else param.choices[0]
         if isinstance(param, Constant):

@@ -35,11 +35,13 @@ def default_config(space: Space, given: Config | None = None) -> dict[str, Value
     """
     config: dict[str, Value] = dict(given or {})
     optimizer_name = find(space, "optimizer")
-    # The optimizer first: the rate and the decay depend on it.
-    for name in sorted(space, key=lambda n: n != optimizer_name):
+    # The optimizer first: the rate and the decay depend on it. Last what follows others, once those are known.
+    for name in sorted(space, key=lambda n: (bool(space.follows(n)), n != optimizer_name)):
         if name in config:
             continue
         value = default_value(space, name, config.get(optimizer_name) if optimizer_name else None)
+        if value is not None and space.follows(name):
+            value = space.coupled(name, value, space.complete(config))
         if value is not None or isinstance(space[name], Constant):
             config[name] = value
     return space.complete(config)

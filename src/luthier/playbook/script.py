@@ -144,8 +144,17 @@ class Look:
         probe: str | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> Wish:
-        """A training of ``base`` (the settled configuration where None) with ``changes``."""
-        known = {k: v for k, v in {**(self.base if base is None else base), **changes}.items() if k in self.space}
+        """A training of ``base`` (the settled configuration where None) with ``changes``.
+
+        What follows a hyperparameter that changes keeps its place in the coupled coordinates.
+        """
+        base = self.base if base is None else base
+        known = {k: v for k, v in {**base, **changes}.items() if k in self.space}
+        for name in known:
+            if name not in changes and any(parent in changes for parent in self.space.follows(name)):
+                before = default_config(self.space, {k: v for k, v in base.items() if k in self.space})
+                after = default_config(self.space, {k: v for k, v in known.items() if k != name})
+                known[name] = self.space.coupled(name, self.space.base(name, before), after)
         config = default_config(self.space, known)
         return Wish(config, epochs, why, self.seed if seed is None else seed, probe, notes or {})
 

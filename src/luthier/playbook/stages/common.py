@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from luthier.core.params import Choice, Value
+from luthier.core.params import Choice, Config, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, prior_center, roles
-from luthier.playbook.script import Look
+from luthier.playbook.script import Look, number
 
 NEAR = 0.2
 """Two rates closer than this in the natural logarithm (a factor of 1.22) count as the same."""
@@ -65,17 +65,24 @@ def rate_center(look: Look, rate: str, optimizer: Value) -> tuple[float, float |
 
 
 def allowed(
-    look: Look, rate: str, wanted: Sequence[float], upper: float | None = None, known: Sequence[float] = ()
+    look: Look,
+    rate: str,
+    wanted: Sequence[float],
+    upper: float | None = None,
+    known: Sequence[float] = (),
+    around: Config | None = None,
 ) -> list[float]:
-    """``wanted`` rates inside the range and below ``upper``, two digits each, without near-repetitions."""
+    """``wanted`` rates inside the range (``around`` a configuration) and below ``upper``, two digits each, without
+    near-repetitions."""
     out: list[float] = []
     for r in wanted:
-        bounded = float(str(look.space.clip(rate, float(f"{min(r, upper or math.inf):.2g}"))))
+        bounded = float(str(look.space.clip(rate, float(f"{min(r, upper or math.inf):.2g}"), around)))
         if all(abs(math.log(bounded / other)) > NEAR for other in (*out, *known)):
             out.append(bounded)
     return out
 
 
-def beside(look: Look, rate: str, at: float, factor: float) -> list[float]:
-    """The rates a ``factor`` above and below ``at``, as far as the range allows."""
-    return allowed(look, rate, [at * factor, at / factor], known=[at])
+def beside(look: Look, rate: str, best: TrialRecord, factor: float) -> list[float]:
+    """The rates a ``factor`` above and below a trial's, as far as the range allows."""
+    at = number(best, rate)
+    return allowed(look, rate, [at * factor, at / factor], known=[at], around=best.config)

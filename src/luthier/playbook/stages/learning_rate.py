@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from luthier.core.params import Choice, Constant, Value
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import find, rate_for_batch
+from luthier.knowledge import default_config, find, rate_for_batch
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import allowed, beside, optimizer_of, optimizers, rate_center, shown, with_optimizer
 
@@ -37,7 +37,7 @@ def learning_rate(look: Look) -> Script:
         best = look.best([best, *batches]) or best
     finer = yield [
         look.wish({rate: r}, base=best.config, epochs=look.short, why=f"a finer step beside the best rate: {r:.2g}")
-        for r in beside(look, rate, number(best, rate), 1.7)
+        for r in beside(look, rate, best, 1.7)
     ]
     if finer:
         words.append(f"rates beside the best {look.table([best, *finer], rate)}")
@@ -57,8 +57,9 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
     runs: list[TrialRecord] = []
     wanted = [center, center / 3, center * 3] if default else [center, center * 3]
     why = f"around {origin}"
+    start = default_config(look.space, with_optimizer(look, optimizer))
     for _ in range(1 + STEPS):
-        rates = allowed(look, rate, wanted, upper, [number(t, rate) for t in [*default, *runs]])
+        rates = allowed(look, rate, wanted, upper, [number(t, rate) for t in [*default, *runs]], start)
         more = yield [
             look.wish(
                 {**with_optimizer(look, optimizer), rate: r},
@@ -99,7 +100,7 @@ def _batch_sizes(look: Look, rate: str, best: TrialRecord) -> Part:
             if size == leader.config[name]:
                 break  # the end of the range
             followed = rate_for_batch(number(leader, rate), batch, float(str(size)), optimizer_of(look, leader))
-            moved = look.space.clip(rate, float(f"{followed:.3g}"))
+            moved = look.space.clip(rate, float(f"{followed:.3g}"), {**best.config, name: size})
             why = f"batch {size}, the rate following to {short(moved)}"
             more = yield [look.wish({name: size, rate: moved}, base=best.config, epochs=look.short, why=why)]
             tried += more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.core.params import Choice, Float, Int, Value
+from luthier.core.params import Choice, Config, Float, Int, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import role_of, tier_of
 from luthier.playbook.script import Look, Script, Verdict, short
@@ -35,7 +35,7 @@ def rest(look: Look) -> Script:
         if name not in best.config:
             continue
         tried: list[TrialRecord] = []
-        for value in _neighbours(look, name, best.config[name]):
+        for value in _neighbours(look, name, best.config):
             why = f"{name} {short(value)} instead of {short(best.config[name])}"
             tried += yield [look.wish({name: value}, base=best.config, epochs=epochs, why=why)]
         if not tried:
@@ -56,9 +56,10 @@ def rest(look: Look) -> Script:
     return Verdict(text, "; ".join(words), settled=kept)
 
 
-def _neighbours(look: Look, name: str, value: Value) -> list[Value]:
-    """Two values to try beside ``value``: the other choices, or a step down and up the scale that the role suggests."""
-    param = look.space[name]
+def _neighbours(look: Look, name: str, config: Config) -> list[Value]:
+    """Two values to try beside the one in ``config``: the other choices, or a step down and up the scale that the role
+    suggests."""
+    param, value = look.space[name], config[name]
     if isinstance(param, Choice):
         return [c for c in param.choices if c != value][:2]
     assert isinstance(param, (Float, Int))
@@ -74,7 +75,7 @@ def _neighbours(look: Look, name: str, value: Value) -> list[Value]:
     else:
         at = param.to_unit(value)
         wanted = [param.from_unit(min(1.0, at + 0.25)), param.from_unit(max(0.0, at - 0.25))]
-    clipped = [look.space.clip(name, w) for w in wanted]
+    clipped = [look.space.clip(name, w, config) for w in wanted]
     return [v for v in dict.fromkeys(clipped) if v != value]
 
 

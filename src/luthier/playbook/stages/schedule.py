@@ -72,6 +72,6 @@ def _rates(look: Look, name: str, best: TrialRecord) -> Part:
             look.wish(
                 {name: r}, base=best.config, epochs=look.full, why=f"a rate found on short runs, checked: {r:.2g}"
             )
-            for r in beside(look, name, number(best, name), 2.0)
+            for r in beside(look, name, best, 2.0)
         ]
     )
