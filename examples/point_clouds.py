@@ -28,6 +28,7 @@ SPACE = lt.Space(
     depth=lt.Int(2, 4, default=3),
     width=lt.Int(16, 64, log=True, default=32),
     dropout=lt.Float(0.0, 0.5, default=0.1),
+    precision=lt.Choice("fp32", "bf16"),  # where the machine has instructions for it, bf16 is faster
 )
 
 
