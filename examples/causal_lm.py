@@ -18,7 +18,7 @@ from torch import Tensor
 
 import luthier as lt
 
-TRAIN_BYTES, VAL_BYTES = 2**18, 2**14
+TRAIN_BYTES, VAL_BYTES = 2**17, 2**14
 
 SPACE = lt.Space(
     learning_rate=lt.Float(1e-4, 3e-2, log=True, default=3e-3),
