@@ -441,7 +441,7 @@ def test_a_changed_configuration_takes_over_what_it_can():
 
 BAD = [
     (small, {"smooth_l1_beta": 1.0}, r"'smooth_l1_beta' is for regression; this is classification"),
-    (regression, {"focal_gamma": 2.0}, r"'focal_gamma' is for classification; this is regression"),
+    (regression, {"focal_gamma": 2.0}, r"'focal_gamma' is for classification and language; this is regression"),
     (regression, {"label_smoothing": 0.1}, "'label_smoothing' is for classification"),
     (regression, {"class_weights": "balanced"}, "'class_weights' is for classification"),
     (regression, {"loss": "focal"}, "focal"),

@@ -35,6 +35,8 @@ MODES_FLOOR = 0.1
 """Differences below this part of the loss at init are no news, whatever their ratio."""
 OVERLAP = 0.01
 """Duplicates above this part of the validation set flatter its metrics; below, real data often has a few."""
+REPEATED = 0.5
+"""The same for language, where texts quote each other and repeat their own formulas."""
 IMBALANCE = 10.0
 """Samples of the most frequent class for one of the rarest."""
 WAIT = 0.2
@@ -226,18 +228,21 @@ def judge_modes(train: float, evaluation: float, start: float) -> CheckRow:
     return CheckRow(name, "pass", text)
 
 
-def judge_overlap(shared: int, validation: int, looked: tuple[int, int], of: tuple[int, int]) -> CheckRow:
+def judge_overlap(
+    shared: int, validation: int, looked: tuple[int, int], of: tuple[int, int], most: float = OVERLAP
+) -> CheckRow:
     """Are validation samples also in the training set?
 
     Args:
         shared: validation inputs that occur in the training set, byte for byte.
         validation: validation inputs that were looked at.
         looked, of: samples of the training and the validation set that were looked at, and in all.
+        most: the part of the validation set that may be shared.
     """
     text = f"{shared} of {validation} validation inputs occur in the training set"
     if looked != of:
         text += f" (looked at {looked[0]} of {of[0]} and {looked[1]} of {of[1]})"
-    if shared > OVERLAP * validation:
+    if shared > most * validation:
         return CheckRow("overlap", "fail", f"{text}: split again, duplicates together")
     return CheckRow("overlap", "warn" if shared else "pass", text)
 

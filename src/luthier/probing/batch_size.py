@@ -7,18 +7,17 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from luthier.core.errors import UserError
 from luthier.diagnosis.batch_size import GAIN, MARGIN, BatchSizeRow, choose_batch_size, worth_it
 from luthier.probing.lr_range import Snapshot
 from luthier.recipe import Recipe
-from luthier.recipe.data import Table, derive_seed
+from luthier.recipe.data import derive_seed
 from luthier.recipe.knobs import settings
 from luthier.recipe.probes import FAR, Bench, generators_kept
 
@@ -233,16 +232,8 @@ def make_update(bench: Bench, model: nn.Module) -> Callable[[Tensor, Tensor], fl
     return update
 
 
-def shortened(recipe: Recipe, samples: int) -> Recipe:
-    """The same recipe on the first ``samples`` of each of its data sets."""
-    data = recipe._data
-    train, val = _first(data.train, samples), _first(data.val, samples)
+def shortened(recipe: Recipe, samples: int, context: int | None) -> Recipe:
+    """The same recipe on the first ``samples`` of each of its data sets; of streams, windows of ``context`` tokens."""
     short = copy.copy(recipe)
-    short.__dict__["_data"] = replace(data, train=train, val=val, targets=data.targets[:samples])
+    short.__dict__["_data"] = recipe._data.windowed(context).first(samples)
     return short
-
-
-def _first(table: Table, samples: int) -> Table:
-    n = min(samples, len(table))
-    tensors = None if table.tensors is None else (table.tensors[0][:n], table.tensors[1][:n])
-    return replace(table, dataset=Subset(table.dataset, range(n)), tensors=tensors)

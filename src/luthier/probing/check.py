@@ -33,6 +33,9 @@ RERUN_BATCHES = 8
 """In an epoch of the trainings that are run again and resumed."""
 HASHED = 2**27
 """Bytes of each data set that are looked for duplicates."""
+QUOTED = 50
+"""Tokens in a row that two texts hardly share by chance (Lee et al. 2022, "Deduplicating Training Data Makes Language
+Models Better", section 4.1)."""
 LOADED = 512
 """Samples of a data set without tensors that are looked at; each must be loaded."""
 TRAINING = ("gradient_flow", "input_baseline", "train_eval", "throughput")
@@ -73,14 +76,43 @@ def _data_rows(data: Data) -> list[CheckRow]:
     same = bool((x == x[:1]).all())
     spread = float(x.double().std()) if x.is_floating_point() and x.numel() > 1 else None
     rows = [checks.judge_inputs(not data.faults, same, spread)]
-    seen = set(_digests(x))
-    shared = sum(digest in seen for digest in _digests(val_x))
-    looked = (len(x), len(val_x))
-    rows.append(checks.judge_overlap(shared, len(val_x), looked, (len(data.train), len(data.val))))
+    rows.append(_overlap(data, x, val_x))
+    if data.task == "language":
+        return [*rows, CheckRow("class_balance", "skipped", "tokens of a language are not equally frequent")]
     if data.task != "classification":
         return [*rows, CheckRow("class_balance", "skipped", f"{data.task} has no classes")]
     counts = [torch.bincount(labels.cpu(), minlength=data.outputs).tolist() for labels in (y, val_y)]
     return [*rows, checks.judge_balance(*counts)]
+
+
+def _overlap(data: Data, x: Tensor, val_x: Tensor) -> CheckRow:
+    if data.task == "language" and data.labels_each < QUOTED:
+        why = f"{data.labels_each} tokens in a row may well occur twice: look with a context of {QUOTED} or more"
+        return CheckRow("overlap", "skipped", why)
+    if data.streams is not None:
+        # What was copied from one stream to the other need not begin where a window does.
+        context, longest = data.labels_each, HASHED // 8
+        train, val = (stream[:longest].cpu() for stream in data.streams)
+        values = torch.randint(-(2**63), 2**63 - 1, (data.outputs,), generator=torch.Generator().manual_seed(0))
+        held = _fingerprints(values[val[:-1]], context)[::context]
+        shared = int(torch.isin(held, _fingerprints(values[train], context)).sum())
+        looked = max(1, len(train) // context - 1), len(held)
+        return checks.judge_overlap(shared, len(held), looked, (len(data.train), len(data.val)), checks.REPEATED)
+    seen = set(_digests(x))
+    shared = sum(digest in seen for digest in _digests(val_x))
+    most = checks.REPEATED if data.task == "language" else checks.OVERLAP
+    return checks.judge_overlap(shared, len(val_x), (len(x), len(val_x)), (len(data.train), len(data.val)), most)
+
+
+def _fingerprints(values: Tensor, length: int) -> Tensor:
+    """Of every ``length`` numbers in a row: their polynomial in a fixed odd base, modulo 2**64 (Karp & Rabin 1987)."""
+    base, modulus = 0x9E3779B97F4A7C15, 2**64
+    signed = [b - modulus if b >= modulus // 2 else b for b in (base, pow(base, -1, modulus))]
+    powers, inverses = (
+        torch.cat([torch.ones(1, dtype=torch.int64), torch.full((len(values) - 1,), b)]).cumprod(0) for b in signed
+    )
+    sums = torch.cat([torch.zeros(1, dtype=torch.int64), (values * powers).cumsum(0)])
+    return (sums[length:] - sums[:-length]) * inverses[: len(values) - length + 1]
 
 
 def _rows(table: Table) -> tuple[Tensor, Tensor]:
@@ -88,7 +120,7 @@ def _rows(table: Table) -> tuple[Tensor, Tensor]:
     if table.tensors is not None:
         x, y = table.tensors
         bytes_each = max(x[0].numel() * x.element_size(), 1)
-        chosen = _spaced(len(x), HASHED // bytes_each).to(x.device)
+        chosen = table.stride * _spaced(len(table), HASHED // bytes_each).to(x.device)
         return (x, y) if len(chosen) == len(x) else (x[chosen], y[chosen])
     chosen = _spaced(len(table), LOADED)
     return next(table.batches(len(chosen), chosen, device=torch.device("cpu")))
@@ -198,9 +230,9 @@ def gradient_row(model: nn.Module, norms: Mapping[str, Sequence[float]], scaled:
 def _baseline(bench: Bench, real: _Run, fits: bool) -> CheckRow:
     zeroed = _train(bench, zeroed=True)
     floor = bench.data.variance
-    if bench.data.task == "classification":
+    if bench.data.task != "regression":
         _, y = _rows(bench.data.train)
-        shares = torch.bincount(y).double() / len(y)
+        shares = torch.bincount(y.flatten()).double() / y.numel()
         floor = float(torch.special.entr(shares).sum())
     return checks.judge_baseline(real.losses[-LAST:], zeroed.losses[-LAST:], real.losses[0], floor, fits)
 
@@ -273,7 +305,7 @@ class _Epochs:
 
 def _rerun(recipe: Recipe, config: Mapping[str, Any], bench: Bench, seed: int) -> list[CheckRow]:
     """Two epochs in one go; the first alone, the second from its checkpoint; the first with another seed."""
-    short = shortened(recipe, RERUN_BATCHES * bench.batch_size)
+    short = shortened(recipe, RERUN_BATCHES * bench.batch_size, bench.knobs["context"])
     exact = bench.device.type == "cpu"
     runs = [_Epochs(config, seed, 0, 2), _Epochs(config, seed, 0, 1), _Epochs(config, seed + 1, 0, 1)]
     for trial in runs:

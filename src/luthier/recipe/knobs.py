@@ -10,7 +10,7 @@ from luthier.core.params import Choice, Constant, Float, Int, Param
 from luthier.core.space import Space
 from luthier.recipe import finetune, losses, models, optimizers, schedules
 from luthier.recipe.augment import KINDS
-from luthier.recipe.data import AugmentSource, Task
+from luthier.recipe.data import CONTEXT, AugmentSource, Task
 from luthier.recipe.precision import PRECISIONS
 
 KNOBS: Mapping[str, Param] = {
@@ -47,6 +47,7 @@ KNOBS: Mapping[str, Param] = {
     "drop_path": Float(0.0, 0.99),
     "kernel_size": Int(1, 99),
     "heads": Int(1, 2**12),
+    "context": Int(1, 2**24),
 }
 """Every knob and the values that make sense at all; what is worth searching is :meth:`Recipe.space`."""
 
@@ -56,13 +57,16 @@ MODEL_KNOBS = ("depth", "width", "dropout", "drop_path", "kernel_size", "heads")
 FINETUNE_KNOBS = tuple(finetune.DEFAULTS)
 """Those of :mod:`luthier.recipe.finetune`; with any of them in a configuration the training is a fine-tuning."""
 
-TASK_KNOBS: Mapping[str, Task] = {
-    "label_smoothing": "classification",
-    "class_weights": "classification",
-    "focal_gamma": "classification",
-    "smooth_l1_beta": "regression",
+TASK_KNOBS: Mapping[str, tuple[Task, ...]] = {
+    "label_smoothing": ("classification", "language"),
+    "class_weights": ("classification",),
+    "focal_gamma": ("classification", "language"),
+    "smooth_l1_beta": ("regression",),
+    "mixup": ("classification", "regression"),
+    "augmentation": ("classification", "regression"),
+    "context": ("language",),
 }
-"""Knobs that make sense for one task only."""
+"""Knobs that make sense for some tasks only."""
 
 DEFAULT_BATCH = 64
 DEFAULT_WARMUP = 0.05
@@ -74,15 +78,19 @@ DEFAULT_STRENGTH = 0.4
 def settings(
     config: Mapping[str, Any], model: models.ModelSource, task: Task, augment: AugmentSource = None
 ) -> dict[str, Any]:
-    """``config`` checked, with the defaults of what it leaves out; ``batch_size`` and ``patience`` may stay None.
+    """``config`` checked, with the defaults of what it leaves out.
 
-    With a function as the model, :data:`MODEL_KNOBS` and names that the recipe does not know are the function's own.
+    ``batch_size``, ``patience`` and ``context`` may stay None, for the data or the recipe to say.
+
+    With a function as the model, :data:`MODEL_KNOBS` and names that the recipe does not know are the function's own; so
+    is ``context``, unless the task is language.
 
     Raises:
         UserError: an unknown name, a value out of its range, or a knob of another task or model.
     """
     for key, value in config.items():
-        if callable(model) and (key not in KNOBS or key in MODEL_KNOBS):
+        own = key not in KNOBS or key in MODEL_KNOBS or (key == "context" and task != "language")
+        if callable(model) and own:
             continue
         if key not in KNOBS:
             raise UserError(f"Unknown hyperparameter {key!r}.", nearest(key, KNOBS))
@@ -94,8 +102,9 @@ def settings(
             raise UserError(f"{key}: {error.problem}", mend) from None
         if isinstance(model, str) and key in MODEL_KNOBS and key not in models.DEFAULTS[model]:
             raise UserError(f"The {model} has no {key!r}.", f"It has {', '.join(models.DEFAULTS[model])}.")
-        if TASK_KNOBS.get(key, task) != task:
-            raise UserError(f"{key!r} is for {TASK_KNOBS[key]}; this is {task}.", "Take it out of the space.")
+        if task not in TASK_KNOBS.get(key, (task,)):
+            tasks = " and ".join(TASK_KNOBS[key])
+            raise UserError(f"{key!r} is for {tasks}; this is {task}.", "Take it out of the space.")
     if config.get("augmentation") and augment is None:
         raise UserError(
             f"augmentation={config['augmentation']!r} needs a kind of augmentation.",
@@ -117,13 +126,17 @@ def settings(
         "precision": "fp32",
         "mixup": 0.0,
         "augmentation": 0.0 if augment is None else DEFAULT_STRENGTH,
+        "context": None,
         **optimizers.DEFAULTS[name],
         **{key: value for key, value in config.items() if key in KNOBS},
     }
 
 
-def batch_of(knobs: Mapping[str, Any], n_train: int) -> int:
+def batch_of(knobs: Mapping[str, Any], n_train: int, samples: str = "training samples") -> int:
     """The batch size, by default the smaller of 64 and what the data hold for one update.
+
+    Args:
+        samples: what the ``n_train`` are.
 
     Raises:
         UserError: the samples of an update are more than there are.
@@ -131,7 +144,7 @@ def batch_of(knobs: Mapping[str, Any], n_train: int) -> int:
     asked, accumulate = knobs["batch_size"], int(knobs["accumulate"])
     if (asked or 1) * accumulate > n_train:
         what = f"batch_size={asked}" if accumulate == 1 else f"batch_size={asked or 1} times accumulate={accumulate}"
-        raise UserError(f"{what} is more than the {n_train} training samples.", f"Use at most {n_train // 8 or 1}.")
+        raise UserError(f"{what} is more than the {n_train} {samples}.", f"Use at most {n_train // 8 or 1}.")
     return int(min(DEFAULT_BATCH, n_train // accumulate) if asked is None else asked)
 
 
@@ -161,6 +174,33 @@ def default_space(n_train: int, model: models.ModelSource, augment: AugmentSourc
     if augment is not None:
         params["augmentation"] = Float(0.0, 1.0, default=DEFAULT_STRENGTH)
     return Space(params)
+
+
+def language_space(tokens: tuple[int, int] | None, n_train: int, model: models.ModelSource) -> Space:
+    """What is worth searching for a language model.
+
+    Of AdamW alone, far behind which SGD stays on attention (Zhang et al. 2020, arXiv 1912.03194). Contexts of 16 to 256
+    tokens, as far as the training stream holds 256 of the longest windows and the validation stream one; a batch holds
+    at most an eighth of those.
+
+    Args:
+        tokens: in the training and the validation stream; None where the data came as windows.
+        n_train: windows of training, where the data came as windows.
+    """
+    context: dict[str, Param] = {}
+    if tokens is not None:
+        longest = min(256, max(tokens[0] // 256, 16), tokens[0] - 1, tokens[1] - 1)
+        shortest = min(16, longest)
+        default = min(CONTEXT, longest)
+        span = Int(shortest, longest, log=True, default=default) if shortest < longest else Constant(longest)
+        context, n_train = {"context": span}, max(1, tokens[0] // longest - 1)
+    params = {name: param for name, param in default_space(n_train, model).items() if name != "momentum"}
+    params |= {
+        "learning_rate": Float(1e-5, 1e-2, log=True, default=1e-3),
+        "optimizer": Constant("adamw"),
+        "weight_decay": Float(5e-3, 1.0, log=True, default=0.05),
+    }
+    return Space(params | context)
 
 
 MODEL_SPACES: Mapping[str, Mapping[str, Param]] = {

@@ -80,16 +80,27 @@ def make_loss(task: str, knobs: Mapping[str, Any], train_targets: Tensor | None,
     return _classification(gamma, smoothing, balanced_weights(train_targets, outputs))
 
 
+def flat(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits ``(n, classes)`` and class indices ``(n,)``, from ``(batch, classes, ...)`` and ``(batch, ...)``.
+
+    Their mean cross-entropy is the same. PyTorch computes it two to four times as fast where the classes lie side by
+    side in memory, as they do in a linear layer's output.
+    """
+    if output.ndim == 2 or target.is_floating_point():
+        return output, target
+    return output.movedim(1, -1).flatten(0, -2), target.flatten()
+
+
 def balanced_weights(targets: Tensor, classes: int) -> Tensor:
-    """``n / (C * n_c)`` for each class (King & Zeng 2001, as scikit-learn's ``class_weight="balanced"``), on the CPU.
+    """``n / (C * n_c)`` for each class (King & Zeng 2001, as scikit-learn's ``class_weight="balanced"``).
 
     ``C`` counts the classes that occur; one that does not has nothing to be balanced and weighs 1.
 
     Args:
         targets: class indices, int64, of any shape.
-        classes: the length of the answer.
+        classes: the length of the answer, which is on the targets' device.
     """
-    counts = torch.bincount(targets.detach().reshape(-1).cpu(), minlength=classes)
+    counts = torch.bincount(targets.detach().reshape(-1), minlength=classes)
     weights = counts.sum() / (torch.count_nonzero(counts) * counts.clamp(min=1).to(torch.get_default_dtype()))
     return torch.where(counts > 0, weights, 1.0)
 
@@ -114,6 +125,7 @@ def _regression(name: str, beta: float) -> Loss:
 
 def _classification(gamma: float, smoothing: float, weights: Tensor | None) -> Loss:
     def loss(output: Tensor, target: Tensor) -> Tensor:
+        output, target = flat(output, target)
         weight = None
         if weights is not None:
             # A model may have more logits than there are classes.

@@ -30,8 +30,8 @@ POOLED = 4
 64, for 40 classes of objects; this is for smaller ones."""
 MLP_RATIO = 4
 """The transformer's hidden layer to its width (Vaswani et al. 2017, section 3.3: 2048 to 512)."""
-READ_AT_ONCE = 1024
-"""Samples in a batch where a data set without tensors is only looked through."""
+LEAK = 1e-3
+"""Part of the logits' spread that a later token may change in an earlier one: kernels round, and round differently."""
 INIT_STD = 0.02
 """Of the transformer's weights (Radford et al. 2018, section 4.1), whatever their width."""
 
@@ -310,8 +310,8 @@ def make_model(source: ModelSource, config: Mapping[str, Any], data: Data, devic
     Raises:
         UserError: the function gives no module, or the module does not take the inputs or fit the targets.
     """
-    x, y = next(data.train.batches(2, device=device))
-    model = _built_in(source, config, data, x, y) if isinstance(source, str) else source(dict(config))
+    x, y = next(data.train.batches(2, torch.arange(min(2, len(data.train))), device=device))
+    model = _built_in(source, config, data, x) if isinstance(source, str) else source(dict(config))
     if not isinstance(model, nn.Module):
         raise UserError(f"model(config) returned a {type(model).__name__}.", "Return a torch.nn.Module.")
     model = model.to(device)
@@ -319,16 +319,69 @@ def make_model(source: ModelSource, config: Mapping[str, Any], data: Data, devic
     try:
         with torch.no_grad():
             out = model(x)
+            if data.task == "language":
+                out = _classes_second(model, x, out)
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(
             f"The model cannot take inputs of shape {tuple(x.shape)}: {error}", "Fit its first layers to the data."
         ) from error
     data.check_output(out, y)
+    if data.streams is not None and x.shape[1] > 1:
+        _require_causal(model, x, out, data.outputs)
     return model
 
 
-def _built_in(name: str, config: Mapping[str, Any], data: Data, x: Tensor, y: Tensor) -> nn.Module:
-    """A built-in model for samples like ``x`` with targets like ``y``."""
+def _classes_second(model: nn.Module, x: Tensor, out: Any) -> Any:
+    """``out`` as the losses want it, and ``model`` made to give all of its outputs so until :func:`as_it_was`.
+
+    Hugging Face's models give an object with ``logits``, and these, like many, as ``(batch, length, classes)``.
+    """
+    logits = getattr(out, "logits", out)
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        return out
+    last = logits.shape[2] != x.shape[1]
+    if logits.shape[1] == logits.shape[2] == x.shape[1] > 1:
+        # As many logits as tokens: the side that follows the length is the length.
+        shorter = model(x[:, :-1])
+        last = getattr(shorter, "logits", shorter).shape[1] < x.shape[1]
+    if last or logits is not out:
+        hook = model.register_forward_hook(_second if last else _logits)
+        object.__setattr__(model, "_luthier_hook", hook)
+    return logits.transpose(1, 2) if last else logits
+
+
+def _logits(model: nn.Module, args: Any, out: Any) -> Any:
+    return getattr(out, "logits", out)
+
+
+def _second(model: nn.Module, args: Any, out: Any) -> Any:
+    return getattr(out, "logits", out).transpose(1, 2)
+
+
+def as_it_was(model: nn.Module) -> nn.Module:
+    """``model`` with outputs of its own shape again."""
+    hook = model.__dict__.pop("_luthier_hook", None)
+    if hook is not None:
+        hook.remove()
+    return model
+
+
+def _require_causal(model: nn.Module, x: Tensor, out: Tensor, tokens: int) -> None:
+    """Raises UserError where a prediction depends on tokens that come after the one it is for."""
+    changed = x.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % tokens
+    with torch.no_grad():
+        other = model(changed)
+    apart = float((other - out)[:, :, :-1].abs().max())
+    if apart > LEAK * float((out - out.mean(1, keepdim=True)).abs().max()):
+        raise UserError(
+            f"The model sees the future: another last token moves earlier predictions by {apart:.2g}.",
+            "Mask its attention (is_causal=True), pad its convolutions on the left.",
+        )
+
+
+def _built_in(name: str, config: Mapping[str, Any], data: Data, x: Tensor) -> nn.Module:
+    """A built-in model for samples like ``x``."""
     knob = {key: config.get(key, value) for key, value in DEFAULTS[name].items()}
     depth, width, dropout = int(knob["depth"]), int(knob["width"]), float(knob["dropout"])
     shape = data.input_shape
@@ -345,25 +398,11 @@ def _built_in(name: str, config: Mapping[str, Any], data: Data, x: Tensor, y: Te
     whole = not (x.is_floating_point() or x.is_complex())
     fits = len(shape) == 2 or (len(shape) == 1 and whole)
     _require(name, "vectors of shape (length, features) or whole-number tokens of shape (length,)", shape, fits)
-    # One label for each token: the next one, whatever the task is called.
-    causal = data.task != "regression" and y.ndim == 2
-    outputs = data.outputs
-    tokens = _tokens(data, x, at_least=outputs if causal else 1) if len(shape) == 1 else None
+    tokens = data.tokens() if len(shape) == 1 else None
     rest = depth, width, int(knob["heads"]), dropout, float(knob["drop_path"])
-    return Transformer(tokens, shape[-1], shape[0], outputs, *rest, causal=causal)
+    return Transformer(tokens, shape[-1], shape[0], data.outputs, *rest, causal=data.task == "language")
 
 
 def _require(name: str, need: str, shape: tuple[int, ...], fits: bool) -> None:
     if not fits:
         raise UserError(f"The {name} needs {need}, got {shape}.", "Use model='mlp' or reshape the inputs.")
-
-
-def _tokens(data: Data, x: Tensor, at_least: int) -> int:
-    """The number of different tokens: one more than the largest in either data set, read in one pass if need be."""
-    largest = at_least - 1
-    for table in (data.train, data.val):
-        for part, _ in table.batches(len(table) if table.tensors else READ_AT_ONCE, device=x.device):
-            if int(part.min()) < 0:
-                raise UserError(f"The token {int(part.min())} is negative.", "Number the tokens from 0.")
-            largest = max(largest, int(part.max()))
-    return largest + 1

@@ -22,14 +22,15 @@ from luthier.core.space import Space
 from luthier.recipe import augment as augmenting
 from luthier.recipe import finetune, losses, models, optimizers, probes, schedules
 from luthier.recipe.averaging import Average, Best
-from luthier.recipe.data import AugmentSource, Data, Pair, Task, alteration, derive_seed, prepare, shuffled
-from luthier.recipe.knobs import FINETUNE_KNOBS, batch_of, default_space, settings
+from luthier.recipe.data import AugmentSource, Data, Pair, Task, alteration, derive_seed, prepare
+from luthier.recipe.knobs import FINETUNE_KNOBS, batch_of, default_space, language_space, settings
 from luthier.recipe.precision import Stepper, check_precision, forward
 from luthier.recipe.probes import Bench, Tools
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "classification": ("val_accuracy", "val_loss", "train_accuracy", "train_loss"),
     "regression": ("val_loss", "val_mae", "train_loss"),
+    "language": ("val_loss", "val_accuracy", "train_loss", "train_accuracy"),
 }
 """What is reported, by task; the first is the default metric."""
 
@@ -38,7 +39,7 @@ CHECK_EVERY = 50
 
 EVALUATED = 2**16
 """Numbers in a batch of evaluation, at least; and at least four batches of training, which without a backward pass fit
-into the same memory."""
+into the same memory. Of language it is the logits that are counted, of which there are many for each input."""
 
 
 class Handle(Protocol):
@@ -70,16 +71,25 @@ class Recipe:
     is what is trained on. With ``ema`` the averaged weights are judged and kept; with ``grad_clip`` the fraction of
     updates that it touched is reported as ``clipped``.
 
+    With ``task="language"`` the model predicts each token from those before it. A stream of tokens is cut into windows
+    as long as the knob ``context`` says, 64 by default; an epoch is about the whole stream whatever the context, in
+    windows that do not overlap, shuffled, from an offset that depends on ``(seed, epoch)``; ``batch_size`` counts
+    windows. Losses are nats a token, accuracies the share of next tokens that are the likeliest. The vocabulary is one
+    more than the largest token. A function as the model finds the context in its configuration, and gives ``(batch,
+    vocabulary, length)`` or ``(batch, length, vocabulary)``, the latter also as ``.logits`` of Hugging Face's models.
+
     Args:
         model: a built-in model's name (``"mlp"``, ``"cnn"``, ...) or a function ``config -> torch.nn.Module``.
         train, val: map-style data sets of ``(x, y)``. Tensors (TensorDataset, also split) are read without a loader.
-        task: ``"classification"`` (reports losses and accuracies) or ``"regression"`` (and the mean absolute error).
+            For language streams, whole numbers ``(n,)``, or data sets of windows, ``y`` being the next tokens of ``x``.
+        task: ``"classification"`` (reports losses and accuracies), ``"regression"`` (losses and the mean absolute
+            error) or ``"language"`` (losses and accuracies).
         data: in place of ``train`` and ``val``, a function that gives both; it is called where the training runs.
         augment: ``"image"``, ``"points"`` or a function ``(batch, strength, generator) -> batch``, whose strength in
             [0, 1] is the knob ``augmentation``. None (default) leaves the inputs as they are.
         groups: for fine-tuning, parts of the model from input to head, or a function from the model to them: see
             :data:`luthier.recipe.finetune.Groups`. None (default) takes the order of definition.
-        metric: what makes the best epoch; ``val_accuracy``, or ``val_loss`` for regression.
+        metric: what makes the best epoch; ``val_accuracy``, or ``val_loss`` for regression and language.
         patience: end after so many epochs without a better metric, unless the knob ``patience`` says otherwise. None
             (default) trains to the end, as decaying schedules want it; the best epoch's weights are kept in any case.
         device: ``"auto"`` (CUDA if there is one) or a PyTorch device.
@@ -124,7 +134,11 @@ class Recipe:
                 nearest(str(augment), augmenting.KINDS) + " Or give a function (batch, strength, generator) -> batch."
             )
             raise UserError(f"Unknown augmentation {augment!r}.", mend)
+        if augment is not None and task == "language":
+            raise UserError(f"augment={augment!r}, but tokens cannot be augmented.", "Leave it out for language.")
         models.check_source(model)
+        if isinstance(model, str) and task == "language" and model != "transformer":
+            raise UserError(f"The {model} predicts no token after each token.", "Use 'transformer' or a function.")
         self.model = model
         self.task: Task = task
         self.augment = augment
@@ -145,8 +159,15 @@ class Recipe:
         return not self.metric.endswith("accuracy")
 
     def space(self) -> Space:
-        """What is worth searching, for data of this size: :func:`luthier.recipe.knobs.default_space`."""
-        return self._space or default_space(len(self._data.train), self.model, self.augment)
+        """What is worth searching, for data of this size: :func:`luthier.recipe.knobs.default_space`, or
+        :func:`luthier.recipe.knobs.language_space`."""
+        if self._space is not None:
+            return self._space
+        if self.task == "language":
+            streams = self._data.streams
+            tokens = None if streams is None else (len(streams[0]), len(streams[1]))
+            return language_space(tokens, len(self._data.train), self.model)
+        return default_space(len(self._data.train), self.model, self.augment)
 
     def __call__(self, trial: Handle) -> nn.Module:
         """Train ``trial``, report each epoch, and return the model with its best epoch's weights.
@@ -182,7 +203,7 @@ class Recipe:
             plateau.see(metrics[self.metric])
             trial.report(**metrics)
         best.restore()
-        return model
+        return models.as_it_was(model)
 
     def probe(self, name: str, config: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], float]:
         """Answer ``"sanity"`` or ``"lr_range"`` for ``config``: plain data, and the epochs' worth of updates it took.
@@ -200,7 +221,12 @@ class Recipe:
         device = _device(self.device)
         check_precision(knobs["precision"], device)
         data = self._data.to(device)
-        size = batch_of(knobs, len(data.train))
+        samples = "training samples"
+        if self.task == "language":
+            data = data.windowed(knobs["context"])
+            samples = f"windows of {data.labels_each} tokens"
+            config = {**config, "context": data.labels_each}
+        size = batch_of(knobs, len(data.train), samples)
         return Bench(self.model, config, knobs, data, size, device, seed, self._tools)
 
     def _tools(self, bench: Bench, model: nn.Module, max_epochs: int) -> Tools:
@@ -235,13 +261,14 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One pass; the means over its batches, each weighted by its size. Ends early once the loss is not finite."""
     data, knobs, device, stepper = bench.data, bench.knobs, bench.device, tools.stepper
-    order = shuffled(len(data.train), bench.seed, epoch)
+    order = data.train.order(bench.seed, epoch)
     shares = _shares(bench, order)
     update, of = (epoch - 1) * bench.updates_per_epoch, max_epochs * bench.updates_per_epoch
     generator = torch.Generator().manual_seed(derive_seed(bench.seed, epoch, 2))
     tools.train_mode(epoch)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
+    classify = data.task != "regression"
     stepper.clipped.zero_()
     for step, (x, y) in enumerate(data.train.batches(bench.batch_size, order, device=device), 1):
         n = len(y)
@@ -256,14 +283,14 @@ def _train_epoch(
             average.update()
             update += 1
         loss_sum.add_(loss.detach(), alpha=n)
-        if data.task == "classification":
+        if classify:
             # Of mixed labels the heavier one counts.
-            hits += (output.argmax(1) == (y.argmax(1) if y.ndim > 1 else y)).sum()
+            hits += (output.argmax(1) == (y.argmax(1) if y.is_floating_point() else y)).sum()
         if step % CHECK_EVERY == 0 and not loss_sum.isfinite():
             break
     means = {"train_loss": float(loss_sum) / len(order)}
-    if data.task == "classification":
-        means["train_accuracy"] = int(hits) / len(order)
+    if classify:
+        means["train_accuracy"] = int(hits) / (len(order) * data.labels_each)
     if stepper.grad_clip:
         means["clipped"] = int(stepper.clipped) / bench.updates_per_epoch
     return means
@@ -277,7 +304,7 @@ def _shares(bench: Bench, order: Tensor) -> list[Tensor] | None:
     if bench.knobs.get("class_weights") == "balanced" and not bench.knobs["mixup"]:
         # PyTorch's weighted mean is divided by the weights of the batch, not by their number.
         targets = bench.data.targets[order.to(bench.device)]
-        weights = losses.balanced_weights(targets, bench.data.outputs).to(bench.device)[targets]
+        weights = losses.balanced_weights(targets, bench.data.outputs)[targets]
     sums = [
         torch.stack([batch.sum() for batch in torch.split(update, bench.batch_size)])
         for update in torch.split(weights, bench.batch_size * bench.accumulate)
@@ -293,9 +320,10 @@ def evaluate(model: nn.Module, data: Data, batch_size: int, precision: str = "fp
     device = data.targets.device
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     other = torch.zeros((), dtype=torch.float64, device=device)
-    classify = data.task == "classification"
+    classify = data.task != "regression"
+    numbers = math.prod(data.input_shape) * (data.outputs if data.task == "language" else 1)
     with torch.no_grad():
-        for x, y in data.val.batches(max(4 * batch_size, EVALUATED // math.prod(data.input_shape)), device=device):
+        for x, y in data.val.batches(max(4 * batch_size, EVALUATED // numbers), device=device):
             output = forward(model, x, precision)
             loss_sum.add_(data.loss(output, y), alpha=len(y))
             if classify:
@@ -303,7 +331,7 @@ def evaluate(model: nn.Module, data: Data, batch_size: int, precision: str = "fp
             else:
                 other.add_(F.l1_loss(output.reshape(y.shape), y), alpha=len(y))
     name = "val_accuracy" if classify else "val_mae"
-    return {"val_loss": float(loss_sum) / len(data.val), name: float(other) / len(data.val)}
+    return {"val_loss": float(loss_sum) / len(data.val), name: float(other) / (len(data.val) * data.labels_each)}
 
 
 def _device(name: str) -> torch.device:
