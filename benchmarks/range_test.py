@@ -27,7 +27,7 @@ from luthier.diagnosis import LRSuggestion, suggest_lr
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 RATES = [10.0 ** (-5 + i / 2) for i in range(9)]
-EPOCHS = {"images": 6, "point_clouds": 6, "regression": 12, "imbalanced": 10, "text_finetune": 4, "causal_lm": 6}
+EPOCHS = {"images": 6, "point_clouds": 6, "regression": 12, "imbalanced": 10, "text_finetune": 4, "causal_lm": 3}
 """The examples' own ``--max-epochs``."""
 
 

@@ -44,11 +44,15 @@ def unigram(train: Tensor, val: Tensor) -> float:
     return float(-(counts / counts.sum()).log()[val].mean())
 
 
+def recipe() -> lt.Recipe:
+    """The training: everything but the values of its knobs."""
+    return lt.Recipe("transformer", data=data, task="language", name="causal_lm")
+
+
 def main(argv: Sequence[str] | None = None) -> lt.Result:
     """Tune, print the verdict, write the report."""
     settings = options(__doc__, "causal_lm", "20 trials", 3, argv)
-    recipe = lt.Recipe("transformer", data=data, task="language", space=SPACE, name="causal_lm")
-    result = lt.tune(recipe, strategy="playbook", **settings)
+    result = lt.tune(recipe(), SPACE, strategy="playbook", **settings)
     return finish(result, f"{unigram(*data()):.3f} nats a byte, by the frequency of each byte", settings["storage"])
 
 
