@@ -58,7 +58,7 @@ def write(path: Path, text: str) -> Path:
         ("train_loss val_loss val_rmse", ("train_loss", "val_loss", None, "val_rmse")),
         ("val_loss/dataloader_idx_0 train_loss", ("train_loss", "val_loss/dataloader_idx_0", None, None)),
         ("train/loss_ce val/loss_ce train/loss_aux val/loss_aux", ("train/loss_ce", "val/loss_ce", None, None)),
-        ("loss bbox_mAP mode", ("loss", None, "bbox_mAP", None)),
+        ("loss bbox_mAP mode", ("loss", None, None, "bbox_mAP")),
         ("val_top5 val_top1 train_loss val_loss", ("train_loss", "val_loss", None, "val_top1")),
         ("train_acc val_accuracy train_loss", ("train_loss", None, "train_acc", "val_accuracy")),
         ("mIoU train_loss val_loss", ("train_loss", "val_loss", None, "mIoU")),
@@ -130,7 +130,7 @@ def test_names_that_say_nothing_are_given_by_the_user():
     }  # fmt: skip
     with pytest.raises(UserError, match="Whether 'zeal' should go up or down"):
         pair(["fit", "zeal"], Asked("fit", None, "zeal"))
-    with pytest.raises(UserError, match="--train-loss 'fti' was not logged. Did you mean 'fit'"):
+    with pytest.raises(UserError, match=r"--train-loss 'fti' was not logged\. Did you mean 'fit'"):
         pair(["fit"], Asked("fti"))
     both = pair(["loss", "val_loss", "val_f1", "f1", "val_accuracy"], Asked(metric="f1")).taken
     assert (both["train_metric"], both["val_metric"]) == ("f1", "val_f1")
@@ -375,7 +375,7 @@ def test_luthiers_own_study(tmp_path):
             trial.report(train_loss=1 / epoch, val_loss=2 / epoch, val_accuracy=1 - 1 / epoch)
 
     lt.tune(train, lt.Space(learning_rate=lt.Float(1e-3, 1e-1)), maximize="val_accuracy", max_epochs=4,
-            strategy="random", budget="3 trials", workers=0, storage=str(tmp_path / "study.db"), quiet=True)  # fmt: skip
+            strategy="random", budget="3 trials", workers=0, quiet=True, storage=f"{tmp_path}/study.db")  # fmt: skip
     runs, _ = read_runs([tmp_path])
     assert [r.curves.name for r in runs] == ["trial 0", "trial 1", "trial 2"]
     assert runs[0].taken == {"train_loss": "train_loss", "val_loss": "val_loss", "val_metric": "val_accuracy"}

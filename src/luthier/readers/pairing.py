@@ -36,6 +36,8 @@ _DOWN = {"error", "err", "wer", "cer", "fid", "mae", "rmse", "mse", "mape", "sma
          "nll", "regret"}
 # fmt: on
 _SHORT = {"acc": "accuracy", "err": "error", "ppl": "perplexity"}
+_EVALUATED = {"map", "ap", "bleu", "rouge", "wer", "cer", "fid", "ndcg", "mrr"}
+"""Metrics that nobody computes on training data: without a split they are validation's."""
 ROLES = ("train_loss", "val_loss", "train_metric", "val_metric", "learning_rate")
 EXTRA = ("grad_norm", "loss_scale", "clipped", "update_ratio")
 
@@ -121,7 +123,8 @@ def pair(
     taken: dict[str, str] = {}
     notes: list[str] = []
     parted = {name: _part(name) for name in known}
-    rest = [p for p in parted.values() if not _aside(p, taken)]
+    # Some frameworks repeat the learning rate in validation's records: what stands with training is the denser one.
+    rest = [p for p in sorted(parted.values(), key=lambda p: p.split in ("val", "test")) if not _aside(p, taken)]
 
     losses = [p for p in rest if _loss_words(p)]
     metrics = [p for p in rest if p not in losses and _metric_of(p) is not None]
@@ -277,15 +280,19 @@ def _choose_metric(
             raise UserError(f"--metric {wanted!r} was not logged.", nearest(wanted, [p.text for p in every]))
     groups = _groups(metrics, set())
 
+    def sides(key: tuple[str, ...]) -> tuple[_Name | None, _Name | None]:
+        evaluated = any(_metric_word(w) in _EVALUATED for w in key)
+        return _sides(groups[key], bare="val" if evaluated else bare)
+
     def rank(key: tuple[str, ...]) -> tuple[bool, int, int, bool, tuple[str, ...]]:
-        train, val = _sides(groups[key], bare=bare)
+        train, val = sides(key)
         word = min(_METRICS.index(w) for w in map(_metric_word, key) if w is not None)
         return val is None, word, len(key), train is None, key
 
     best = min(groups, key=rank, default=None)
     if best is None:
         return None
-    train, val = _sides(groups[best], bare=bare)
+    train, val = sides(best)
     _take(train, val, taken)
     return direction(" ".join(p.text for p in (train, val) if p is not None))
 

@@ -22,6 +22,7 @@ Row = Mapping[str, Any]
 _EPOCH = ("epoch", "epochs")
 _STEP = ("step", "steps", "global_step", "globalstep", "_step", "trainer/global_step", "iteration", "iterations",
          "iter", "iters", "it", "update", "updates", "num_updates", "batch")
+_WEAK = {"it", "update", "updates", "batch"}
 _NAME = ("name", "tag", "metric", "key", "variable")
 _VALUE = ("value", "val")
 _RUN = ("run", "run_id", "run_name", "run_uuid", "trial", "trial_id", "experiment")
@@ -36,11 +37,10 @@ def plain(column: str) -> str:
 
 
 def looks_like_training(columns: Sequence[str]) -> bool:
-    """Whether a table with these columns is a training's: it has a loss or a metric, and an axis or a learning rate."""
+    """Whether a table with these columns may be a training's: it counts epochs or steps; batches, with a loss."""
     known = {plain(c) for c in columns}
-    if known & set(_VALUE) and known & {*_STEP, *_EPOCH}:
-        return True
-    return bool(known & {*_STEP, *_EPOCH}) and bool(pair_quietly(columns))
+    axes = known & {*_EPOCH, *_STEP}
+    return bool(axes) and len(known) > 1 and bool(axes - _WEAK or pair_quietly(columns))
 
 
 def recordings(rows: Sequence[Row], name: str, path: Path, config: Mapping[str, Any] | None = None) -> list[Recording]:
@@ -52,7 +52,7 @@ def recordings(rows: Sequence[Row], name: str, path: Path, config: Mapping[str, 
         path: of the file.
         config: what is known of the hyperparameters.
     """
-    columns = {plain(c): c for row in rows for c in row}
+    columns = {plain(c): c for c in dict.fromkeys(c for row in rows for c in row)}
     run = _find(columns, _RUN)
     if run is not None and len(own := list(dict.fromkeys(str(r[run]) for r in rows if _there(r.get(run))))) > 1:
         found = []

@@ -1,7 +1,7 @@
 """TensorBoard's event files: scalars, their hyperparameters, and the writers of one training in sibling folders.
 
-The records are cut out of the file here and then parsed by TensorBoard's own messages. Its EventAccumulator checks every
-byte in Python and takes eight times as long (``benchmarks/read_tensorboard.py``).
+The records are cut out of the file here and then parsed by TensorBoard's own messages. Its EventAccumulator checks
+every byte in Python and takes eight times as long (``benchmarks/read_tensorboard.py``).
 """
 
 from __future__ import annotations

@@ -219,6 +219,8 @@ def training_figure(data: TrainingPanel) -> Spec:
             labels.append((last[1], last[0], "validation" if role == "winner" else "training", COLORS[role]))
     layout = _layout(data.title, data.unit)
     layout["margin"]["r"] = 66 if labels else 16
+    if data.first < data.last:
+        layout["xaxis"]["range"] = [data.first, data.last]
     low, high = _padded(data.low, data.high)
     if data.log:
         spread = (math.log10(data.high) - math.log10(data.low)) * 0.08

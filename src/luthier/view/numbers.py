@@ -60,12 +60,15 @@ class TrainingPanel:
     Args:
         lines: name, role (training ``"default"``, validation ``"winner"``), places and values of each curve.
         marks: place, word and severity of each finding.
+        first, last: the places that every panel of the training shows.
     """
 
     title: str
     unit: str
     lines: tuple[tuple[str, Role, tuple[float, ...], tuple[float, ...]], ...]
     marks: tuple[tuple[float, str, str], ...]
+    first: float
+    last: float
     low: float
     high: float
     log: bool
@@ -358,6 +361,7 @@ def training_panels(curves: Measured, findings: Sequence[Finding], names: Mappin
         names: under which name each series was logged.
     """
     series, panels = curves.all(), []
+    first = min((float(s.x[0]) for s in series.values() if len(s)), default=0.0)
     for title, roles in _PANELS:
         own = [(r, series[r]) for r in roles if r in series and len(series[r])]
         if not own:
@@ -368,10 +372,16 @@ def training_panels(curves: Measured, findings: Sequence[Finding], names: Mappin
             side: Role = "default" if role.startswith("train") else "winner" if role.startswith("val") else "plain"
             lines.append((names.get(role, role), side, tuple(one.x[kept].tolist()), tuple(one.y[kept].tolist())))
         falls = title == "Loss" or (title == "Metric" and not curves.maximize)
-        low, high, log = _curve_span([v for _, _, _, ys in lines for v in ys], falls or title == "Gradient norm")
+        values = [v for _, _, _, ys in lines for v in ys if math.isfinite(v)]
+        steep = falls or title == "Gradient norm"
+        low, high, log = (
+            _curve_span(values, True) if steep else (min(values, default=0.0), max(values, default=1.0), False)
+        )
+        if title == "Metric":
+            title = lines[-1][0]
         began = [f for f in findings if f.curve in roles and f.since is not None and f.severity != "good"]
         marks = tuple((f.since or 0.0, f.kind.replace("_", " "), f.severity) for f in began)
-        panels.append(TrainingPanel(title, curves.unit, tuple(lines), marks, low, high, log))
+        panels.append(TrainingPanel(title, curves.unit, tuple(lines), marks, first, curves.end, low, high, log))
     return panels
 
 
