@@ -444,3 +444,50 @@ def test_several_paths_keep_their_names_apart(tmp_path):
         write(tmp_path / folder / "log.csv", "epoch,loss\n1,2\n2,1\n")
     runs, _ = read_runs([tmp_path / "x", tmp_path / "y"])
     assert [r.curves.name for r in runs] == ["x/log", "y/log"]
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+
+def test_every_curve_is_drawn_and_findings_stand_where_they_began(tmp_path):
+    import plotly.graph_objects as go
+
+    from luthier.diagnosis import Diagnosis, Finding
+    from luthier.view import diagnosed, figures
+    from luthier.view.numbers import training_panels
+
+    rows = "\n".join(
+        f"{s},{2 / (s + 1)},{1 / (s + 1) if s % 100 == 99 else ''},{'nan' if s > 4000 else 3}" for s in range(5000)
+    )
+    run = only(write(tmp_path / "log.csv", f"step,train_loss,val_loss,grad_norm\n{rows}"))
+    found = Finding("bad_thing", "critical", 0.9, "<b>It broke.</b>", ("Mend it.",), 1, 700.0)
+    panels = training_panels(run.curves, [found], run.taken)
+    assert [p.title for p in panels] == ["Loss", "Gradient norm"]
+    assert [len(x) <= 602 for _, _, x, _ in panels[0].lines] == [True, True]
+    assert panels[0].marks == ((700.0, "bad thing", "critical"),)
+    assert panels[1].marks == ()
+    for panel in panels:
+        go.Figure(figures.training_figure(panel))  # refuses what plotly does not know
+    readings = [diagnosed.Reading(run.curves, Diagnosis((found,)), run.path, run.taken)]
+    page = diagnosed.page(Diagnosis(()), readings, ["a <note>"])
+    assert "&lt;b&gt;It broke.&lt;/b&gt;" in page
+    assert "a &lt;note&gt;" in page
+    assert diagnosed.tell(Diagnosis(()), readings)[0][0] == "critical: <b>It broke.</b>"
+
+
+def test_a_consequence_leaves_the_word_to_its_cause_and_silence_is_no_praise(tmp_path):
+    from luthier.diagnosis import Curves, Diagnosis, Finding
+    from luthier.view import diagnosed
+
+    cause = Finding("rate", "warning", 0.6, "Too fast.", ("Slow down.",), 1)
+    effect = Finding("noise", "critical", 0.9, "Noisy.", ("Average.",), 2, causes=("rate",))
+    both = diagnosed.Reading(Curves(name="a"), Diagnosis((effect, cause)), "a", {})
+    well = diagnosed.Reading(Curves(name="b"), Diagnosis((Finding("fine", "good", 1.0, "Fine.", (), 0),)), "b", {})
+    none = diagnosed.Reading(Curves(name="c"), Diagnosis(()), "c", {})
+    assert diagnosed.next_steps(Diagnosis(()), [well, both]) == ["Slow down."]
+    assert diagnosed.by_gravity([none, well, both])[0] is both
+    assert diagnosed.headline(Diagnosis(()), [well, both])[0] == "critical: a: Noisy."
+    assert diagnosed.headline(Diagnosis(()), [none])[0].startswith("nothing can be said")
+    assert diagnosed.headline(Diagnosis(()), [none, well])[0] == (
+        "good: nothing is wrong with 1 training, and nothing can be said of 1."
+    )

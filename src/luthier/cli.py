@@ -219,7 +219,7 @@ def diagnose(
     Reads TensorBoard, CSV, JSON lines, Lightning, Hugging Face, MLflow and Luthier's own.
     """
     from luthier import readers
-    from luthier.diagnosis.read import diagnose_curves, diagnose_study
+    from luthier.diagnosis import Diagnosis, diagnose_curves, diagnose_study
     from luthier.view import diagnosed
     from luthier.view.page import save
 
@@ -232,7 +232,7 @@ def diagnose(
     asked = readers.Asked(train_loss, val_loss, metric, maximize)
     runs, notes = readers.read_runs(paths, asked, classes=classes, max_epochs=max_epochs)
     found = [diagnosed.Reading(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes) for r in runs]
-    overall = diagnose_study([r.curves for r in runs])
+    overall = diagnose_study([r.curves for r in runs]) if len(runs) > 1 else Diagnosis(())
     written = None
     if html is not None:
         try:

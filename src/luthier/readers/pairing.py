@@ -72,7 +72,8 @@ class Pairing:
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return any(role in self.taken for role in ROLES[:4])
+        """Whether there is a curve to read; a metric on training data alone says nothing."""
+        return any(role in self.taken for role in ("train_loss", "val_loss", "val_metric"))
 
 
 @dataclass(frozen=True, slots=True)

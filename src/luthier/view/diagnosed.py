@@ -21,6 +21,8 @@ MOST_STEPS = 6
 MOST_DRAWN = 60
 """Trainings whose curves a page draws; of more the worst."""
 
+SILENT = "nothing can be said: the curves are too short, or too little of them is known."
+
 Line = tuple[str, str]
 """Text and the style of its first word."""
 
@@ -73,7 +75,13 @@ def headline(overall: Diagnosis, readings: Sequence[Reading]) -> tuple[str, str]
     if first is not None and (own is None or _gravity(first)[0] <= _gravity(own)[0]):
         return f"{first.severity}: {clean(first.text, 600)}", first.severity
     if own is None:
-        return f"good: nothing wrong was found in {count(len(readings), 'training')}.", "good"
+        well = sum(len(r.diagnosis) > 0 for r in readings)
+        if not well:
+            return SILENT, "hint"
+        if len(readings) == 1:
+            return _summary(worst), "good"
+        rest = f", and nothing can be said of {len(readings) - well}" if well < len(readings) else ""
+        return f"good: nothing is wrong with {count(well, 'training')}{rest}.", "good"
     whose = f" {worst.name}:" if len(readings) > 1 else ""
     return f"{own.severity}:{whose} {clean(own.text, 600)}", own.severity
 
@@ -139,7 +147,7 @@ def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] =
         drawn.append({"reading": reading, "figures": own, "facts": _facts(reading)})
     text, severity = headline(overall, readings)
     view = {
-        "headline": text.partition(": ")[2],
+        "headline": text.partition(": ")[2].capitalize() if text == SILENT else text.partition(": ")[2],
         "severity": severity,
         "overall": list(overall),
         "runs": drawn,
@@ -188,9 +196,8 @@ def _many(overall: Diagnosis, ordered: Sequence[Reading], sparks: bool) -> list[
         curve = reading.curves.val_loss or reading.curves.train_loss or reading.curves.val_metric
         spark = f"  {sparkline(curve.y.tolist(), 16):<16}" if sparks and curve is not None else ""
         more = len([f for f in reading.diagnosis if f.severity != "good"]) - 1
-        said = "good" if worst is None else f"{worst.severity}: {clean(worst.text, 300)}"
         lines.append((
-            f"  {reading.name:<{width}}{spark}  {said}" + (f" (+{more} more)" if more > 0 else ""),
+            f"  {reading.name:<{width}}{spark}  {_summary(reading)}" + (f" (+{more} more)" if more > 0 else ""),
             "" if worst is None else STYLES[worst.severity],
         ))  # fmt: skip
     if len(ordered) > MOST_LINES:
@@ -201,6 +208,12 @@ def _many(overall: Diagnosis, ordered: Sequence[Reading], sparks: bool) -> list[
         lines.append((f"      and {len(ways) - 3} other ways", "dim"))
     lines += [(f"note: {clean(note, 600)}", "dim") for note in dict.fromkeys(n for r in ordered for n in r.notes)]
     return lines
+
+
+def _summary(reading: Reading) -> str:
+    """The gravest finding, else what is good, in one line."""
+    said = reading.worst or next(iter(reading.diagnosis), None)
+    return SILENT if said is None else f"{said.severity}: {clean(said.text, 300)}"
 
 
 def _line(finding: Finding) -> Line:
@@ -222,8 +235,9 @@ def _sparks(reading: Reading) -> list[Line]:
 
 def _tally(readings: Sequence[Reading]) -> str:
     counts = {s: sum(r.worst is not None and r.worst.severity == s for r in readings) for s in SEVERITIES[:3]}
-    well = sum(r.worst is None for r in readings)
-    return ", ".join([*(f"{n} {s}" for s, n in counts.items() if n), *([f"{well} without a finding"] if well else [])])
+    counts["good"] = sum(r.worst is None and len(r.diagnosis) > 0 for r in readings)
+    counts["silent"] = sum(not len(r.diagnosis) for r in readings)
+    return ", ".join(f"{n} {s}" for s, n in counts.items() if n)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
