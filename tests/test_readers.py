@@ -439,6 +439,21 @@ def test_recordings_without_a_pair_are_told_and_left_out(tmp_path):
     assert notes == ["1 recording left out, without a loss or a metric: zeal"]
 
 
+def test_a_broken_file_among_sound_ones_is_told_and_left_out(tmp_path):
+    write(tmp_path / "a.csv", "epoch,loss\n1,2\n2,1\n")
+    write(tmp_path / "hf" / "trainer_state.json", "[]")
+    (tmp_path / "tb").mkdir()
+    (tmp_path / "tb" / "events.out.tfevents.1.host").write_bytes(b"\x07" * 99)
+    runs, notes = read_runs([tmp_path])
+    assert len(runs) == 1
+    assert len(notes) == 1
+    assert "is no state of a Trainer: it has no log_history" in notes[0]
+    with pytest.raises(UserError, match="is no state of a Trainer"):
+        read_runs([tmp_path / "hf"])
+    with pytest.raises(UserError, match="No log of a training was found"):
+        read_runs([tmp_path / "tb"])
+
+
 def test_several_paths_keep_their_names_apart(tmp_path):
     for folder in ("x", "y"):
         write(tmp_path / folder / "log.csv", "epoch,loss\n1,2\n2,1\n")

@@ -57,7 +57,8 @@ def read_runs(
     Raises:
         UserError: a path that is not there or holds no training, or an asked name that none of them logged.
     """
-    recordings = [found for path in paths for found in _recordings(Path(path), whole=len(paths) > 1)]
+    broken: list[UserError] = []
+    recordings = [found for path in paths for found in _recordings(Path(path), len(paths) > 1, broken)]
     asked = asked or Asked()
     every = list(dict.fromkeys(tag for r in recordings for tag in r.tags))
     runs, bare = [], []
@@ -87,7 +88,7 @@ def read_runs(
             f"{_list(every)}.",
             "Say which is which: --train-loss NAME --val-loss NAME --metric NAME with --maximize or --minimize.",
         )
-    notes = []
+    notes = list(dict.fromkeys(f"left out: {error.problem} {error.mend}" for error in broken))
     if bare:
         names = list(dict.fromkeys(tag for r in bare for tag in r.tags))
         notes.append(f"{_many(len(bare), 'recording')} left out, without a loss or a metric: {_list(names)}")
@@ -97,8 +98,11 @@ def read_runs(
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 
-def _recordings(path: Path, *, whole: bool) -> list[Recording]:
-    """What lies at ``path``; ``whole`` keeps its own name in those of the trainings."""
+def _recordings(path: Path, whole: bool, broken: list[UserError]) -> list[Recording]:
+    """What lies at ``path``; ``whole`` keeps its own name in those of the trainings.
+
+    In a folder a file that cannot be read is added to ``broken``, and only raised where nothing else is found.
+    """
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"There is nothing at {path}.", nearest(path.name, beside) if beside else "Check the path.")
@@ -116,7 +120,10 @@ def _recordings(path: Path, *, whole: bool) -> list[Recording]:
         if not found:
             raise UserError(f"{path} ({reader.NAME}) holds no numbers.", "Name a log with at least one record.")
         return found
-    found, seen = _walk(path, whole)
+    before = len(broken)
+    found, seen = _walk(path, whole, broken)
+    if not found and len(broken) > before:
+        raise broken[before]
     if not found:
         kinds = ", ".join(f"{n} {kind}" for kind, n in seen.most_common(6))
         what = f"It has {kinds}." if seen else "It is empty."
@@ -124,8 +131,16 @@ def _recordings(path: Path, *, whole: bool) -> list[Recording]:
     return found
 
 
-def _walk(root: Path, whole: bool) -> tuple[list[Recording], Counter[str]]:
+def _walk(root: Path, whole: bool, broken: list[UserError]) -> tuple[list[Recording], Counter[str]]:
     """The trainings below a folder, and how many files of each kind it has."""
+
+    def read(reader: Reader, path: Path) -> list[Recording]:
+        try:
+            return [_placed(r, root, path, whole, reader) for r in reader.read(path)]
+        except UserError as error:
+            broken.append(error)
+            return []
+
     found: list[Recording] = []
     seen: Counter[str] = Counter()
     for place, below, files in os.walk(root, followlinks=False):
@@ -134,19 +149,20 @@ def _walk(root: Path, whole: bool) -> tuple[list[Recording], Counter[str]]:
         seen.update(Path(f).suffix or "file without a suffix" for f in files)
         reader = next((r for r in FOLDERS if r.can_read(folder)), None)
         if reader is not None:
-            found += [_placed(r, root, folder, whole, reader) for r in reader.read(folder)]
-            if reader is not cast("Reader", tensorboard):
+            runs = read(reader, folder)
+            found += runs
+            if runs and reader is not cast("Reader", tensorboard):
                 below.clear()
                 continue
-            own = set(tensorboard.writers(folder))
-            below[:] = [d for d in below if d not in own]
+            taken = tensorboard.writers(folder)
+            below[:] = [d for d in below if d not in taken]
         for name in sorted(files):
             path = folder / name
             if reader is not None and tensorboard.can_read(path):
                 continue
             each = next((r for r in FILES if r.can_read(path)), None)
             if each is not None:
-                found += [_placed(r, root, path, whole, each) for r in each.read(path)]
+                found += read(each, path)
     return found, seen
 
 

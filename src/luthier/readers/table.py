@@ -76,8 +76,12 @@ def _table(lines: list[str]) -> tuple[list[str], list[list[str]]]:
         body = rows[1:]
     if mark in (";", "\t"):
         body = [[_point(cell) for cell in row] for row in body]
-    twice = {name for name, n in Counter(header).items() if n > 1}
-    return [name if name not in twice else f"{name}.{i}" for i, name in enumerate(header)], body
+    seen: Counter[str] = Counter()
+    names = []
+    for name in header:
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)  # as pandas tells them apart
+        seen[name] += 1
+    return names, body
 
 
 def _split(lines: list[str], mark: str) -> list[list[str]]:

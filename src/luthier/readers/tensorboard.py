@@ -51,6 +51,8 @@ def read(path: Path) -> list[Recording]:
             for tag, points in own.items():
                 tags.setdefault(_named(tag, prefix), []).extend(points)
     built = {tag: found for tag, points in tags.items() if (found := series(points)) is not None}
+    if not built:
+        return []
     epoch = built.pop("epoch", None)  # Lightning logs the epoch at each step
     per_epoch = None
     if epoch is not None and len(epoch) > 1 and epoch.y[-1] >= 1:

@@ -28,10 +28,13 @@ def read(path: Path) -> list[Recording]:
     file = (_state_of(path) or path) if path.is_dir() else path
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        log = state["log_history"]
-        rows = [row for row in log if "train_runtime" not in row]  # the last row sums the whole training up
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no state of a Trainer: {error!r}.", f"Name a whole {FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}.", f"Name a whole {FILE}.") from None
+    log = state.get("log_history") if isinstance(state, dict) else None
+    if not isinstance(log, list):
+        raise UserError(f"{file} is no state of a Trainer: it has no log_history.", f"Name a whole {FILE}.")
+    # The last row sums the whole training up.
+    rows = [row for row in log if isinstance(row, dict) and "train_runtime" not in row]
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         step = number(row.get("step"))
