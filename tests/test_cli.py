@@ -257,7 +257,7 @@ def test_diagnose_says_the_most_important_thing_first_and_what_was_taken_for_wha
     done = luthier("diagnose", "run.csv", "--max-epochs", "30", "--html", "page.html", cwd=folder)
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
-    assert first.split(":")[0] in ("critical", "warning")
+    assert first.split(":")[0] in ("critical", "warning", "hint")
     assert "train_loss ← train_loss, val_loss ← val_loss, val_metric ← val_accuracy" in done.stdout
     assert "20 epochs of 30 planned" in done.stdout
     assert "What to try next" in rest
