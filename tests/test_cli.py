@@ -29,6 +29,7 @@ SPACE = "learning_rate: {type: float, low: 1.0e-5, high: 0.1, log: true}\n"
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "job.py").write_text(JOB)
     (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "curves.csv").write_text("epoch,zeal,ardour\n1,2,3\n2,1,2\n")
     (tmp_path / "garbage.db").write_bytes(b"this is not a database " * 100)
     return tmp_path
 
@@ -83,6 +84,17 @@ BAD_SPACES = {
         (["report", "garbage.db"], "not a database", ""),
         (["quickstart", "--dir", "job.py"], "'job.py' is a file", "Name a folder"),
         (["quickstart", "--budget", "0"], "The budget '0' leaves nothing to spend", ""),
+        (["diagnose", "nowhere"], "There is nothing at nowhere", "Known: "),
+        (["diagnose", "curves.cvs"], "There is nothing at curves.cvs", "Did you mean 'curves.csv'?"),
+        (["diagnose", "space.yaml"], "space.yaml is no log of a training", "Known are: TensorBoard's event files"),
+        (["diagnose", "."], "Logged were: ardour, zeal", "--train-loss NAME --val-loss NAME --metric NAME"),
+        (["diagnose", "garbage.db"], "garbage.db is no log", ""),
+        (["diagnose", "curves.csv", "--metric", "zeal"], "Whether 'zeal' should go up or down", "--maximize"),
+        (["diagnose", "curves.csv", "--train-loss", "zael"], "--train-loss 'zael' was not logged", "'zeal'"),
+        (["diagnose", "curves.csv", "--train-loss", "zeal", "--classes", "1"], "--classes 1", "at least 2"),
+        (["diagnose", "curves.csv", "--train-loss", "zeal", "--max-epochs", "0"], "--max-epochs 0 is no length", ""),
+        (["diagnose", "curves.csv", "--train-loss", "zeal", "--html", "."], "--html '.' is a folder", "Name a file"),
+        (["diagnose"], "PATH", ""),
         (["tnue"], "tnue", ""),
     ],
 )  # fmt: skip
@@ -235,7 +247,50 @@ def test_the_checklist_has_five_tiers_and_marks_what_a_study_settled(folder):
     assert "settled" in marked.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["tune"], ["quickstart"], ["resume"], ["show"], ["checklist"], ["report"]])
+CURVES = "epoch,train_loss,val_loss,val_accuracy\n" + "\n".join(
+    f"{e},{2 / e},{2 / e if e < 8 else 0.2 * (e - 6)},{1 - 1 / e}" for e in range(1, 21)
+)
+
+
+def test_diagnose_says_the_most_important_thing_first_and_what_was_taken_for_what(folder):
+    (folder / "run.csv").write_text(CURVES)
+    done = luthier("diagnose", "run.csv", "--max-epochs", "30", "--html", "page.html", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.split(":")[0] in ("critical", "warning", "hint")
+    assert "train_loss ← train_loss, val_loss ← val_loss, val_metric ← val_accuracy" in done.stdout
+    assert "20 epochs of 30 planned" in done.stdout
+    assert "What to try next" in rest
+    assert "\x1b" not in done.stdout
+    page = (folder / "page.html").read_text()
+    assert "val_accuracy" in page
+    assert len(page) < 6_000_000
+    assert 'src="' not in page.partition("<noscript>")[0]  # loads nothing
+
+
+def test_diagnose_as_one_object(folder):
+    (folder / "runs").mkdir()
+    (folder / "runs" / "a.csv").write_text(CURVES)
+    (folder / "runs" / "b.csv").write_text("epoch,train_loss,val_loss\n1,2,2\n2,nan,nan\n3,nan,nan\n4,nan,nan\n")
+    done = luthier("diagnose", "runs", "--json", "--classes", "10", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    data = json.loads(line)
+    assert {"runs", "findings", "next_steps"} <= set(data)
+    assert [r["name"] for r in data["runs"]] == ["a", "b"]
+    run = data["runs"][1]
+    assert {"name", "path", "taken", "findings"} <= set(run)
+    assert run["findings"][0]["severity"] == "critical"
+    assert set(run["findings"][0]) >= {"kind", "severity", "confidence", "text", "action", "tier", "since", "numbers"}
+    assert data["next_steps"]
+    shown = luthier("diagnose", "runs", cwd=folder).stdout
+    assert shown.startswith("critical: ")
+    assert shown.index("  b ") < shown.index("  a ")  # what matters most first
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["tune"], ["quickstart"], ["resume"], ["show"], ["checklist"], ["report"], ["diagnose"]]
+)
 def test_help_fits_a_screen(folder, command):
     done = luthier(*command, "--help", cwd=folder)
     assert done.returncode == 0

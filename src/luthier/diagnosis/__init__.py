@@ -3,6 +3,7 @@
 from luthier.diagnosis.curves import Curves, Series
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.diagnosis.lr_range import LRSuggestion, suggest_lr
+from luthier.diagnosis.read import diagnose_curves, diagnose_study
 from luthier.diagnosis.sanity import SanityVerdict, judge_sanity
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "LRSuggestion",
     "SanityVerdict",
     "Series",
+    "diagnose_curves",
+    "diagnose_study",
     "judge_sanity",
     "suggest_lr",
 ]

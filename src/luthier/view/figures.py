@@ -19,6 +19,7 @@ from luthier.view.numbers import (
     Progress,
     Role,
     Swept,
+    TrainingPanel,
     curve_panels,
     lr_ranges,
     paired,
@@ -33,6 +34,7 @@ Spec = dict[str, Any]
 COLORS: dict[Role, str] = {
     "ended": "#98a0ab", "failed": "#98a0ab", "plain": "#7d8794", "default": "#d9661f", "winner": "#2b7fc7",
 }  # fmt: skip
+SEVERITY = {"critical": "#c8443b", "warning": "#c98a13", "hint": "#7d8794", "good": "#3d9a5f"}
 INK, GRID, FAINT = "#7b838e", "rgba(128,136,148,.22)", "rgba(128,136,148,.5)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -200,6 +202,44 @@ def paired_figure(data: Paired) -> Spec:
     zero = {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.2, "side": "right", "anchor": "x2"}
     layout["yaxis2"] = {**_axis(""), **zero, "tickformat": "+.3~g", "nticks": 5, "range": _padded(*span)}
     return {"data": [*traces, spread, mean_gain], "layout": layout}
+
+
+def training_figure(data: TrainingPanel) -> Spec:
+    """One quantity of one training, on training and on validation data, with a rule where each finding began."""
+    traces, labels = [], []
+    for name, role, xs, ys in data.lines:
+        traces.append({
+            "type": "scatter", "mode": "lines" if len(xs) > 1 else "markers", "x": list(xs),
+            "y": [_digits(v) for v in ys], "opacity": 0.9,
+            "line": {"color": COLORS[role], "width": 1.6 if len(xs) < 150 else 1},
+            "hovertemplate": f"{data.unit} %{{x:.6~g}} · {safe(name)} <b>%{{y:.5~g}}</b><extra></extra>",
+        })  # fmt: skip
+        last = next(((x, y) for x, y in zip(reversed(xs), reversed(ys)) if math.isfinite(y)), None)
+        if last is not None and len(data.lines) > 1:
+            labels.append((last[1], last[0], "validation" if role == "winner" else "training", COLORS[role]))
+    layout = _layout(data.title, data.unit)
+    layout["margin"]["r"] = 66 if labels else 16
+    if data.first < data.last:
+        layout["xaxis"]["range"] = [data.first, data.last]
+    low, high = _padded(data.low, data.high)
+    if data.log:
+        spread = (math.log10(data.high) - math.log10(data.low)) * 0.08
+        low, high = math.log10(data.low) - spread, math.log10(data.high) + spread
+    layout["yaxis"].update(range=[low, high], **_log(data.low, data.high) if data.log else {})
+    shown = [math.log10(y) if data.log and y > 0 else y for y, _, _, _ in labels]
+    close = len(shown) == 2 and abs(shown[0] - shown[1]) < 0.08 * (high - low)
+    for (_, x, name, color), at in zip(labels, shown):
+        shift = (8 if at == max(shown) else -8) if close else 0
+        layout["annotations"].append(
+            _label(x, min(max(at, low), high), name, color, 11, xanchor="left", xshift=5, yshift=shift)
+        )
+    for i, (x, text, severity) in enumerate(data.marks):
+        color = SEVERITY[severity]
+        layout["shapes"].append(_rule(x, color, "dash", 1.4))
+        layout["annotations"].append(
+            _label(x, 1, safe(text), color, 11, yref="paper", xanchor="left", yanchor="top", xshift=3, yshift=-13 * i)
+        )
+    return {"data": traces, "layout": layout}
 
 
 def sweep_figure(data: Swept) -> Spec:

@@ -8,16 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
 from luthier.core.summary import CONFIRM, summarize
 from luthier.core.trial import Status, TrialRecord
+from luthier.diagnosis.curves import Curves as Measured
+from luthier.diagnosis.finding import Finding
 from luthier.view.story import real, setting
 
 Role = Literal["ended", "failed", "plain", "default", "winner"]
 """Drawn in this order, the winner on top; ``ended`` was stopped early."""
 
 _MOST_POINTS = 4_000
+_MOST_DRAWN = 600
 _TRAIN = re.compile(r"(^|[/_.\-])(val|valid|validation|eval|dev|test)(?=$|[/_.\-])")
 
 
@@ -45,6 +51,27 @@ class Curves:
     high: float
     log: bool
     winner: str = "winner"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPanel:
+    """One quantity of one training, and where findings on it began.
+
+    Args:
+        lines: name, role (training ``"default"``, validation ``"winner"``), places and values of each curve.
+        marks: place, word and severity of each finding.
+        first, last: the places that every panel of the training shows.
+    """
+
+    title: str
+    unit: str
+    lines: tuple[tuple[str, Role, tuple[float, ...], tuple[float, ...]], ...]
+    marks: tuple[tuple[float, str, str], ...]
+    first: float
+    last: float
+    low: float
+    high: float
+    log: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +351,61 @@ def span(values: Iterable[float], falls: bool) -> tuple[float, float]:
     if len(ordered) < 6 or not reach:
         return low, high
     return (low, min(high, third + reach)) if falls else (max(low, first - reach), high)
+
+
+_PANELS = (
+    ("Loss", ("train_loss", "val_loss")),
+    ("Metric", ("train_metric", "val_metric")),
+    ("Learning rate", ("learning_rate",)),
+    ("Gradient norm", ("grad_norm",)),
+    ("Loss scale", ("loss_scale",)),
+    ("Clipped updates", ("clipped",)),
+    ("Update ratio", ("update_ratio",)),
+)
+
+
+def training_panels(curves: Measured, findings: Sequence[Finding], names: Mapping[str, str]) -> list[TrainingPanel]:
+    """The panels of one training, wherever it was logged.
+
+    Args:
+        curves: what is known of it.
+        findings: what was found; each is marked on the panel of its curve.
+        names: under which name each series was logged.
+    """
+    series, panels = curves.all(), []
+    first = min((float(s.x[0]) for s in series.values() if len(s)), default=0.0)
+    for title, roles in _PANELS:
+        own = [(r, series[r]) for r in roles if r in series and len(series[r])]
+        if not own:
+            continue
+        lines: list[tuple[str, Role, tuple[float, ...], tuple[float, ...]]] = []
+        for role, one in own:
+            kept = _thinned(one.y)
+            side: Role = "default" if role.startswith("train") else "winner" if role.startswith("val") else "plain"
+            lines.append((names.get(role, role), side, tuple(one.x[kept].tolist()), tuple(one.y[kept].tolist())))
+        falls = title == "Loss" or (title == "Metric" and not curves.maximize)
+        values = [v for _, _, _, ys in lines for v in ys if math.isfinite(v)]
+        steep = falls or title == "Gradient norm"
+        low, high, log = (
+            _curve_span(values, True) if steep else (min(values, default=0.0), max(values, default=1.0), False)
+        )
+        if title == "Metric":
+            title = lines[-1][0]
+        began = [f for f in findings if f.curve in roles and f.since is not None and f.severity != "good"]
+        marks = tuple((f.since or 0.0, f.kind.replace("_", " "), f.severity) for f in began)
+        panels.append(TrainingPanel(title, curves.unit, tuple(lines), marks, first, curves.end, low, high, log))
+    return panels
+
+
+def _thinned(y: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Which records to draw: all of a short curve, of a long one the lowest and the highest of each stretch."""
+    if len(y) <= _MOST_DRAWN:
+        return np.arange(len(y))
+    kept = {0, len(y) - 1}
+    for part in np.array_split(np.arange(len(y)), _MOST_DRAWN // 2):
+        filled = np.nan_to_num(y[part], nan=np.inf)
+        kept |= {int(part[np.argmin(filled)]), int(part[np.argmax(filled)])}
+    return np.array(sorted(kept))
 
 
 def _curve_span(values: Iterable[float], falls: bool) -> tuple[float, float, bool]:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from luthier.core.events import plain
@@ -21,6 +17,7 @@ from luthier.core.summary import Confirmation, Summary, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
 from luthier.view import numbers, story
+from luthier.view.page import render, save
 
 _MOST_ROWS = 500
 _DETAIL_BUDGET = 150_000
@@ -35,26 +32,11 @@ def write_report(history: History, path: str | Path) -> Path:
     Returns:
         The path written.
     """
-    target = Path(path)
-    page = render_report(history)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A reader never sees half a page: write beside the target, then rename over it.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return target
+    return save(render_report(history), path)
 
 
 def render_report(history: History) -> str:
     """The report as HTML text."""
-    from plotly.offline import get_plotlyjs
-
     summary = summarize(history)
     shelf = _Shelf()
     view = {
@@ -79,10 +61,8 @@ def render_report(history: History) -> str:
     }
     texts = fig.hover_texts(history)
     shown = {i for spec in shelf.specs for t in spec["data"] for i in t.get("customdata") or () if i is not None}
-    data = _embed({"figures": shelf.specs, "trials": {i: texts[i] for i in sorted(shown)}})
-    page = _template().render(view, colors=fig.COLORS, data=data)
-    # Pasted last: running five megabytes of script through the template engine would only cost time.
-    return page.replace("/*plotly.js*/", get_plotlyjs(), 1)
+    data = {"figures": shelf.specs, "trials": {i: texts[i] for i in sorted(shown)}}
+    return render("report.html.j2", {**view, "colors": fig.COLORS}, data)
 
 
 class _Shelf:
@@ -103,24 +83,6 @@ def _shelve(shelf: _Shelf, history: History, name: str, label: str) -> list[Row]
 
 def _title(spec: fig.Spec) -> str:
     return str(Markup(spec["layout"]["title"]["text"]).striptags())
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("luthier.view", package_path="")
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters.update(
-        number=story.number, setting=story.setting, clean=lambda s: story.clean(s, 900), epochs=story.epochs
-    )
-    return env.get_template("report.html.j2")
-
-
-def _embed(data: Any) -> Markup:
-    """JSON that cannot leave its ``<script>``: no angle bracket, no ampersand, no line separator of JavaScript."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)
 
 
 def _scored(history: History) -> bool:
