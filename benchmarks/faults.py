@@ -157,11 +157,13 @@ HEALTHY = tuple(
         ("mlp", False, "cosine", 30, "adamw", 3e-3, 0.05), ("mlp", False, "constant", 15, "adamw", 1e-3, 0.01),
         ("mlp", False, "linear", 20, "sgd", 0.05, 1e-4), ("mlp", False, "wsd", 25, "adamw", 2e-3, 0.05),
         ("cnn", False, "cosine", 15, "adamw", 3e-3, 0.05), ("cnn", False, "onecycle", 12, "sgd", 0.1, 5e-4),
-        ("cnn", False, "constant", 10, "adamw", 1e-3, 0.05), ("cnn", True, "cosine", 12, "adamw", 3e-3, 0.05),
+        ("cnn", False, "constant", 10, "adamw", 1e-3, 0.05), ("cnn", False, "wsd", 16, "adamw", 2e-3, 0.05),
         ("mlp", True, "cosine", 8, "adamw", 1e-3, 0.3), ("mlp", False, "step", 20, "sgd", 0.1, 1e-4),
         ("mlp", False, "cosine", 5, "adamw", 3e-3, 0.05), ("cnn", False, "linear", 25, "adamw", 2e-3, 0.1),
     )
 )  # fmt: skip
+"""Common choices on data that the model can generalize on. A CNN on the noisy digits, first among them, is not: it ends
+25 points better in training than in validation, which is overfitting and no false alarm."""
 
 
 class Handle:

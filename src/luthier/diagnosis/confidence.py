@@ -16,7 +16,8 @@ UNMEASURED = 0.5
 
 @cache
 def measured() -> Mapping[str, Any]:
-    """The content of ``calibration.json``: ``kinds`` maps a kind to rows of ``seen``, ``true``, ``false``, ``missed``."""
+    """The content of ``calibration.json``: ``kinds`` maps a kind to rows of ``seen``, ``true``, ``false``, "
+    "``missed``."""
     text = resources.files(__package__).joinpath("calibration.json").read_text(encoding="utf-8")
     data: Mapping[str, Any] = json.loads(text)
     return data

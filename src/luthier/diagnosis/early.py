@@ -11,7 +11,7 @@ import numpy as np
 
 from luthier.diagnosis.curves import Curves, Series
 from luthier.diagnosis.signals import DEAD_MARGIN
-from luthier.knowledge import roles
+from luthier.knowledge.roles import role as role_of
 
 FIRST_LOOK = 0.1
 SECOND_LOOK = 0.2
@@ -47,7 +47,7 @@ def diverged(curves: Curves) -> bool:
         return False
     if not math.isfinite(losses.y[-1]):
         return True
-    if len(losses) < 3 or curves.length is not None and curves.seen < FIRST_LOOK - 1e-9:
+    if len(losses) < 3 or (curves.length is not None and curves.seen < FIRST_LOOK - 1e-9):
         return False
     start = float(losses.y[0]) if math.isfinite(losses.y[0]) else math.inf
     return float(losses.y[-2:].min()) > EXPLODED * max(start, curves.trivial_loss or -math.inf)
@@ -63,7 +63,7 @@ def usual(curves: Curves) -> bool:
     rate = curves.config.get("learning_rate")
     if not isinstance(rate, int | float) or not rate > 0:
         return False
-    role = roles.role("learning_rate")
+    role = role_of("learning_rate")
     assert role is not None
     optimizer = curves.config.get("optimizer", "adam")
     center = role.number("center", optimizer if isinstance(optimizer, str) else "adam") or role.number("center", "adam")

@@ -36,8 +36,8 @@ KINDS: Mapping[str, Kind] = {kind: Kind(rule.tier, rule.means) for kind, rule in
 def diagnose_curves(curves: Curves) -> Diagnosis:
     """Everything that the curves of one training say, most important first.
 
-    Causes come before their symptoms, and lend them no advice: a finding that another one explains has ``causes`` and no
-    ``action``. While tier 0 or 1 has something critical or a warning, no action of tiers 3 to 5 is advised.
+    Causes come before their symptoms, and lend them no advice: a finding that another one explains has ``causes`` and
+    no ``action``. While tier 0 or 1 has something critical or a warning, no action of tiers 3 to 5 is advised.
 
     Raises:
         UserError: neither a training nor a validation series.
@@ -52,7 +52,9 @@ def diagnose_curves(curves: Curves) -> Diagnosis:
             found[kind] = finding(kind, evidence, confidence(kind, view.seen))
     if learned_something(view) and not any(f.severity in ("critical", "warning") for f in found.values()):
         now = f"The {view.learned_name} fell from {view.start:.3g} to {view.best_train:.3g}; nothing stands against it."
-        found["healthy"] = finding("healthy", Evidence("good", now, (), view.learned_name), confidence("healthy", view.seen))
+        found["healthy"] = finding(
+            "healthy", Evidence("good", now, (), view.learned_name), confidence("healthy", view.seen)
+        )
     return Diagnosis(settle(found), curves.name)
 
 
@@ -83,7 +85,7 @@ def settle(found: Mapping[str, Finding]) -> tuple[Finding, ...]:
     out = []
     for kind, one in found.items():
         causes = tuple(c for c in RULES[kind].causes if c in serious)
-        silent = causes or gated and one.tier >= GATED
+        silent = causes or (gated and one.tier >= GATED)
         out.append(replace(one, causes=causes, action=() if silent else one.action))
     return tuple(sorted(out, key=_importance))
 
@@ -148,7 +150,9 @@ def diagnose(
         # Recorded more or less often: spread evenly over the same training.
         return Series.of(values, list(np.linspace(end / len(values), end, len(values))) if len(values) else None)
 
-    rates = learning_rate if not isinstance(learning_rate, int | float) else [float(learning_rate)] * max(evaluations, 2)
+    rates = (
+        learning_rate if not isinstance(learning_rate, int | float) else [float(learning_rate)] * max(evaluations, 2)
+    )
     return diagnose_curves(
         Curves(
             train_loss=series(train_loss),

@@ -331,7 +331,10 @@ class View:
             return x
         done = np.cumsum(np.diff(series.x, prepend=0.0) * np.maximum(series.y, 0.0))
         # A part of the first record's stands for what was before it; equal places would divide by nothing.
-        return np.interp(x, np.concatenate([[0.0], series.x]), np.concatenate([[0.0], done])) + 1e-9 * done[-1] * x
+        clock: Array = (
+            np.interp(x, np.concatenate([[0.0], series.x]), np.concatenate([[0.0], done])) + 1e-9 * done[-1] * x
+        )
+        return clock
 
 
 def _finite(series: Series | None) -> Series | None:

@@ -1,7 +1,8 @@
 """What a curve can say: one small function for each kind of finding.
 
-To add a rule, write a function ``view -> Evidence | None`` under :func:`luthier.diagnosis.rules.rule.rule` in the module
-of its tier; its name is the kind. Then run ``benchmarks/calibrate_diagnosis.py``, which measures how far to trust it.
+To add a rule, write a function ``view -> Evidence | None`` under :func:`luthier.diagnosis.rules.rule.rule` in the
+module of its tier; its name is the kind. Then run ``benchmarks/calibrate_diagnosis.py``, which measures how far to
+trust it.
 """
 
 from __future__ import annotations

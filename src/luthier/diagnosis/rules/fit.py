@@ -19,6 +19,10 @@ GAP_PART = 0.1
 """Validation above training by a tenth of what was learned. Our choice."""
 GAP_SHARE = 0.1
 """And in a share, by ten points, at twice the error of training. Our choice."""
+EARLY = 0.1
+RISE_OF_GAP = 0.25
+"""A rise in the first tenth, or of less than a quarter of the gap, does not explain the gap: it was there from the
+beginning. Our choice."""
 UNFIT = 0.3
 """A training loss that stays above this part of the trivial one has not fitted the training set. Our choice."""
 UNFIT_SHARE = 0.1
@@ -73,6 +77,14 @@ def train_falls(view: View, since: float) -> bool:
     return not trend(view.train.x[part], view.train.y[part]).rises
 
 
+def wide(view: View) -> bool:
+    """Whether the validation error is twice that of training and ten points more."""
+    if view.train_error is None or view.val_error is None or not view.shares:
+        return False
+    train, val = end_level(view.train_error.y), end_level(view.val_error.y)
+    return val > max(2.0 * train, train + GAP_SHARE)
+
+
 _BROKEN = ("val_at_chance", "non_finite", "diverged", "dead_start", "oscillating", "too_good_too_early", "sawtooth")
 
 
@@ -80,15 +92,15 @@ _BROKEN = ("val_at_chance", "non_finite", "diverged", "dead_start", "oscillating
     4,
     Rank.OVERFIT,
     "The model learns the training set by heart: validation gets worse while training gets better.",
-    "The validation loss ends 3 sigma and 2 % above its lowest, for a fifth of the training, its trend since is upwards "
-    "(Mann-Kendall, p < 0.05) and the training loss does not rise. Onset: two straight lines. A hint up to 5 % (Prechelt "
-    "1998, generalization loss), then a warning.",
+    "The validation loss ends 3 sigma and 2 % above its lowest, for a fifth of the training, its trend since is "
+    "upwards (Mann-Kendall, p < 0.05) and the training loss does not rise. Onset: two straight lines. A hint up to 5 % "
+    "(Prechelt 1998, generalization loss), then a warning.",
     causes=_BROKEN,
 )
 def overfitting(view: View) -> Evidence | None:
     """The validation metric, if there is one, gets worse as well."""
     series = view.judged
-    if series is None or metric_holds(view) and view.val is not None:
+    if series is None or (metric_holds(view) and view.val is not None):
         return None
     found = rise(view, series, view.sigma)
     if found is None or not train_falls(view, found[0]):
@@ -110,7 +122,7 @@ def overfitting(view: View) -> Evidence | None:
     Rank.OVERFIT,
     "The validation loss rises while the metric holds: the model becomes too sure of itself.",
     "As overfitting, but the metric ends within 2 standard deviations of its best (our choice; Guo et al. 2017, arXiv "
-    "1706.04599, on calibration).",
+    "1706.04599, on calibration). A warning where the error is twice that of training and ten points more.",
     causes=(*_BROKEN, "loss_against_metric"),
 )
 def overfitting_loss_only(view: View) -> Evidence | None:
@@ -122,7 +134,7 @@ def overfitting_loss_only(view: View) -> Evidence | None:
         return None
     onset, lowest, now = found
     return Evidence(
-        "hint",
+        "warning" if wide(view) else "hint",
         f"The validation loss rises since {onset:g}, from {lowest:.3g} to {now:.3g}; the metric does not get worse.",
         (
             "Choose the best epoch by the metric, not by the loss.",
@@ -138,9 +150,9 @@ def overfitting_loss_only(view: View) -> Evidence | None:
     4,
     Rank.OVERFIT,
     "Training is far better than validation, which no longer gets better but does not get worse either.",
-    "Over the last quarter the validation loss is above the training loss by 5 sigma, by a tenth of what was learned "
-    "and by half of it, without a rise; a warning where the error is twice that of training and ten points more (our "
-    "choice).",
+    "Over the last quarter the validation loss is above the training loss by 5 sigma, a tenth of what was learned "
+    "and by half of it, and no rise after the first tenth makes up a quarter of it; a warning where the error is twice "
+    "that of training and ten points more (our choice).",
     causes=(*_BROKEN, "overfitting", "overfitting_loss_only"),
 )
 def gap_without_rise(view: View) -> Evidence | None:
@@ -152,16 +164,13 @@ def gap_without_rise(view: View) -> Evidence | None:
     level, now = float(np.median(train[tail])), float(np.median(val[tail]))
     if now - level <= max(5.0 * view.sigma, GAP_PART * view.gap, 0.5 * abs(level)):
         return None
-    if rise(view, Series(x, val), view.sigma) is not None:
+    settled = x > x[0] + EARLY * (x[-1] - x[0])
+    risen = rise(view, Series(x[settled], val[settled]), view.sigma)
+    if risen is not None and risen[2] - risen[1] > RISE_OF_GAP * (now - level):
         return None
     numbers = {"train_loss": level, "val_loss": now}
-    wide = False
-    if view.train_error is not None and view.val_error is not None and view.shares:
-        a, b = end_level(view.train_error.y), end_level(view.val_error.y)
-        wide = b > max(2.0 * a, a + GAP_SHARE)
-        numbers |= {"train_error": a, "val_error": b}
     return Evidence(
-        "warning" if wide else "hint",
+        "warning" if wide(view) else "hint",
         f"The validation loss stays at {now:.3g}, the training loss is {level:.3g}.",
         REGULARIZE[:3],
         "val_loss",
@@ -186,7 +195,7 @@ def underfitting(view: View) -> Evidence | None:
     now = end_level(series.y)
     part = now / view.trivial
     error = None if view.train_error is None or not view.shares else end_level(view.train_error.y)
-    if part < UNFIT or error is not None and error < UNFIT_SHARE:
+    if error < UNFIT_SHARE if error is not None else part < UNFIT:
         return None
     tail = last(series, 0.25)
     slope = trend(tail.x, tail.y).slope * float(tail.x[-1] - tail.x[0])

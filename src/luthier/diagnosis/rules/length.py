@@ -30,14 +30,14 @@ GENERALIZATION_LOSS = 5.0
     2,
     Rank.LENGTH,
     "Validation has stopped to improve although the learning rate has not decayed.",
-    "For a fifth of the training and eight records the validation loss has not improved by 2 sigma, and it has no trend; "
-    "the rate is above a tenth of its peak, or nothing is known of it (our choice).",
+    "For a fifth of the training and eight records the validation loss has not improved by 2 sigma, and it has no "
+    "trend; the rate is above a tenth of its peak, or nothing is known of it (our choice).",
     causes=("dead_start", "non_finite", "diverged", "oscillating", "val_at_chance", "underfitting"),
 )
 def plateau(view: View) -> Evidence | None:
     """Time to let the rate decay, or to stop."""
     series = view.judged
-    if series is None or len(series) < PLATEAU_RECORDS + 4 or view.decays and not view.finished:
+    if series is None or len(series) < PLATEAU_RECORDS + 4 or (view.decays and not view.finished):
         return None
     if view.rate_left is not None and view.rate_left < DECAYED:
         return None
@@ -68,9 +68,9 @@ def plateau(view: View) -> Evidence | None:
     2,
     Rank.LENGTH,
     "Validation still improves: the training is not done.",
-    "The best smoothed record is in the last tenth and the trend of the last quarter is significant and above 2 sigma. A "
-    "schedule that decays to zero always peaks last (92 % of AlgoPerf's cosine trainings have their best evaluation in "
-    "the last quarter), so it never counts as such an improvement.",
+    "The best smoothed record is in the last tenth and the trend of the last quarter is significant and above 2 sigma. "
+    "A schedule that decays to zero always peaks last (92 % of AlgoPerf's cosine trainings have their best evaluation "
+    "in the last quarter), so it never counts as such an improvement.",
     causes=("rate_too_low", "dead_start", "diverged", "non_finite", "oscillating", "val_at_chance"),
 )
 def still_improving(view: View) -> Evidence | None:
@@ -78,7 +78,7 @@ def still_improving(view: View) -> Evidence | None:
     series = view.judged
     if series is None or len(series) < 5:
         return None
-    if view.finished and (view.decays or view.rate_left is not None and view.rate_left < DECAYED):
+    if view.finished and (view.decays or (view.rate_left is not None and view.rate_left < DECAYED)):
         return None
     level = smooth(series.y)
     span = series.x[-1] - series.x[0]
@@ -88,7 +88,7 @@ def still_improving(view: View) -> Evidence | None:
     tail = tail if len(tail) >= 5 else last(series, 5.0 / len(series) + TAIL)
     found = trend(tail.x, tail.y)
     gain = -found.slope * float(tail.x[-1] - tail.x[0])
-    if found.slope >= 0 or gain < IMPROVES_SIGMAS * view.sigma or len(tail) >= 5 and found.p > 0.05:
+    if found.slope >= 0 or gain < IMPROVES_SIGMAS * view.sigma or (len(tail) >= 5 and found.p > 0.05):
         return None
     numbers = {"gain": gain, "sigma": view.sigma}
     if not view.finished:
@@ -111,8 +111,8 @@ def still_improving(view: View) -> Evidence | None:
     2,
     Rank.NOISE,
     "The validation jumps by more than the differences that one tunes for.",
-    "Over the last half the noise of the validation loss is above 3 % of what was learned, or that of a share above 1.5 "
-    "points (our choice); within 1.3 standard errors of counting, the validation set is too small.",
+    "Over the last half the noise of the validation loss is above 3 % of what was learned, or that of a share above "
+    "1.5 points (our choice); within 1.3 standard errors of counting, the validation set is too small.",
     causes=("oscillating", "diverged", "non_finite", "dead_start", "spikes", "val_at_chance"),
 )
 def noisy_validation(view: View) -> Evidence | None:
@@ -132,7 +132,9 @@ def noisy_validation(view: View) -> Evidence | None:
         "warning" if wild else "hint",
         f"From one evaluation to the next the validation jumps by {size:.2g}{told}.",
         (
-            "Take more validation samples." if counted else "Average the weights (EMA), or let the learning rate decay.",
+            "Take more validation samples."
+            if counted
+            else "Average the weights (EMA), or let the learning rate decay.",
             "Compare configurations by the mean of the last evaluations and over several seeds.",
         ),
         "val_metric" if share else view.judged_name,
@@ -144,9 +146,9 @@ def noisy_validation(view: View) -> Evidence | None:
     2,
     Rank.LENGTH,
     "Nothing is to be gained by going on with this training.",
-    "It is not over, and: it has failed (non-finite, dead after a fifth, diverged); or the validation loss is 5 % above "
-    "its lowest and the smoothed one rose in three successive strips of five evaluations (Prechelt 1998, GL_5 and UP_3), "
-    "with no decay of the rate ahead.",
+    "It is not over, and: it has failed (non-finite, dead after a fifth, diverged); or the validation loss is 5 % "
+    "above its lowest and the smoothed one rose in three successive strips of five evaluations (Prechelt 1998, GL_5 "
+    "and UP_3), with no decay of the rate ahead.",
     causes=(),
 )
 def should_stop(view: View) -> Evidence | None:
@@ -159,7 +161,7 @@ def should_stop(view: View) -> Evidence | None:
     series = view.val
     if series is None or len(series) < STRIPS * STRIP + 1 or view.decays:
         return None
-    ends = series.y[:: -STRIP][: STRIPS + 1]
+    ends = series.y[::-STRIP][: STRIPS + 1]
     low = int(np.argmin(smooth(series.y)))
     lowest, now = float(smooth(series.y)[low]), end_level(series.y)
     loss = 100.0 * (now / lowest - 1.0) if lowest > 0 else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,8 @@ from luthier.diagnosis.signals import DEAD_MARGIN, View, end_level, noise, smoot
 
 LEARNS = 0.1
 """The training loss is clearly below the trivial one when it is by this part of it. Our choice."""
+NEARLY = 0.03
+"""A validation loss that ends above the trivial one and was never better by more than this part of it. Our choice."""
 CHANCE_SE = 3.0
 """Standard errors of a share within which a metric is at chance, and ten more for one that is not. Our choice."""
 BETTER = 0.1
@@ -34,8 +37,9 @@ REGULARIZERS = ("dropout", "drop_path", "mixup", "augmentation", "label_smoothin
     0,
     Rank.DATA,
     "The training learns, and on validation data the model knows no more than nothing.",
-    "The training loss is 10 % below the trivial one, and the validation loss has never been below it by 0.7 %, or the "
-    "final validation metric is within 3 standard errors of chance or below it (our choice).",
+    "The training loss is 10 % below the trivial one, and the validation loss has never been below it by 0.7 %, or by "
+    "3 % and ends above it, or the final validation metric is within 3 standard errors of chance or worse (our "
+    "choice).",
 )
 def val_at_chance(view: View) -> Evidence | None:
     """Labels of one side shuffled or mapped otherwise, other preprocessing, wrong mode of evaluation."""
@@ -44,7 +48,7 @@ def val_at_chance(view: View) -> Evidence | None:
         return None
     # What was learned by then: both must have had the time.
     learns = ref is not None and view.train is not None and view.best_train < (1.0 - LEARNS) * ref
-    if not learns or view.seen < 0.1 or paired is None and view.val_error is None:
+    if not learns or view.seen < 0.1 or (paired is None and view.val_error is None):
         return None
     assert ref is not None
     numbers = {"best_train_loss": view.best_train, "trivial_loss": ref}
@@ -52,7 +56,8 @@ def val_at_chance(view: View) -> Evidence | None:
     if view.val is not None:
         best = float(smooth(view.val.y).min())
         numbers["best_val_loss"] = best
-        at_chance = best > (1.0 - DEAD_MARGIN) * ref
+        now = end_level(view.val.y)
+        at_chance = best > (1.0 - DEAD_MARGIN) * ref or (best > (1.0 - NEARLY) * ref and now > ref)
         told = f"the validation loss was never below {best:.3g}, where knowing nothing gives {ref:.3g}"
     chance = view.curves.trivial_metric
     if view.val_error is not None and view.shares and chance is not None and not at_chance:
@@ -122,8 +127,8 @@ def too_good_too_early(view: View) -> Evidence | None:
     0,
     Rank.DATA,
     "Validation is better than training, and no regularization is known that would explain it.",
-    "At the end the validation loss is below the training loss, the one of the next epoch included, by 3 sigma and 10 % "
-    "(our choice); known dropout, mixup, augmentation or label smoothing explain it.",
+    "At the end the validation loss is below the training loss, the one of the next epoch included, by 3 sigma and 10 "
+    "% (our choice); known dropout, mixup, augmentation or label smoothing explain it.",
 )
 def val_better_than_train(view: View) -> Evidence | None:
     """Leak, easier or duplicated validation data; harmless under dropout and augmentation."""
@@ -159,7 +164,7 @@ def val_better_than_train(view: View) -> Evidence | None:
     "The loss gets better and the metric does not follow.",
     "The validation loss falls by 20 % of what was learned and by 5 sigma, while the metric's rank correlation with it "
     "is below 0.2 and the metric improves by less than 2 standard deviations (our choice).",
-    causes=("val_at_chance",),
+    causes=("val_at_chance", "dead_start", "diverged", "non_finite"),
 )
 def loss_against_metric(view: View) -> Evidence | None:
     """A metric of something else, a wrong direction or threshold, or one class predicted for everything."""
@@ -205,8 +210,9 @@ def _rank_correlation(a: Array, b: Array) -> float:
     0,
     Rank.DATA,
     "The training loss repeats the same pattern in every epoch: the data come in a fixed order.",
-    "With each epoch's level and slope taken out, the losses of its updates correlate by more than 0.5 with those of the "
-    "next epoch, in the median (Google's Tuning Playbook takes periodicity for the sign of a bug; threshold: ours).",
+    "With each epoch's level and slope taken out, the losses of its updates correlate by more than 0.5 with those of "
+    "the next epoch, in the median (Google's Tuning Playbook takes periodicity for the sign of a bug; threshold: "
+    "ours).",
 )
 def sawtooth(view: View) -> Evidence | None:
     """Unshuffled data, or an error at the boundary of epochs."""
@@ -228,7 +234,7 @@ def sawtooth(view: View) -> Evidence | None:
     if kept.sum() < 3:
         return None
     rest = rest[kept] / size[kept]
-    pairs = [float(np.mean(a * b)) for a, b in zip(rest, rest[1:])]
+    pairs = [float(np.mean(a * b)) for a, b in itertools.pairwise(rest)]
     repeats = float(np.median(pairs))
     if repeats < TOOTH_CORRELATION:
         return None
@@ -237,7 +243,8 @@ def sawtooth(view: View) -> Evidence | None:
         f"Every epoch of {per_epoch} updates has the same pattern of losses (correlation {repeats:.2f}).",
         (
             "Shuffle the training data anew in every epoch.",
-            "Look for what happens at the boundary of epochs: an evaluation that changes the model, a loader that repeats.",
+            "Look for what happens at the boundary of epochs: an evaluation that changes the model, a loader that "
+            "repeats.",
         ),
         "train_loss",
         numbers={"correlation": repeats, "updates_per_epoch": float(per_epoch)},
@@ -249,8 +256,8 @@ def sawtooth(view: View) -> Evidence | None:
     Rank.DEAD,
     "The training has learned nothing: the loss has never left that of knowing only the targets' frequencies.",
     "From a tenth of the training on, the best smoothed loss is above 99.3 % of the trivial one (0.005 nats of log 2, "
-    "measured on TaskSet). Without a known trivial loss: over five records or more the loss fell by less than 1 % of its "
-    "start or 3 sigma.",
+    "measured on TaskSet). Without a known trivial loss: over five records or more the loss fell by less than 1 % of "
+    "its start or 3 sigma.",
     causes=("non_finite", "val_at_chance"),
 )
 def dead_start(view: View) -> Evidence | None:

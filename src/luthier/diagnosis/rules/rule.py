@@ -73,7 +73,7 @@ def rule(tier: int, rank: Rank, means: str, when: str, causes: tuple[str, ...] =
     """Make a function a rule; its name is the kind."""
 
     def register(judge: Judge) -> Judge:
-        kind = judge.__name__  # type: ignore[attr-defined]
+        kind = judge.__name__
         RULES[kind] = Rule(kind, tier, rank, means, when, causes, judge)
         return judge
 
