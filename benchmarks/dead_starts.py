@@ -1,8 +1,9 @@
 """What ending failed trainings early saves, and what it costs: luthier.diagnosis.hopeless on all of TaskSet's curves.
 
-Each training is looked at after every evaluation, as a study would, and ended when the predicate says so. Saved: the part
-of all epochs that is not trained. Lost: how much worse the best surviving training of a task is than the best of all, in
-percent of what the best one learned; and how many of the ten best are ended.
+Each training is looked at after every evaluation, as a study would, and ended when the predicate says so. Saved: the
+part of all epochs that is not trained. Lost: how much worse the best surviving training of a task is than the best of
+all, in percent of what the best one learned; how many of the ten best are ended; and the same loss in studies of a few
+configurations drawn at random, in percent of what the study's best and what the task's best learned.
 
     python benchmarks/dead_starts.py taskset.npz [--trials 30]
 """
@@ -64,17 +65,19 @@ def main() -> None:
         best = np.where(np.isfinite(valid).all(1), valid.min(1), math.log(2))
         kept = np.array([np.nanmin(np.where(np.isfinite(v[:e]), v[:e], np.inf)) for v, e in zip(valid, ends)])
         usual = np.array([abs(math.log10(c["learning_rate"] / 1e-3)) <= 1.0 for c in configs])
-        loss = [0.0]
+        loss, regret = [], []
         for _ in range(1000):  # studies of a few trials, drawn at random
             drawn = rng.choice(len(configs), given.trials, replace=False)
             gained = math.log(2) - best[drawn].min()
+            regret.append((kept[drawn].min() - best[drawn].min()) / (math.log(2) - best.min()))
             loss.append((kept[drawn].min() - best[drawn].min()) / gained if gained > 0.005 else 0.0)
         top = np.argsort(best)[:10]
         row = {
             "task": task, "saved": float(1.0 - ends.sum() / (n * len(ends))),
-            "saved_of_usual_rates": float(1.0 - ends[usual].sum() / (n * usual.sum())), "ended": float((ends < n).mean()),
-            "best_lost_percent": 100.0 * float((kept.min() - best.min()) / (math.log(2) - best.min())),
-            "study_lost_percent": 100.0 * float(np.mean(loss)), "top10_ended": int((ends[top] < n).sum()),
+            "saved_of_usual_rates": float(1.0 - ends[usual].sum() / (n * usual.sum())), "ended": float((ends <
+            n).mean()), "best_lost_percent": 100.0 * float((kept.min() - best.min()) / (math.log(2) - best.min())),
+            "study_lost_percent": 100.0 * float(np.mean(loss)),
+            "study_regret_percent": 100.0 * float(np.mean(regret)), "top10_ended": int((ends[top] < n).sum()),
         }  # fmt: skip
         total.append(row)
         print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)

@@ -22,8 +22,8 @@ COMMON = 0.5
 """A finding that this part of the trainings has is a finding of the study. Our choice."""
 FRAGILE = 0.015
 """Relative standard deviation over seeds: five times 0.3 %, the median of 17 AlgoPerf workloads."""
-FRAGILE_SHARE = 0.015
-"""The same of an error that is a share, in points, and beyond what counting explains."""
+FRAGILE_SPAN = 0.03
+"""And 3 % of what was learned, beyond three standard errors of counting. Our choice."""
 EDGE = 10.0
 """The smallest rate that failed is at most so many times the best one. Our choice."""
 TOP = 5
@@ -31,7 +31,7 @@ TOP = 5
 
 
 class Training:
-    """A training with its diagnosis, its result and whether it failed."""
+    """A training with its diagnosis, its result (smaller is better), how far it came, and whether it failed."""
 
     def __init__(self, curves: Curves) -> None:
         self.view = View(curves)
@@ -43,6 +43,7 @@ class Training:
         if self.view.val_error is None and self.view.val is not None:
             error = self.view.val
         self.result = math.inf if error is None or self.failed else end_level(error.y)
+        self.span = 0.0 if error is None else float(error.y[0] - error.y.min())
 
 
 def diagnose_study(trainings: Sequence[Curves]) -> Diagnosis:
@@ -109,11 +110,9 @@ def seed_fragility(runs: Sequence[Training]) -> Finding | None:
         else:
             results = np.array([run.result for run in group])
             sd, mean = float(results.std(ddof=1)), float(results.mean())
-            view = group[0].view
-            share = view.val_error is not None and view.shares
-            limit = (
-                max(FRAGILE_SHARE, 3.0 * view.counting) if share else max(FRAGILE * abs(mean), 3.0 * FRAGILE * view.gap)
-            )
+            # What was learned, in the units of the result.
+            span = float(np.median([run.span for run in group]))
+            limit = max(FRAGILE * abs(mean), FRAGILE_SPAN * span, 3.0 * group[0].view.counting)
             if sd <= limit:
                 continue
             text = f"{len(group)} seeds of one configuration end at {mean:.3g} +- {sd:.2g}."
