@@ -36,11 +36,8 @@ def dead(curves: Curves) -> bool:
     losses = _losses(curves)
     if losses is None or curves.trivial_loss is None or curves.length is None or len(losses) < FEWEST:
         return False
-    finite = losses.finite.y
-    if (
-        curves.seen < FIRST_LOOK - 1e-6
-        or float(finite.min(initial=math.inf)) <= (1.0 - DEAD_MARGIN) * curves.trivial_loss
-    ):
+    learned = float(losses.finite.y.min(initial=math.inf)) <= (1.0 - DEAD_MARGIN) * curves.trivial_loss
+    if learned or curves.seen < FIRST_LOOK - 1e-6:
         return False
     series = (curves.val_loss, curves.train_loss)
     return curves.seen >= LAST_LOOK or not any(falling(one) for one in series if one is not None)
