@@ -247,7 +247,7 @@ def tables(counts: Counts, named: Mapping[str, Any], alarms: Mapping[str, Any]) 
     per = sum(row["epoch"] + row["update"] for row in named.values())
     hit = sum(max(row["epoch"], row["update"]) >= 2 for row in named.values())
     yield (
-        f"**Faults put in on purpose.** {hit} of {len(named)} are named first or second in at least two of three seeds, "
+        f"**Faults put in on purpose.** {hit} of {len(named)} come first or second in two of three seeds or more, "
         f"from the curves by epoch or with the training loss of every update ({per} of {6 * len(named)} diagnoses)."
     )
     yield ""

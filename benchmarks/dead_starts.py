@@ -62,8 +62,8 @@ def main() -> None:
     for task, (configs, train, valid) in load(given.taskset).items():
         ends = np.array([ended_at(curves(c, t, v)) for c, t, v in zip(configs, train, valid)])
         n = valid.shape[1]
-        best = np.where(np.isfinite(valid).all(1), valid.min(1), math.log(2))
-        kept = np.array([np.nanmin(np.where(np.isfinite(v[:e]), v[:e], np.inf)) for v, e in zip(valid, ends)])
+        best = np.where(np.isfinite(valid), valid, np.inf).min(1)
+        kept = np.array([np.min(np.where(np.isfinite(v[:e]), v[:e], np.inf)) for v, e in zip(valid, ends)])
         usual = np.array([abs(math.log10(c["learning_rate"] / 1e-3)) <= 1.0 for c in configs])
         loss, regret = [], []
         for _ in range(1000):  # studies of a few trials, drawn at random

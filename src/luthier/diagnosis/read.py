@@ -87,11 +87,16 @@ def settle(found: Mapping[str, Finding]) -> tuple[Finding, ...]:
         causes = tuple(c for c in RULES[kind].causes if c in serious)
         silent = causes or (gated and one.tier >= GATED)
         out.append(replace(one, causes=causes, action=() if silent else one.action))
-    return tuple(sorted(out, key=_importance))
+    by_kind = {one.kind: one for one in out}
 
+    def depth(one: Finding) -> int:
+        """How many explanations stand between a finding and its first cause."""
+        return 1 + max(depth(by_kind[cause]) for cause in one.causes) if one.causes else 0
 
-def _importance(one: Finding) -> tuple[bool, bool, bool, int]:
-    return one.severity == "good", bool(one.causes), one.severity == "hint", RULES[one.kind].rank
+    def importance(one: Finding) -> tuple[bool, int, bool, int]:
+        return one.severity == "good", depth(one), one.severity == "hint", RULES[one.kind].rank
+
+    return tuple(sorted(out, key=importance))
 
 
 def diagnose(

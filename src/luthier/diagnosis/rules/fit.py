@@ -53,7 +53,9 @@ def rise(view: View, series: Series, sigma: float) -> tuple[float, float, float]
         return None
     if not trend(series.x[low:], series.y[low:]).rises:
         return None
-    around = slice(max(0, low - max(after, 3)), None)
+    # As much of the fall before as of the rise after: with more of it, the knee of the fall would be the breakpoint.
+    before = np.flatnonzero(level[:low] > lowest + 0.5 * (now - lowest))
+    around = slice(int(before[-1]) if len(before) else 0, None)
     onset = breakpoint_of(series.x[around], level[around]) if len(level[around]) >= 5 else float(series.x[low])
     # The two lines meet later than the lowest record where the rise is curved; the lowest record is what one keeps.
     return min(onset, float(series.x[low])), lowest, now

@@ -23,6 +23,8 @@ WANDERS_TRAIN = 0.01
 WANDERS = 0.02
 """Noise between epochs of the training and of the validation loss, as parts of what was learned, that is too much in
 both. Measured on the digits: of 36 healthy trainings none has both, of those at a hundred times the rate all."""
+SETTLED = 0.25
+"""Part of the training before which a steep fall and a warmup look like noise. Our choice."""
 WANDERS_ALONE = 0.05
 """And where only one of them is known. Our choice."""
 LINEAR = 0.7
@@ -192,6 +194,8 @@ def wandering(series: Series, gap: float) -> float:
 )
 def oscillating(view: View) -> Evidence | None:
     """The rate that is stable is lower, at least for the greater part of the training."""
+    if view.seen < SETTLED:
+        return None
     if view.paired is None:
         series = view.learned
         if series is None or view.stepwise or view.learned_name == "val_metric":
