@@ -242,6 +242,21 @@ def share(a: int, b: int) -> str:
     return "-" if a + b == 0 else f"{100 * a / (a + b):.0f} %"
 
 
+def told_of(workloads: Mapping[str, list[Curves]]) -> Iterator[str]:
+    """How often each warning is given on AlgoPerf's trainings, which are tuned well and have no label of health."""
+    yield "**Warnings on AlgoPerf's trainings**, at their end; they are well tuned."
+    yield ""
+    yield "| workload | trainings | with a warning of tier 0 or 1 | warnings |"
+    yield "|---|---|---|---|"
+    for name, runs in sorted(workloads.items()):
+        read = [diagnose_curves(run) for run in runs]
+        kinds = Counter(kind for one in read for kind in serious(one))
+        low = sum(any(RULES[kind].tier <= 1 for kind in serious(one)) for one in read)
+        which = ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common()) or "-"
+        yield f"| {name} | {len(runs)} | {low} | {which} |"
+    yield ""
+
+
 def tables(counts: Counts, named: Mapping[str, Any], alarms: Mapping[str, Any]) -> Iterator[str]:
     """The measurements in Markdown."""
     per = sum(row["epoch"] + row["update"] for row in named.values())
@@ -309,6 +324,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write calibration.json and docs/diagnosis.md")
     given = parser.parse_args()
     counts: Counts = defaultdict(Counter)
+    chosen: dict[str, list[Curves]] = {}
     if given.runs:
         runs = [json.loads(line) for line in Path(given.runs).read_text(encoding="utf-8").splitlines()]
     else:
@@ -325,7 +341,7 @@ def main() -> None:
         for name in half(list(tasks), given.split):
             wholes = [dead_starts.curves(c, t, v) for c, t, v in list(zip(*tasks[name]))[::STRIDE]]
             count_real("TaskSet", wholes, counts, constant=True)
-    measured = "\n".join(tables(counts, named, alarms))
+    measured = "\n".join([*(told_of(chosen) if chosen else ()), *tables(counts, named, alarms)])
     print(measured)
     if given.write:
         data = {

@@ -218,6 +218,7 @@ def train(case: Case, seed: int) -> dict[str, Any]:
 
 def curves(run: Mapping[str, Any], stepwise: bool = False) -> Curves:
     """What a diagnosis gets of :func:`train`'s run; ``stepwise`` with the training loss of every update."""
+
     def series(name: str) -> Series | None:
         at = [i for i, r in enumerate(run["reports"]) if name in r]
         return Series.of([run["reports"][i][name] for i in at], [i + 1.0 for i in at]) if at else None

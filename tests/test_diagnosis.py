@@ -1,5 +1,6 @@
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +206,13 @@ def test_every_kind_is_tested_and_told_of():
         assert kind not in explaining(kind), kind
 
 
+def test_the_page_has_every_rule_as_it_is():
+    page = (Path(__file__).parents[1] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    for rule in RULES.values():
+        row = f"| `{rule.kind}` | {rule.tier} | {rule.means} | {rule.when} |"
+        assert row in page, "run benchmarks/calibrate_diagnosis.py --write"
+
+
 def explaining(kind):
     """Everything that may explain ``kind``, directly or not."""
     out, todo = set(), list(RULES[kind].causes)
@@ -278,7 +286,8 @@ def test_a_schedule_that_decays_always_peaks_last_and_is_not_told_to_go_on():
     assert not decayed.has("still_improving")
     unknown = next(f for f in read(GROWING, GROWING + 0.02) if f.kind == "still_improving")
     assert "decayed" in unknown.text
-    assert next(f for f in read(GROWING, GROWING + 0.02, max_epochs=80) if f.kind == "still_improving").severity == "good"
+    midway = next(f for f in read(GROWING, GROWING + 0.02, max_epochs=80) if f.kind == "still_improving")
+    assert midway.severity == "good"
 
 
 # -- properties --------------------------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ class View:
     @cached_property
     def paired(self) -> tuple[Array, Array, Array] | None:
         """(places, training loss, validation loss) at every validation; a training loss that was recorded more often
-        gives the median since the validation before."""
+        gives the mean since the validation before, as trainings report it."""
         train, val = self.raw_train, self.val
         if train is None or val is None or not len(val):
             return None
@@ -208,7 +208,7 @@ class View:
         else:
             cuts = np.searchsorted(train.x, val.x, side="right")
             starts = np.concatenate([[0], cuts[:-1]])
-            level = np.array([np.median(train.y[a:b]) if b > a else math.nan for a, b in zip(starts, cuts)])
+            level = np.array([np.mean(train.y[a:b]) if b > a else math.nan for a, b in zip(starts, cuts)])
         kept = np.isfinite(level) & (val.x >= train.x[0])
         return (val.x[kept], level[kept], val.y[kept]) if kept.any() else None
 

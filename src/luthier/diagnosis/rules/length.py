@@ -50,10 +50,9 @@ def plateau(view: View) -> Evidence | None:
     tail = series.x > since
     if trend(series.x[tail], series.y[tail]).p < 0.05 or after.min() > before.min() + 3.0 * view.sigma:
         return None
-    best = float(series.x[int(np.argmin(level))])
     return Evidence(
         "hint",
-        f"The {view.judged_name} has not improved since {max(best, float(before.size and since)):g}.",
+        f"The {view.judged_name} has not improved since {since:g}.",
         (
             "Divide the learning rate by three to ten, or use a schedule that decays to zero.",
             "Stop there: the rest of the training is better spent on another configuration.",

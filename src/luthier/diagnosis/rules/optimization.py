@@ -113,7 +113,7 @@ def diverged(view: View) -> Evidence | None:
         exploded = len(after) > reach and float((after[reach:] - after[:-reach]).max()) > 0.5 * lost
     beyond = view.trivial is not None and now > 2.0 * view.trivial
     peak = int(np.argmax(series.y))
-    burst = view.trivial is not None and float(series.y[peak]) > EXPLODED * view.trivial and peak >= 0
+    burst = view.trivial is not None and float(series.y[peak]) > EXPLODED * view.trivial
     burst = burst and (view.points >= 5 and (peak > 0 or view.stepwise or float(series.y[0]) > 20.0 * view.ref))
     if not (exploded or beyond or burst):
         return None
