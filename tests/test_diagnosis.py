@@ -290,6 +290,18 @@ def test_a_schedule_that_decays_always_peaks_last_and_is_not_told_to_go_on():
     assert midway.severity == "good"
 
 
+def test_batches_alone_show_a_dead_start():
+    assert read(2.3 + wiggle(2000, 0.3), unit="step").has("dead_start")
+    assert not read(fall(2000, size=0.3), unit="step").has("dead_start")
+    assert not read(2.3 - np.linspace(0, 0.3, 2000) + wiggle(2000, 0.3), unit="step").has("dead_start")
+
+
+def test_a_metric_whose_direction_is_wrong_is_seen():
+    error = 0.2 + 3 * np.exp(-10 * np.linspace(0, 1, 30))
+    assert diagnose(val_loss=error, val_metric=error).has("loss_against_metric")
+    assert not diagnose(val_loss=error, val_metric=error, maximize=False).has("loss_against_metric")
+
+
 # -- properties --------------------------------------------------------------------------------------------------------
 SHAPES = st.sampled_from(["healthy", "overfitting", "slow", "flat", "bouncing", "diverged"])
 

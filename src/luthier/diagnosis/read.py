@@ -125,7 +125,7 @@ def diagnose(
     has is taken for one of every update.
 
     Args:
-        train_loss, val_loss, train_metric, val_metric: the curves; metrics are such as accuracy.
+        train_loss, val_loss, train_metric, val_metric: the curves; metrics are such as accuracy, shares best in [0, 1].
         maximize: whether a larger metric is better.
         learning_rate: as it was in effect for each epoch; a number for a constant one.
         classes: of a classification whose loss is cross-entropy in nats: the loss at chance is then log(classes).

@@ -9,12 +9,14 @@ import numpy as np
 
 from luthier.diagnosis.curves import Array
 from luthier.diagnosis.rules.rule import Evidence, Rank, rule, scaled
-from luthier.diagnosis.signals import DEAD_MARGIN, View, end_level, noise, smooth, trend
+from luthier.diagnosis.signals import DEAD_MARGIN, View, end_level, noise, smooth, thin, trend
 
 SOON = 0.095
 """A tenth of the training, and a record less: nothing is said of learning before. Measured on TaskSet."""
 LEARNS = 0.1
 """The training loss is clearly below the trivial one when it is by this part of it. Our choice."""
+BATCH_PARTS = 20
+"""Parts of a series of single batches, of each of which the median counts. Our choice."""
 NEARLY = 0.03
 """A validation loss that ends above the trivial one and was never better by more than this part of it. Our choice."""
 CHANCE_SE = 3.0
@@ -29,6 +31,8 @@ PERFECT = 0.9995
 """A share this close to 1 is perfect. Our choice."""
 TOOTH_CORRELATION = 0.5
 """Correlation of the detrended updates of one epoch with those of the next. Our choice."""
+SOLVED = 0.02
+"""A share that begins with a smaller error has nowhere to go. Our choice."""
 UNRELATED = 0.2
 """A rank correlation below this is none. Our choice."""
 REGULARIZERS = ("dropout", "drop_path", "mixup", "augmentation", "label_smoothing", "weight_noise")
@@ -184,7 +188,7 @@ def loss_against_metric(view: View) -> Evidence | None:
     follows = _rank_correlation(loss[: low + 1], part)
     spread = max(view.error_sigma, view.counting)
     gained = float(part[0] - smooth(part)[-1])
-    if follows > UNRELATED or gained > 2.0 * spread or part[0] < 0.02:
+    if follows > UNRELATED or gained > 2.0 * spread or (view.shares and part[0] < SOLVED):
         return None
     return Evidence(
         "critical" if follows < -0.5 else "warning",
@@ -267,9 +271,14 @@ def dead_start(view: View) -> Evidence | None:
     series = view.learned
     if series is None or len(series) < 3 or view.seen < SOON or view.learned_name == "val_metric":
         return None
-    level = smooth(series.y)
+    batches = view.stepwise and view.paired is None
+    # Single batches are too noisy to be held against a margin: their means are, or long medians with their noise.
+    level = thin(series, BATCH_PARTS).y if batches else view.paired[1] if view.stepwise and view.paired else series.y
+    level = level if batches else smooth(level)
     if view.trivial is not None:
-        stuck = float(level.min()) > (1.0 - DEAD_MARGIN) * view.trivial
+        slack = 3.0 * noise(level) if batches else 0.0
+        stuck = float(level.min()) > (1.0 - DEAD_MARGIN) * view.trivial - slack
+        stuck = stuck and not (batches and trend(series.x, series.y).falls)
     else:
         # Wandering noise reaches below its start as well: a fall must also show in the second half's median.
         low = float(np.median(level[len(level) // 2 :]))
