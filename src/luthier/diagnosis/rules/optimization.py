@@ -25,6 +25,8 @@ WANDERS = 0.02
 both. Measured on the digits: of 36 healthy trainings none has both, of those at a hundred times the rate all."""
 SETTLED = 0.25
 """Part of the training before which a steep fall and a warmup look like noise. Our choice."""
+CLEARLY = 1.5
+"""Times those that make a warning: estimates from a few records scatter by as much. Our choice."""
 WINDOW = 9
 """Records that a noise is estimated from at least; from five or six the estimate is twice too large too often."""
 WANDERS_ALONE = 0.05
@@ -192,7 +194,8 @@ def wandering(series: Series, gap: float) -> float:
     "The loss bounces instead of settling: the learning rate is too large.",
     "Over 30 % of the training, after its first 30 %, the noise between epochs (from second differences) is above 1 % "
     "of what was learned for the training loss and 2 % for the validation loss (measured on the digits); 5 % for one "
-    "alone.",
+    "alone. "
+    "A warning from 1.5 times as much on.",
     causes=("non_finite", "diverged", "dead_start"),
 )
 def oscillating(view: View) -> Evidence | None:
@@ -204,15 +207,16 @@ def oscillating(view: View) -> Evidence | None:
         if series is None or view.stepwise or view.learned_name == "val_metric":
             return None
         wild = wandering(series, view.gap)
-        over, numbers = wild > WANDERS_ALONE, {"noise": wild}
+        much, numbers = wild / WANDERS_ALONE, {"noise": wild}
     else:
         x, train, val = view.paired
         t, v = wandering(Series(x, train), view.gap), wandering(Series(x, val), view.gap)
-        wild, over, numbers = max(t, v), t > WANDERS_TRAIN and v > WANDERS, {"train_noise": t, "val_noise": v}
-    if not over:
+        wild, numbers = max(t, v), {"train_noise": t, "val_noise": v}
+        much = min(t / WANDERS_TRAIN, v / WANDERS)
+    if much <= 1.0:
         return None
     return Evidence(
-        "warning",
+        "warning" if much > CLEARLY else "hint",
         f"From epoch to epoch the loss jumps by {100 * wild:.0f} % of all that was learned.",
         (
             f"Lower the learning rate to {scaled(view, 1 / 3)}.",

@@ -263,7 +263,8 @@ def sawtooth(view: View) -> Evidence | None:
     "The training has learned nothing: the loss has never left that of knowing only the targets' frequencies.",
     "From a tenth of the training on, the best smoothed loss is above 99.3 % of the trivial one (0.005 nats of log 2, "
     "measured on TaskSet). Without a known trivial loss: over five records or more the loss fell by less than 1 % of "
-    "its start or 3 sigma.",
+    "its start or 3 sigma. Of the losses of batches alone, the "
+    "median of the later half counts, within its noise.",
     causes=("non_finite", "val_at_chance"),
 )
 def dead_start(view: View) -> Evidence | None:
@@ -276,9 +277,12 @@ def dead_start(view: View) -> Evidence | None:
     level = thin(series, BATCH_PARTS).y if batches else view.paired[1] if view.stepwise and view.paired else series.y
     level = level if batches else smooth(level)
     if view.trivial is not None:
-        slack = 3.0 * noise(level) if batches else 0.0
-        stuck = float(level.min()) > (1.0 - DEAD_MARGIN) * view.trivial - slack
-        stuck = stuck and not (batches and trend(series.x, series.y).falls)
+        bar = (1.0 - DEAD_MARGIN) * view.trivial
+        if batches:
+            late = float(np.median(level[len(level) // 2 :]))
+            stuck = late > bar - noise(level) and not trend(series.x, series.y).falls
+        else:
+            stuck = float(level.min()) > bar
     else:
         # Wandering noise reaches below its start as well: a fall must also show in the second half's median.
         low = float(np.median(level[len(level) // 2 :]))
