@@ -3,7 +3,7 @@
 Luthier's recipe on scikit-learn's digits, plain and with noise on the pixels. Each
 training gives its curves as the recipe reports them, with the training loss of every update beside that of every epoch.
 
-    python benchmarks/faults.py --seeds 0 1 2 -o curves.jsonl      # about four minutes on one core
+    python benchmarks/faults.py --seeds 0 1 2 -o curves.jsonl      # about a minute on one core
 """
 
 from __future__ import annotations

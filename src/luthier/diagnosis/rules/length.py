@@ -146,7 +146,7 @@ def noisy_validation(view: View) -> Evidence | None:
     Rank.LENGTH,
     "Nothing is to be gained by going on with this training.",
     "It is not over, and: it has failed (non-finite, dead, diverged); or the validation loss is 5 % "
-    "above its lowest and the smoothed one rose in three successive strips of five evaluations (Prechelt 1998, GL_5 "
+    "above its lowest and rose in three successive strips of five evaluations (Prechelt 1998, GL_5 "
     "and UP_3), with no decay of the rate ahead.",
     causes=(),
 )

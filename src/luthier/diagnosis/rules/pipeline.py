@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from luthier.diagnosis.curves import Array
+from luthier.diagnosis.curves import Array, Series
 from luthier.diagnosis.rules.rule import Evidence, Rank, rule, scaled
 from luthier.diagnosis.signals import DEAD_MARGIN, View, end_level, noise, smooth, thin, trend
 
@@ -263,8 +263,7 @@ def sawtooth(view: View) -> Evidence | None:
     "The training has learned nothing: the loss has never left that of knowing only the targets' frequencies.",
     "From a tenth of the training on, the best smoothed loss is above 99.3 % of the trivial one (0.005 nats of log 2, "
     "measured on TaskSet). Without a known trivial loss: over five records or more the loss fell by less than 1 % of "
-    "its start or 3 sigma. Of the losses of batches alone, the "
-    "median of the later half counts, within its noise.",
+    "its start or 3 sigma. Of the losses of batches alone the median of the later half counts, within its noise.",
     causes=("non_finite", "val_at_chance"),
 )
 def dead_start(view: View) -> Evidence | None:
@@ -272,28 +271,11 @@ def dead_start(view: View) -> Evidence | None:
     series = view.learned
     if series is None or len(series) < 3 or view.seen < SOON or view.learned_name == "val_metric":
         return None
-    batches = view.stepwise and view.paired is None
-    # Single batches are too noisy to be held against a margin: their means are, or long medians with their noise.
-    level = thin(series, BATCH_PARTS).y if batches else view.paired[1] if view.stepwise and view.paired else series.y
-    level = level if batches else smooth(level)
-    if view.trivial is not None:
-        bar = (1.0 - DEAD_MARGIN) * view.trivial
-        if batches:
-            late = float(np.median(level[len(level) // 2 :]))
-            stuck = late > bar - noise(level) and not trend(series.x, series.y).falls
-        else:
-            stuck = float(level.min()) > bar
-    else:
-        # Wandering noise reaches below its start as well: a fall must also show in the second half's median.
-        low = float(np.median(level[len(level) // 2 :]))
-        fell = view.start - low
-        stuck = len(series) >= 5 and fell < max(0.01 * abs(view.start), 3.0 * noise(series.y))
-        stuck = stuck and view.start - float(level.min()) < max(0.03 * abs(view.start), 4.0 * noise(series.y))
-        stuck = stuck and not trend(series.x, series.y).falls
-    if not stuck:
+    best = stuck_at(view, series)
+    if best is None:
         return None
     now = end_level(series.y)
-    numbers = {"loss": now, "best": float(level.min()), "reference": view.ref}
+    numbers = {"loss": now, "best": best, "reference": view.ref}
     highest = float(series.y.max())
     if view.trivial is not None and highest > 1.5 * view.trivial:
         numbers["highest"] = highest
@@ -312,3 +294,22 @@ def dead_start(view: View) -> Evidence | None:
             "Check the initialization, and that the inputs have a standard deviation of about 1.",
         )
     return Evidence("critical" if view.seen >= 0.2 else "warning", text, action, view.learned_name, numbers=numbers)
+
+
+def stuck_at(view: View, series: Series) -> float | None:
+    """The best level of a loss that has learned nothing; None where it has learned something."""
+    if view.stepwise and view.paired is None:
+        # Single batches are too noisy to be held against a margin: long medians are, with their noise.
+        level = thin(series, BATCH_PARTS).y
+    else:
+        level = smooth(view.paired[1] if view.stepwise and view.paired is not None else series.y)
+    best, late = float(level.min()), float(np.median(level[len(level) // 2 :]))
+    falls = trend(series.x, series.y).falls
+    if view.trivial is not None:
+        bar = (1.0 - DEAD_MARGIN) * view.trivial
+        batches = view.stepwise and view.paired is None
+        return best if (late > bar - noise(level) and not falls if batches else best > bar) else None
+    # Wandering noise reaches below its start as well: a fall must also show in the second half's median.
+    sigma, start = noise(series.y), view.start
+    flat = start - late < max(0.01 * abs(start), 3.0 * sigma) and start - best < max(0.03 * abs(start), 4.0 * sigma)
+    return best if len(series) >= 5 and flat and not falls else None
