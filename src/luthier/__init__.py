@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from luthier.core.params import Float as Float
     from luthier.core.params import Int as Int
     from luthier.core.space import Space as Space
+    from luthier.diagnosis.read import diagnose as diagnose
     from luthier.knowledge.coupling import coupled as coupled
     from luthier.probing import check as check
     from luthier.probing import check_loop as check_loop
@@ -58,6 +59,7 @@ _HOME = {
     "check": "probing",
     "check_loop": "probing",
     "coupled": "knowledge.coupling",
+    "diagnose": "diagnosis.read",
     "find_batch_size": "probing",
     "find_batch_size_for": "probing",
     "knowledge": "knowledge",

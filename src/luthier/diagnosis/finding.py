@@ -58,6 +58,24 @@ class Diagnosis:
         """What to act on; None where there is nothing."""
         return next((finding for finding in self.findings if finding.severity != "good"), None)
 
+    def __str__(self) -> str:
+        """The findings in the order to act on them, each with what to try next."""
+        title = f"{self.name}:\n" if self.name else ""
+        if not self.findings:
+            return f"{title}Nothing can be said: the curves are too short, or too little of them is known."
+        return title + "\n".join(_told(k, one) for k, one in enumerate(self.findings, 1))
+
     def has(self, kind: str) -> bool:
         """Whether ``kind`` was found."""
         return any(finding.kind == kind for finding in self.findings)
+
+
+def _told(number: int, one: Finding) -> str:
+    since = "" if one.since is None else f", since {one.since:g}"
+    lines = [f"{number}. {one.severity.upper()} {one.kind}{since} (confidence {one.confidence:.0%})", f"   {one.text}"]
+    if one.causes:
+        lines.append(f"   Explained by {', '.join(one.causes)}: mend that first.")
+    elif not one.action and one.severity != "good":
+        lines.append("   Mend what stands above first.")
+    lines += [f"   {'->' if k == 0 else 'or'} {step}" for k, step in enumerate(one.action)]
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Reading several trainings together: what none of them shows alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from luthier.core.errors import UserError
+from luthier.diagnosis.confidence import UNMEASURED, confidence
+from luthier.diagnosis.curves import Curves
+from luthier.diagnosis.finding import Diagnosis, Finding
+from luthier.diagnosis.read import diagnose_curves, finding, settle
+from luthier.diagnosis.rules import Evidence
+from luthier.diagnosis.signals import View, end_level
+
+FAILURES = ("non_finite", "diverged", "dead_start")
+COMMON = 0.5
+"""A finding that this part of the trainings has is a finding of the study. Our choice."""
+FRAGILE = 0.015
+"""Relative standard deviation over seeds: five times 0.3 %, the median of 17 AlgoPerf workloads."""
+FRAGILE_SPAN = 0.03
+"""And 3 % of what was learned, beyond three standard errors of counting. Our choice."""
+EDGE = 10.0
+"""The smallest rate that failed is at most so many times the best one. Our choice."""
+TOP = 5
+"""Trainings that should be told apart."""
+
+
+class Training:
+    """A training with its diagnosis, its result (smaller is better), how far it came, and whether it failed."""
+
+    def __init__(self, curves: Curves) -> None:
+        self.view = View(curves)
+        self.curves = curves
+        self.diagnosis = diagnose_curves(curves)
+        failed = [f for f in self.diagnosis if f.kind in FAILURES and f.severity == "critical"]
+        self.failed = bool(failed)
+        error = self.view.val_error if self.view.val_error is not None else self.view.learned
+        if self.view.val_error is None and self.view.val is not None:
+            error = self.view.val
+        self.result = math.inf if error is None or self.failed else end_level(error.y)
+        self.span = 0.0 if error is None else float(error.y[0] - error.y.min())
+
+
+def diagnose_study(trainings: Sequence[Curves]) -> Diagnosis:
+    """What several trainings of one task say together, most important first: what half of them have in common, what
+    equal configurations and different learning rates show, and what limits the best one.
+
+    Raises:
+        UserError: no training, or one without a curve.
+    """
+    if not trainings:
+        raise UserError("There is no training to read.", "Give the curves of at least one.")
+    if len(trainings) == 1:
+        return diagnose_curves(trainings[0])
+    runs = [Training(curves) for curves in trainings]
+    found = {}
+    best = min(runs, key=lambda run: run.result)
+    for one in best.diagnosis if math.isfinite(best.result) else ():
+        name = best.curves.name or f"number {runs.index(best)}"
+        found[one.kind] = replace(one, text=f"The best training ({name}): {one.text}", causes=())
+    for judged in (*common(runs), seed_fragility(runs), edge_of_stability(runs), too_close(runs)):
+        if judged is not None:
+            found[judged.kind] = judged
+    return Diagnosis(settle(found), f"{len(runs)} trainings")
+
+
+def common(runs: Sequence[Training]) -> list[Finding]:
+    """The critical findings and warnings that half of the trainings have, or all of those that failed."""
+    counts = Counter(
+        f.kind for run in runs for f in run.diagnosis if f.severity in ("critical", "warning") and not f.causes
+    )
+    out = []
+    for kind, count in counts.items():
+        if count < max(2, COMMON * len(runs)):
+            continue
+        example = next(
+            f for run in runs for f in run.diagnosis if f.kind == kind and f.severity in ("critical", "warning")
+        )
+        text = f"{count} of {len(runs)} trainings. {example.text}"
+        if all(run.failed for run in runs):
+            text = f"Every training failed; {text}"
+        # What some others do not have is no obstacle to the study: its best training decides what is to be mended.
+        everywhere = count == len(runs) or example.severity == "warning"
+        out.append(replace(example, text=text, since=None, severity=example.severity if everywhere else "warning"))
+    return out
+
+
+def seed_fragility(runs: Sequence[Training]) -> Finding | None:
+    """Of equal configurations, seeds aside, one failed and another did not, or their results lie far apart."""
+    groups: dict[str, list[Training]] = defaultdict(list)
+    for run in runs:
+        if run.curves.config:
+            config = {k: v for k, v in run.curves.config.items() if k not in ("seed", "random_seed")}
+            groups[repr(sorted(config.items(), key=lambda item: item[0]))].append(run)
+    worst: tuple[float, str, dict[str, float]] | None = None
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        failed = sum(run.failed for run in group)
+        if 0 < failed < len(group):
+            text = f"{failed} of {len(group)} trainings of one configuration failed."
+            found = (math.inf, text, {"failed": float(failed), "seeds": float(len(group))})
+        elif failed or len(group) < 3:
+            continue
+        else:
+            results = np.array([run.result for run in group])
+            sd, mean = float(results.std(ddof=1)), float(results.mean())
+            # What was learned, in the units of the result.
+            span = float(np.median([run.span for run in group]))
+            limit = max(FRAGILE * abs(mean), FRAGILE_SPAN * span, 3.0 * group[0].view.counting)
+            if sd <= limit:
+                continue
+            text = f"{len(group)} seeds of one configuration end at {mean:.3g} +- {sd:.2g}."
+            found = (sd / limit, text, {"sd": sd, "mean": mean, "seeds": float(len(group))})
+        worst = found if worst is None or found[0] > worst[0] else worst
+    if worst is None:
+        return None
+    action = (
+        "Mend the stability first: warmup, clipping, half the learning rate.",
+        "Compare configurations over several seeds, by mean and failures.",
+    )
+    return finding(
+        "seed_fragility",
+        Evidence("warning", worst[1], action, "val_loss", None, worst[2]),
+        confidence("seed_fragility", 1.0),
+    )
+
+
+def edge_of_stability(runs: Sequence[Training]) -> Finding | None:
+    """The best training has the largest learning rate that did not fail, and a rate not far above failed."""
+    by_rate = [(run.view.rate, run) for run in runs if run.view.rate is not None]
+    good = [(rate, run) for rate, run in by_rate if not run.failed and math.isfinite(run.result)]
+    if len({rate for rate, _ in good}) < 2:
+        return None
+    best = min(good, key=lambda pair: pair[1].result)[0]
+    too_far = [rate for rate, run in by_rate if run.failed and rate > best]
+    if best < max(rate for rate, _ in good) or not too_far or min(too_far) > EDGE * best:
+        return None
+    text = f"The best learning rate, {best:.2g}, is the largest that did not fail; {min(too_far):.2g} failed."
+    action = (
+        "Make larger rates stable: warmup, clipping, normalization, residual connections.",
+        "Then search for the rate again, upwards.",
+    )
+    numbers = {"best_rate": best, "failed_rate": min(too_far)}
+    return finding("edge_of_stability", Evidence("warning", text, action, "learning_rate", None, numbers), UNMEASURED)
+
+
+def too_close(runs: Sequence[Training]) -> Finding | None:
+    """The best trainings differ by less than two standard errors of counting: the validation set cannot rank them."""
+    ranked = sorted((run for run in runs if math.isfinite(run.result)), key=lambda run: run.result)[:TOP]
+    if len(ranked) < 3:
+        return None
+    error = ranked[0].view.counting
+    spread = ranked[-1].result - ranked[0].result
+    if error <= 0.0 or spread > 2.0 * error:
+        return None
+    n = ranked[0].curves.n_val
+    text = f"The {len(ranked)} best differ by {spread:.2g}; counting {n} samples has an error of {error:.2g}."
+    action = (
+        "Take more validation samples, or cross-validate.",
+        "Take the cheapest of them; compare by the loss, which is less noisy than a share.",
+    )
+    numbers = {"spread": spread, "counting": error}
+    return finding("noisy_validation", Evidence("hint", text, action, "val_metric", None, numbers), UNMEASURED)
