@@ -16,7 +16,9 @@ from luthier.playbook.script import Look, Script, follow
 from luthier.playbook.stages.confirm import CONFIRM_TIME, confirm, confirm_pairs
 from luthier.playbook.stages.learning_rate import learning_rate
 from luthier.playbook.stages.lr_range import lr_range
-from luthier.playbook.stages.rest import rest
+from luthier.playbook.stages.capacity import capacity
+from luthier.playbook.stages.levers import levers, regularization
+from luthier.playbook.stages.refine import refine
 from luthier.playbook.stages.sanity import sanity
 from luthier.playbook.stages.schedule import schedule
 
@@ -52,13 +54,12 @@ STAGES = (
         learning_rate,
         0.45,
     ),
-    Stage("schedule", "Which schedule, and how long?", schedule, 0.6),
-    Stage(
-        "the rest",
-        "Do the other hyperparameters help? One at a time, capacity before regularization.",
-        rest,
-        1.0,
-    ),
+    Stage("schedule", "Which schedule, and how long?", schedule, 0.35),
+    Stage("capacity", "Is the model large enough, or too large?", capacity, 0.35),
+    Stage("regularization", "Does validation need help that training does not?", regularization, 0.4),
+    Stage("advanced", "Losses, averaging and other techniques, one at a time.", levers((2, 5), "advanced technique"), 0.3),
+    Stage("your own", "What nobody knows but you.", levers((1, 6), "hyperparameter of your own"), 0.3),
+    Stage("refinement", "Is there something better nearby, all at once?", refine, 1.0),
     Stage(CONFIRM, "Is it really better than the strong default, or was it luck?", confirm, 1.0),
 )
 """The first part of the plan: tiers 1 and 2 have stages of their own, the others share one."""

@@ -30,6 +30,10 @@ from luthier.core.trial import Status, TrialRecord
 from luthier.knowledge import default_config
 
 
+SMALL = 40.0
+"""Full trainings up to which a budget counts as small."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A training that a stage wants, ``epochs`` long with a complete schedule of its own; or a probe's answer."""
@@ -109,6 +113,17 @@ class Look:
     def full(self) -> int:
         """The length of a full training."""
         return self.history.study.max_epochs
+
+    @property
+    def trainings(self) -> float:
+        """The whole budget in full trainings; infinite where only the time is limited."""
+        epochs = self.history.study.budget.epochs
+        return math.inf if epochs is None else epochs / self.full
+
+    @property
+    def small(self) -> bool:
+        """Whether the budget is a small one, where a stage asks only what is most likely to pay."""
+        return self.trainings <= SMALL
 
     @property
     def short(self) -> int:

@@ -35,13 +35,6 @@ def learning_rate(look: Look) -> Script:
     if batches:
         words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
         best = look.best([best, *batches]) or best
-    finer = yield [
-        look.wish({rate: r}, base=best.config, epochs=look.short, why=f"a finer step beside the best rate: {r:.2g}")
-        for r in beside(look, rate, best, 1.7)
-    ]
-    if finer:
-        words.append(f"rates beside the best {look.table([best, *finer], rate)}")
-        best = look.best([best, *finer]) or best
     settled = {n: best.config[n] for n in shown(look, rate, "batch_size") if n in best.config}
     text = f"{', '.join(f'{n} {short(v)}' for n, v in settled.items())}: {look.said(best)} after {look.short} epochs"
     if default:
@@ -50,39 +43,41 @@ def learning_rate(look: Look) -> Script:
 
 
 def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord]) -> Part:
-    """Rates around an optimizer's center; one step further while the best lies at the edge of the ladder."""
+    """Rates upwards from an optimizer's center by threes while they gain, then downwards if the first step did not."""
     center, upper, origin = rate_center(look, rate, optimizer)
     label = f"{optimizer}, " if optimizer is not None else ""
     default = [t for t in others if optimizer_of(look, t) == optimizer]  # the first optimizer is the default one
-    runs: list[TrialRecord] = []
-    wanted = [center, center / 3, center * 3] if default else [center, center * 3]
-    why = f"around {origin}"
     start = default_config(look.space, with_optimizer(look, optimizer))
-    for _ in range(1 + STEPS):
-        rates = allowed(look, rate, wanted, upper, [number(t, rate) for t in [*default, *runs]], start)
-        more = yield [
-            look.wish(
-                {**with_optimizer(look, optimizer), rate: r},
-                base={},
-                epochs=look.short,
-                why=f"{label}{why}: rate {r:.2g}",
-            )
-            for r in rates
+    if not default and others:
+        # What the first optimizer wanted more or less than its own center, this one will want likewise.
+        first, _, _ = rate_center(look, rate, optimizer_of(look, others[0]))
+        best = look.best(others)
+        if best is not None and origin != "the range test":
+            center *= min(max(number(best, rate) / first, 0.1), 10.0)
+    runs: list[TrialRecord] = []
+
+    def ask(wanted: float, why: str) -> Part:
+        known = [number(t, rate) for t in [*default, *runs]]
+        wishes = [
+            look.wish({**with_optimizer(look, optimizer), rate: r}, base={}, epochs=look.short, why=f"{label}{why}: rate {r:.2g}")
+            for r in allowed(look, rate, [wanted], upper, known, start)
         ]
-        if not more:
+        return (yield wishes) if wishes else []
+
+    runs += yield from ask(center, f"around {origin}")
+    leader = look.best([*default, *runs])
+    if leader is None or (not default and _far_behind(look, leader, others)):
+        return runs
+    for factor in (3.0, 1 / 3.0):
+        moved = False
+        for _ in range(1 + STEPS):
+            more = yield from ask(number(leader, rate) * factor, "on in the direction that may gain" if not moved else "the best rate so far lies at the edge")
+            runs += more
+            if not more or look.loss(more[0]) >= look.loss(leader):
+                break
+            leader, moved = more[0], True
+        if moved:
             break
-        runs += more
-        ladder = sorted([*default, *runs], key=lambda t: number(t, rate))
-        best = look.best(ladder)
-        if best is None or (not default and _far_behind(look, best, others)):
-            break
-        if best is ladder[-1]:
-            wanted = [number(best, rate) * 3]
-        elif best is ladder[0]:
-            wanted = [number(best, rate) / 3]
-        else:
-            break
-        why = "the best rate so far lies at the edge"
     return runs
 
 

@@ -18,6 +18,8 @@ def schedule(look: Look) -> Script:
         return Verdict("skipped", why, skipped=True)
     words: list[str] = []
     for role, compare in (("schedule", _others), ("warmup", _warmups), ("learning_rate", _rates)):
+        if look.small:
+            break
         name = find(look.space, role)
         if name is None or name not in best.config or isinstance(look.space[name], Constant):
             continue
@@ -26,7 +28,7 @@ def schedule(look: Look) -> Script:
             words.append(f"{name} {look.table([best, *tried], name)}")
             best = look.best([best, *tried]) or best
     length = look.full
-    if look.medium < look.full:
+    if look.medium < look.full and not look.small:
         why = f"would {look.medium} epochs have done as well?"
         for half in (yield [look.wish({}, base=best.config, epochs=look.medium, why=why)]):
             words.append(f"{look.medium} epochs: {look.shown(half)}, {look.full} epochs: {look.shown(best)}")

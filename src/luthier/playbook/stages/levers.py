@@ -1,0 +1,80 @@
+"""One change at a time: regularization, advanced techniques, and what nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from luthier.core.params import Value
+from luthier.core.trial import TrialRecord
+from luthier.knowledge import role_of
+from luthier.diagnosis import diagnose_curves, from_trial
+from luthier.playbook.script import Look, Script, Verdict, short
+from luthier.playbook.stages.search import climb, noise, open_names
+
+OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
+"""Findings that ask for regularization."""
+
+
+def regularization(look: Look) -> Script:
+    """Weight decay, dropout, augmentation and their kin, where the curves of a full training ask for more of them, and
+    a look at less where they do not."""
+    names = open_names(look, (4,))
+    if not names:
+        return Verdict("skipped", "the space has no regularization left to tune", skipped=True)
+    first = yield [look.wish({}, epochs=look.length, why="what is settled so far, to read its curves")]
+    best = look.best(first)
+    if best is None:
+        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+    asks = next((f for f in diagnose_curves(from_trial(look.history, best)) if f.kind in OVERFITTING), None)
+    reading = f"the curves ask for it: {asks.text}" if asks else "the curves do not ask for more of it"
+    if look.small and asks is None:
+        names = [n for n in names if getattr(role_of(n, look.space[n]), "name", "") == "dropout"]
+    verdict = yield from _one_at_a_time(look, names, best, look.medium, (asks is not None,) if look.small else ())
+    return Verdict(verdict.text, f"{reading}; {verdict.why}", verdict.settled, verdict.numbers, verdict.skipped)
+
+
+def levers(tiers: Sequence[int], what: str) -> Callable[[Look], Script]:
+    """A stage that goes through the open hyperparameters of some tiers, one change at a time."""
+
+    def script(look: Look) -> Script:
+        names = open_names(look, [t for t in tiers if t > 2 or not look.small])
+        if not names:
+            return Verdict("skipped", f"the space has no {what} left to tune", skipped=True)
+        first = yield [look.wish({}, epochs=look.medium, why="what is settled so far, as the mark to beat")]
+        best = look.best(first)
+        if best is None:
+            return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+        return (yield from _one_at_a_time(look, names, best, look.medium))
+
+    return script
+
+
+def _one_at_a_time(look: Look, names: Sequence[str], first: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Script:
+    if first.horizon != epochs:
+        marks = yield [look.wish({}, epochs=epochs, why=f"the same in {epochs} epochs, as the mark to beat")]
+        if not marks or look.best(marks) is None:
+            return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+        first = marks[0]
+    best, words = first, []
+    kept: dict[str, Value] = {}
+    untouched: list[str] = []
+    for name in names:
+        if name not in best.config:
+            continue
+        tried = yield from climb(look, name, best, epochs, sides)
+        if not tried:
+            untouched.append(name)
+            continue
+        words.append(f"{name} {look.table([best, *tried], name)}")
+        challenger = look.best(tried)
+        if challenger is not None and look.loss(best) - look.loss(challenger) > noise(look, best):
+            best, kept[name] = challenger, challenger.config[name]
+    tested = [n for n in names if n not in untouched and n in best.config]
+    text = (
+        f"kept {', '.join(f'{n} {short(v)}' for n, v in kept.items())}: {look.said(best)}"
+        if kept
+        else f"none of {', '.join(tested) or 'them'} gained more than the noise"
+    )
+    if untouched:
+        text += f"; no budget was left for {', '.join(untouched)}"
+    return Verdict(text, "; ".join(words), settled=kept)

@@ -1,0 +1,113 @@
+"""All at once: small moves of everything that proved important, around the best that is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from luthier.core.params import Choice, Config, Constant, Float, Int, Value
+from luthier.core.trial import TrialRecord
+from luthier.knowledge import find, role_of, setting_of
+from luthier.playbook.script import Look, Script, Verdict, short
+
+MUTATED = 0.4
+"""The probability that a hyperparameter moves; NePS's PriorBand has 0.5 over all dimensions."""
+REACH = 0.2
+"""The standard deviation of a move on the unit scale, at most (NePS: 0.25), and where nothing is known."""
+OF_PRIOR = 0.5
+"""A move's standard deviation in terms of the prior's: what the stages before settled has halved what is not known."""
+AT_ONCE = 3
+"""Candidates that are compared on short trainings before the best of them is trained to the end (halving by three)."""
+ROUNDS = 40
+FEWEST = 2.0
+"""Full trainings that must be left for this stage to be worth opening."""
+
+
+def refine(look: Look) -> Script:
+    """Rounds of three candidates near the best configurations, short; the best of a round at full length.
+
+    A candidate is the best configuration, or one crossed with a runner-up, with about two fifths of its hyperparameters
+    moved. What is learned in each round moves the center of the next.
+    """
+    full = yield [look.wish({}, epochs=look.length, why="what is settled so far, as the mark to beat")]
+    if look.best(full) is None:
+        return Verdict("skipped", "the budget has no room for a full training here", skipped=True)
+    marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
+    finals, shorts = list(full), list(marks)
+    names = [n for n in look.space.dims if not isinstance(look.space[n], Constant)]
+    rng = np.random.default_rng((look.history.study.seed, len(look.history.stages), 7))
+    first, asked = finals[0], 0
+    for _ in range(ROUNDS):
+        round_: list[TrialRecord] = []
+        for _ in range(AT_ONCE):
+            parent = _parent(look, finals, rng)
+            config = moved(look, parent.config, names, rng)
+            round_ += yield [look.wish(config, base={}, epochs=look.short, why="a small move of several at once")]
+        asked += len(round_)
+        best = look.best(round_)
+        if not round_ or best is None:
+            break
+        shorts += round_
+        # Against the short run of what leads: a candidate that loses clearly at once is not worth the rest.
+        ranked = sorted(map(look.loss, shorts))
+        if look.loss(best) <= ranked[max(0, math.ceil(len(ranked) / 3) - 1)]:
+            more = yield [look.wish(best.config, base={}, epochs=look.length, why="the best of a round, to the end")]
+            if not more:
+                break
+            finals += more
+    winner = look.best(finals) or first
+    changed = {n: v for n, v in winner.config.items() if v != first.config.get(n)}
+    text = (
+        f"{', '.join(f'{n} {short(v)}' for n, v in changed.items())}: {look.said(winner)} (before {look.shown(first)})"
+        if changed
+        else f"nothing better than {look.said(first)} nearby"
+    )
+    why = f"{asked} candidates on short trainings, {len(finals) - 1} of them to the end"
+    return Verdict(text, why, settled=dict(winner.config))
+
+
+def _parent(look: Look, finals: list[TrialRecord], rng: np.random.Generator) -> TrialRecord:
+    """One of the best three, the best most often."""
+    ranked = sorted(finals, key=look.loss)[:3]
+    weights = np.array([4.0, 2.0, 1.0][: len(ranked)])
+    return ranked[int(rng.choice(len(ranked), p=weights / weights.sum()))]
+
+
+def moved(look: Look, config: Mapping[str, Value], names: list[str], rng: np.random.Generator) -> Config:
+    """``config`` with some of ``names`` moved, at least one."""
+    space = look.space
+    active = [n for n in names if n in config]
+    chosen = [n for n in active if rng.random() < MUTATED] or [active[int(rng.integers(len(active)))]]
+    out = dict(config)
+    for name in chosen:
+        param = space[name]
+        if isinstance(param, Choice):
+            others = [c for c in param.choices if c != config[name]]
+            if others and rng.random() < 0.5:
+                out[name] = others[int(rng.integers(len(others)))]
+            continue
+        if isinstance(param, Constant):
+            continue
+        at = param.to_unit(space.base(name, config))
+        u = at + _reach(look, name, config) * float(rng.standard_normal())
+        u = float(np.clip(u, 0.0, 1.0))
+        base = param.from_unit(u)
+        if isinstance(param, Float):
+            base = float(f"{float(str(base)):.3g}")
+            base = min(max(base, param.low), param.high)
+        out[name] = space.coupled(name, base, out)
+    return space.complete(out)
+
+
+def _reach(look: Look, name: str, config: Mapping[str, Value]) -> float:
+    """The standard deviation of a move of ``name`` on the unit scale."""
+    param = look.space[name]
+    known = role_of(name, param)
+    optimizer = find(look.space, "optimizer")
+    spread = known.number("spread", config.get(optimizer) if optimizer else None, setting_of(look.space)) if known else None
+    if known is None or spread is None or not isinstance(param, (Float, Int)) or param.log != known.log:
+        return REACH
+    span = math.log10(param.high / param.low) if param.log else float(param.high - param.low)
+    return min(REACH, OF_PRIOR * spread / span)

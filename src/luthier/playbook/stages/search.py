@@ -1,0 +1,113 @@
+"""Ways of asking that several stages share: along one hyperparameter, one change at a time, and the noise between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luthier.core.params import Choice, Config, Float, Int, Value
+from luthier.core.trial import TrialRecord
+from luthier.knowledge import find, role_of, tier_of
+from luthier.playbook.script import Look, Part, number, short
+from luthier.playbook.stages.common import beside
+
+COUNTED = 16
+"""Up to this span a whole number (layers, blocks) is stepped by one, beyond it (units) along its scale."""
+
+NOISE = 0.01
+"""Relative seed noise of a metric before any was measured: the median over repeated AlgoPerf runs, 0.3 %."""
+
+STRIDES = 4
+"""Steps on in one direction of a hyperparameter, at most."""
+
+
+def settled_names(look: Look) -> set[str]:
+    """What the stages before this one have settled."""
+    return {n for s in look.history.stages if not s.open for n in s.settled}
+
+
+def open_names(look: Look, tiers: Sequence[int], *, roles: Sequence[str] = ()) -> list[str]:
+    """Active hyperparameters of some ``tiers`` (6: nobody knows them) that no stage has settled, in the order of tiers.
+
+    ``roles`` are left out.
+    """
+    done = settled_names(look) | {n for role in roles if (n := find(look.space, role)) is not None}
+    names = [n for n in look.space.dims if n in look.base and n not in done and tier_of(n, look.space[n]) in tiers]
+    return sorted(names, key=lambda n: tier_of(n, look.space[n]))
+
+
+def noise(look: Look, trial: TrialRecord) -> float:
+    """The difference from ``trial`` that a change has to exceed to be believed."""
+    return NOISE * abs(look.loss(trial))
+
+
+def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Part:
+    """Along one hyperparameter: a step to each side, and on in the better direction while it pays.
+
+    Returns:
+        the trials asked for, in order; the better of them and ``best`` is for the caller to take.
+    """
+    param = look.space[name]
+    tried: list[TrialRecord] = []
+    if isinstance(param, Choice):
+        for choice in [c for c in param.choices if c != best.config[name]]:
+            tried += yield [_wish(look, name, choice, best, epochs)]
+        return tried
+    for up in sides or _directions(look, name, best):
+        leader = best
+        for _ in range(STRIDES):
+            value = step(look, name, leader.config, up)
+            if value == leader.config[name]:
+                break  # the end of the range
+            more = yield [_wish(look, name, value, leader, epochs)]
+            tried += more
+            if not more or look.loss(leader) - look.loss(more[0]) <= noise(look, leader):
+                break
+            leader = more[0]
+        if leader is not best:
+            break  # the other direction is not worth a training
+    return tried
+
+
+def _wish(look, name, value, base, epochs):  # type: ignore[no-untyped-def]
+    why = f"{name} {short(value)} instead of {short(base.config[name])}"
+    return look.wish({name: value}, base=base.config, epochs=epochs, why=why)
+
+
+def _directions(look: Look, name: str, best: TrialRecord) -> tuple[bool, bool]:
+    """Which side first: up for capacity, down for what restrains the training, as small trainings want it."""
+    return (True, False) if tier_of(name, look.space[name]) == 3 else (False, True)
+
+
+def step(look: Look, name: str, config: Config, up: bool) -> Value:
+    """The next value of a numeric hyperparameter on one side, as far as its role's scale suggests."""
+    param, value = look.space[name], config[name]
+    assert isinstance(param, (Float, Int))
+    known = role_of(name, param)
+    tier = known.tier if known else 6
+    at = float(str(value))
+    if known is not None and known.name == "dropout":
+        wanted: Value = at + 0.15 if up else (0.0 if at <= 0.15 else at - 0.15)
+    elif param.log:
+        factor = 2.0 if tier == 3 else 5.0
+        wanted = at * factor if up else at / factor
+    elif isinstance(param, Int) and tier == 3 and param.high - param.low <= COUNTED:
+        wanted = int(at) + 1 if up else int(at) - 1
+    else:
+        unit = param.to_unit(look.space.base(name, config)) + (0.25 if up else -0.25)
+        wanted = look.space.coupled(name, param.from_unit(min(1.0, max(0.0, unit))), config)
+    return look.space.clip(name, wanted, config)
+
+
+def rates_again(look: Look, best: TrialRecord, epochs: int, factor: float = 2.0) -> Part:
+    """The learning rate a step up and down: what it is coupled with has changed."""
+    rate = find(look.space, "learning_rate")
+    if rate is None or rate not in best.config or isinstance(look.space[rate], Choice) or number(best, rate) <= 0:
+        return []
+    tried: list[TrialRecord] = []
+    for value in beside(look, rate, best, factor):
+        why = f"the rate again, beside the new {short(best.config[rate])}: {value:.2g}"
+        more = yield [look.wish({rate: value}, base=best.config, epochs=epochs, why=why)]
+        tried += more
+        if more and look.loss(best) - look.loss(more[0]) > noise(look, best):
+            break
+    return tried
