@@ -36,6 +36,7 @@ def learning_rate(look: Look) -> Script:
         words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
         best = look.best([best, *batches]) or best
     settled = {n: best.config[n] for n in shown(look, rate, "batch_size") if n in best.config}
+    settled[rate] = _vertex(look, rate, best, tried + batches)
     text = f"{', '.join(f'{n} {short(v)}' for n, v in settled.items())}: {look.said(best)} after {look.short} epochs"
     if default:
         text += f" (strong default {look.shown(default[0])})"
@@ -105,6 +106,26 @@ def _batch_sizes(look: Look, rate: str, best: TrialRecord) -> Part:
         if leader is not best:
             break  # the other direction is not worth a training
     return tried
+
+
+def _vertex(look: Look, rate: str, best: TrialRecord, tried: Sequence[TrialRecord]) -> float:
+    """The lowest point of a parabola over log rate, through the best and its neighbours to both sides at otherwise the
+    same values; the best's own rate where one is missing. Between two steps of a factor of three it is worth half of one.
+    """
+    same = {n: v for n, v in best.config.items() if n != rate}
+    around = sorted(
+        (t for t in tried if {n: v for n, v in t.config.items() if n != rate} == same and math.isfinite(look.loss(t))),
+        key=lambda t: number(t, rate),
+    )
+    at = next(i for i, t in enumerate(around) if t.config[rate] == best.config[rate])
+    if not 0 < at < len(around) - 1:
+        return number(best, rate)
+    (a, fa), (b, fb), (c, fc) = ((math.log(number(t, rate)), look.loss(t)) for t in around[at - 1 : at + 2])
+    left, right = (b - a) * (fb - fc), (b - c) * (fb - fa)
+    if left == right:
+        return number(best, rate)
+    x = b - 0.5 * ((b - a) * left - (b - c) * right) / (left - right)
+    return float(f"{math.exp(min(max(x, 0.5 * (a + b)), 0.5 * (b + c))):.2g}")
 
 
 def _far_behind(look: Look, best: TrialRecord, others: Sequence[TrialRecord]) -> bool:

@@ -36,7 +36,8 @@ def refine(look: Look) -> Script:
         return Verdict("skipped", "the budget has no room for a full training here", skipped=True)
     marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
     finals, shorts = list(full), list(marks)
-    names = [n for n in look.space.dims if not isinstance(look.space[n], Constant)]
+    # The optimizer has rates of its own: moved alone it would be judged by another's.
+    names = [n for n in look.space.dims if n != find(look.space, "optimizer")]
     rng = np.random.default_rng((look.history.study.seed, len(look.history.stages), 7))
     first, asked = finals[0], 0
     for _ in range(ROUNDS):

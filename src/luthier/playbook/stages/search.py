@@ -70,7 +70,12 @@ def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence
 
 def _wish(look, name, value, base, epochs):  # type: ignore[no-untyped-def]
     why = f"{name} {short(value)} instead of {short(base.config[name])}"
-    return look.wish({name: value}, base=base.config, epochs=epochs, why=why)
+    changes = {name: value}
+    rate = find(look.space, "learning_rate")
+    if tier_of(name, look.space[name]) == 3 and look.space[name].log and rate in base.config and not isinstance(look.space[rate], Choice):
+        wider = float(str(value)) / number(base, name)
+        changes[rate] = look.space.clip(rate, float(f"{number(base, rate) / wider**0.5:.2g}"), {**base.config, name: value})
+    return look.wish(changes, base=base.config, epochs=epochs, why=why)
 
 
 def _directions(look: Look, name: str, best: TrialRecord) -> tuple[bool, bool]:
