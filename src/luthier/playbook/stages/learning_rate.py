@@ -67,7 +67,7 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
 
     runs += yield from ask(center, f"around {origin}")
     leader = look.best([*default, *runs])
-    if leader is None or (not default and _far_behind(look, leader, others)):
+    if leader is None or (not default and _behind(look, leader, others)):
         return runs
     for factor in (3.0, 1 / 3.0):
         moved = False
@@ -128,7 +128,8 @@ def _vertex(look: Look, rate: str, best: TrialRecord, tried: Sequence[TrialRecor
     return float(f"{math.exp(min(max(x, 0.5 * (a + b)), 0.5 * (b + c))):.2g}")
 
 
-def _far_behind(look: Look, best: TrialRecord, others: Sequence[TrialRecord]) -> bool:
-    """Whether an optimizer's best is worse than the middle of the others' runs: refining its rate will not pay."""
+def _behind(look: Look, first: TrialRecord, others: Sequence[TrialRecord]) -> bool:
+    """Whether an optimizer's first run lies behind the others' best (with a small budget) or their middle, so that
+    refining its rate will not pay."""
     losses = sorted(x for t in others if math.isfinite(x := look.loss(t)))
-    return bool(losses) and look.loss(best) > losses[len(losses) // 2]
+    return bool(losses) and look.loss(first) > losses[0 if look.small else len(losses) // 2]
