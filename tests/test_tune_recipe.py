@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -108,3 +109,23 @@ def test_a_diverging_rate_is_recorded_and_survived():
     assert kinds == {"nonfinite"}
     assert any(t.status is Status.DONE for t in result.trials())
     assert result.best_score is not None
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        ({"wdith": lt.Int(8, 16)}, "Unknown hyperparameter 'wdith'. Did you mean 'width'?"),
+        ({"smooth_l1_beta": lt.Float(0.1, 1.0)}, "is for regression; this is classification"),
+        ({"loss": lt.Choice("cross_entropy", "l1")}, "Unknown loss 'l1' for classification"),
+        ({"heads": lt.Choice(2, 4)}, "The mlp has no 'heads'"),
+        ({"dropout": lt.Float(0.0, 1.5)}, "dropout: 1.5 is not in"),
+        ({"batch_size": lt.Int(8, 4096)}, "batch_size=4096 is more than the 1257 training samples"),
+        ({"augmentation": lt.Float(0.0, 1.0)}, "needs a kind of augmentation"),
+    ],
+)
+def test_a_space_that_the_recipe_cannot_train_is_refused_before_any_training(space, says, tmp_path):
+    rate = lt.Float(1e-4, 1e-2, log=True)
+    with pytest.raises(lt.UserError) as error:
+        lt.tune(lt.Recipe("mlp", *digits()), {"learning_rate": rate, **space}, storage=tmp_path, workers=0, quiet=True)
+    assert says in str(error.value)
+    assert list(tmp_path.iterdir()) == []

@@ -288,6 +288,8 @@ def prepare(
         target=describe(target),
         probes=tuple(getattr(target, "probes", ())),
     )
+    if hasattr(target, "accept"):
+        target.accept(study.space)
     if told:
         say(f"{objective.direction} {objective.metric} ({told})")
     return study

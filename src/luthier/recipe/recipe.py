@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from luthier.core.errors import UserError, nearest
+from luthier.core.params import Choice, Constant
 from luthier.core.space import Space
 from luthier.recipe import augment as augmenting
 from luthier.recipe import finetune, losses, models, optimizers, probes, schedules
@@ -168,6 +169,25 @@ class Recipe:
             tokens = None if streams is None else (len(streams[0]), len(streams[1]))
             return language_space(tokens, len(self._data.train), self.model)
         return default_space(len(self._data.train), self.model, self.augment)
+
+    def accept(self, space: Space) -> None:
+        """Say what of a search space this recipe cannot train, before any training.
+
+        Raises:
+            UserError: a name that is no knob of it, a range that reaches beyond what a knob may be, or batches larger
+                than the data; with ``data=`` those are seen where the data is read.
+        """
+        for name, param in space.items():
+            if isinstance(param, Choice):
+                values: tuple[Any, ...] = param.choices
+            elif isinstance(param, Constant):
+                values = (param.value,)
+            else:
+                values = (param.low, param.high)
+            for value in values:
+                knobs = settings({name: value}, self.model, self.task, self.augment)
+                if name == "batch_size" and self._source is None and self.task != "language":
+                    batch_of(knobs, len(self._data.train))
 
     def __call__(self, trial: Handle) -> nn.Module:
         """Train ``trial``, report each epoch, and return the model with its best epoch's weights.
