@@ -107,6 +107,21 @@ class Ablation:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a study teaches beyond its answer.
+
+    Args:
+        importance: name to the part that it decided, largest first, together 1; empty where nothing can be said.
+        rests_on: what the importances rest on, or why there are none.
+        next_steps: what to try with more budget, most promising first.
+    """
+
+    importance: Mapping[str, float] = field(default_factory=dict)
+    rests_on: str = ""
+    next_steps: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What there is to say of a study at any moment.
 
@@ -182,18 +197,22 @@ def in_points(history: History) -> bool:
     return is_share(history.objective.metric) and all(s is None or 0.0 <= s <= 1.0 for s in scores)
 
 
-def gain_text(gain: float, interval: Sequence[float], points: bool) -> str:
-    """A gain and its interval with as many decimals as the interval deserves: ``+1.8 points (95 % interval +1.1 to
-    +2.4)``, without the closing bracket, so that the seeds can be told there too.
+def gain_text(gain: float, interval: Sequence[float], points: bool, note: str = "") -> str:
+    """A gain and its interval: ``+1.8 points (95 % interval +1.1 to +2.4, 5 paired seeds)``.
 
     Args:
         points: the metric is a share, its gain is told in percentage points.
+        note: what it rests on.
     """
+    told, reach = gain_parts(gain, interval, points)
+    return f"{told} (95 % interval {reach}{', ' if note else ''}{note})"
+
+
+def gain_parts(gain: float, interval: Sequence[float], points: bool) -> tuple[str, str]:
+    """A gain and its interval as text, with two digits of half the interval: what lies below them is noise."""
     scale = 100.0 if points else 1.0
     low, high = (x * scale for x in interval)
-    width = high - low
-    # Two digits of half the interval: what lies below them is noise.
-    sized = width / 2 if math.isfinite(width) and width > 0 else abs(gain * scale)
+    sized = (high - low) / 2 if math.isfinite(high - low) and high > low else abs(gain * scale)
     decimals = 2
     if sized > 0 and math.isfinite(sized):
         decimals = min(8, max(1 if points else 0, 1 - math.floor(math.log10(sized))))
@@ -201,8 +220,12 @@ def gain_text(gain: float, interval: Sequence[float], points: bool) -> str:
     def told(value: float) -> str:
         return f"{value:+,.{decimals}f}".replace("-", "−") if math.isfinite(value) else repr(value)
 
-    unit = " points" if points else ""
-    return f"{told(gain * scale)}{unit} (95 % interval {told(low)} to {told(high)}"
+    return f"{told(gain * scale)}{' points' if points else ''}", f"{told(low)} to {told(high)}"
+
+
+def seeds_text(many: int) -> str:
+    """``5 paired seeds``."""
+    return f"{many} paired seed{'s' if many != 1 else ''}"
 
 
 def carried_text(ablation: Ablation) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from luthier.core.params import Config, Value
 from luthier.core.space import Space
-from luthier.core.summary import CONFIRM, Ablation, Step, carried_text, gain_text, in_points
+from luthier.core.summary import CONFIRM, Ablation, Step, carried_text, gain_text, in_points, seeds_text
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import find, role_of, roles, tier_of
+from luthier.knowledge import tier_of, tuned_along
 from luthier.numerics.noise import SeedNoise, least_sd, pooled_sd, reach
 from luthier.playbook.noise import noise_of
 from luthier.playbook.script import Look, Script, Verdict
@@ -18,9 +18,6 @@ from luthier.playbook.stages.confirm import trainings_in_time
 
 LENGTH = "epochs"
 """How the length is named where the winner trains for fewer epochs than the default."""
-
-PIVOTS = ("optimizer", "batch_size")
-"""A change of these takes along the changed hyperparameters of tier 1 that the knowledge base couples to them."""
 
 
 def ablation(look: Look) -> Script:
@@ -69,10 +66,10 @@ def ablation(look: Look) -> Script:
     noise = noise_of(look.history)
     found = Ablation(_steps(changes, rungs, noise), seeds)
     points = in_points(look.history)
-    whole = gain_text(confirmed["gain"], confirmed["interval"], points)
+    whole = gain_text(confirmed["gain"], confirmed["interval"], points, seeds_text(len(confirmed["seeds"])))
     told = carried_text(found) or f"it is all due to {_named(changes[0])}"
-    text = f"{whole}, {len(confirmed['seeds'])} paired seeds) over the default; {told}"
-    why = "; ".join(f"{_named(s.names)} {gain_text(s.gain, s.interval, points)})" for s in found.steps)
+    text = f"{whole} over the default; {told}"
+    why = "; ".join(f"{_named(s.names)} {gain_text(s.gain, s.interval, points)}" for s in found.steps)
     failed = sum(look.history.score(run) is None for run in runs)
     if failed:
         why += f"; {failed} of {len(runs)} runs failed"
@@ -115,11 +112,7 @@ def _changes(look: Look, winner: Config, default: Config) -> list[tuple[str, ...
 
 
 def grouped(space: Space, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """``names`` in groups that have to change together, in the order of the space.
-
-    Together are: a hyperparameter and what exists only with it or follows it; a change of optimizer or batch size and
-    the rate and momenta that were tuned to it.
-    """
+    """``names`` in groups that have to change together (:func:`luthier.knowledge.tuned_along`), in their order."""
     group = {n: n for n in names}
 
     def join(a: str, b: str) -> None:
@@ -127,18 +120,9 @@ def grouped(space: Space, names: Sequence[str]) -> list[tuple[str, ...]]:
         group.update({n: new for n, g in group.items() if g == old})
 
     for name in names:
-        for parent in (*(space[name].when or {}), *space.follows(name)):
-            if parent in group:
-                join(name, parent)
-    for pivot in PIVOTS:
-        turned = find(space, pivot)
-        if turned not in group:
-            continue
-        along = [r for r in roles()[pivot].coupled if roles()[r].tier == 1]
-        for name in names:
-            role = role_of(name, space[name])
-            if role is not None and role.name in along:
-                join(name, turned)
+        for other in tuned_along(space, name):
+            if other in group:
+                join(other, name)
     out: dict[str, list[str]] = {}
     for name in names:
         out.setdefault(group[name], []).append(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from luthier.core.history import History
 from luthier.core.params import Config
-from luthier.core.summary import ABLATION, CONFIRM, gain_text, in_points
+from luthier.core.summary import ABLATION, CONFIRM, gain_text, in_points, seeds_text
 from luthier.core.trial import TrialRecord
 from luthier.numerics.noise import ACCEPT, SeedNoise
 from luthier.numerics.paired import mean_sd, paired_difference, sign_flip_p
@@ -167,11 +167,10 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
 
     first, second = arm_of(label), arm_of("default")
     promised = _promised(look, arms[label], noise)
-    points = in_points(look.history)
     text = (
         f"{objective.metric} {first['mean']:.4g} ± {first['sd']:.2g} against "
         f"{second['mean']:.4g} ± {second['sd']:.2g} for the strong default: "
-        f"{gain_text(gain.mean, (gain.low, gain.high), points)}, {len(both)} paired seeds)"
+        f"{gain_text(gain.mean, (gain.low, gain.high), in_points(look.history), seeds_text(len(both)))}"
     )
     if not better:
         text += "; the difference is within the noise, the default is kept"
