@@ -10,7 +10,7 @@ from luthier.core.params import Choice, Config, Constant, Float, Int, Param
 from luthier.core.summary import CONFIRM, Confirmation, Lesson, Summary, gain_text, in_points, seeds_text, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import Diagnosis, Finding, diagnose_curves, diagnose_study, from_trial
-from luthier.knowledge import default_config, role_of, tier_of
+from luthier.knowledge import role_of, tier_of
 from luthier.search.importance import Importance, importance
 
 __all__ = ["Importance", "diagnosis", "findings", "importance", "lesson", "next_steps", "winner_of"]
@@ -77,13 +77,13 @@ def next_steps(history: History) -> list[str]:
     return [
         *map(_advised, broken),
         *_edges(history, summary.best_config),
-        *_untouched(history, (1, 2)),
+        *_untouched(history, summary.best_config, (1, 2)),
         *(_longer(history, f) for f in length if f.kind == "still_improving"),
         *_unproven(history, summary),
         *map(_advised, others),
         *(_advised(f) for f in length if f.kind != "still_improving"),
         *_idle(history, summary),
-        *_untouched(history, (3, 4, 5, 6)),
+        *_untouched(history, summary.best_config, (3, 4, 5, 6)),
     ]
 
 
@@ -183,15 +183,14 @@ def _idle(history: History, summary: Summary) -> list[str]:
     return [f"Set back what does not carry the gain, or repeat it on more seeds: {told}."]
 
 
-def _untouched(history: History, tiers: Sequence[int]) -> list[str]:
-    """Hyperparameters of ``tiers`` that kept one value in all trials."""
-    default = default_config(history.space)
+def _untouched(history: History, best: Config, tiers: Sequence[int]) -> list[str]:
+    """Hyperparameters of ``tiers`` that the best configuration uses and that kept one value in all trials."""
     names = [
         n
         for n in history.space.dims
-        if tier_of(n, history.space[n]) in tiers
-        and len(seen := _seen(history, n)) < 2
-        and (n in default or seen)
+        if n in best
+        and tier_of(n, history.space[n]) in tiers
+        and len(_seen(history, n)) < 2
         and _choosable(history.space[n])
     ]
     if not names:

@@ -6,6 +6,9 @@ from luthier.core.history import History
 from luthier.core.summary import gain_text, in_points, summarize
 from luthier.view.story import clean, epochs, number, setting, spent_of, verdict
 
+OTHERS = {"winner": "first choice"}
+"""What the search's own winner is called once a challenger has taken its place."""
+
 
 def closing(history: History) -> str:
     """The verdict, the best configuration with what differs from the default, and both scores on the fresh seeds."""
@@ -22,7 +25,11 @@ def closing(history: History) -> str:
     if (c := summary.confirmation) is not None:
         metric = clean(history.objective.metric)
         lines.append("")
-        arms = [("tuned", c.winner), ("default", c.default), *((arm.label, arm) for arm in c.challengers)]
+        arms = [
+            ("tuned", c.winner),
+            ("default", c.default),
+            *((OTHERS.get(arm.label, arm.label), arm) for arm in c.challengers),
+        ]
         width = max(len(label) for label, _ in arms)
         for label, arm in arms:
             scores = ", ".join(number(x) for x in arm.scores)
