@@ -156,7 +156,7 @@ def _confirmed(metric: str, history: History, summary: Summary, c: Confirmation)
         caution = "" if c.proven else f"; kept as probably better (P = {real(c.probability):.2f}), not yet proven"
         # A lower loss is a positive gain; only then does the sign need a word.
         change = f"a gain of {gain}" if history.objective.minimize else gain
-        told = carried_text(summary.ablation) if summary.ablation else ""
+        told = carried_text(summary.ablation) if summary.ablation and c.proven else ""
         carried = f"; {told}" if told else ""
         return (
             f"Tuned configuration reaches {tuned} against {default} for the strong default: {change}{carried}{caution}."
