@@ -14,7 +14,7 @@ from luthier.knowledge import tier_of, tuned_along
 from luthier.numerics.noise import SeedNoise, least_sd, pooled_sd, reach
 from luthier.playbook.noise import noise_of
 from luthier.playbook.script import Look, Script, Verdict
-from luthier.playbook.stages.confirm import trainings_in_time
+from luthier.playbook.stages.confirm import affordable_epochs
 
 LENGTH = "epochs"
 """How the length is named where the winner trains for fewer epochs than the default."""
@@ -34,7 +34,7 @@ def ablation(look: Look) -> Script:
     if length != look.full:
         changes.insert(0, (LENGTH,))
     allowance = math.inf if look.stage.allowance is None else look.stage.allowance
-    affordable = min(allowance, trainings_in_time(look)) / length
+    affordable = min(allowance, affordable_epochs(look)) / length
     between = int(min(len(changes) - 1, affordable))
     if between < 1 < len(changes):
         return Verdict("skipped", "the budget has no room for the trainings between default and winner", skipped=True)

@@ -51,7 +51,7 @@ def reserved(history: History, later: Collection[str]) -> float:
     return epochs
 
 
-def trainings_in_time(look: Look) -> float:
+def affordable_epochs(look: Look) -> float:
     """How many epochs fit the stage's time, at the pace seen before the stage; infinite without a bound."""
     pace = look.history.seconds_per_epoch(without=look.stage.trials)
     return math.inf if look.stage.seconds is None or pace == 0 else look.stage.seconds / pace
@@ -63,7 +63,7 @@ def confirm(look: Look) -> Script:
     The candidate with the best mean after shrinkage is kept where a gain over the default is probable.
     """
     winner, default = look.base, look.default
-    epochs_in_time = trainings_in_time(look)
+    epochs_in_time = affordable_epochs(look)
     in_time = PAIRS[1] if math.isinf(epochs_in_time) else int(epochs_in_time / (look.length + look.full))
     pairs = min(confirm_pairs(look.history), in_time)
     if winner == default and look.length == look.full:
