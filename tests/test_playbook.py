@@ -60,7 +60,7 @@ def test_it_finds_what_there_is_to_find(study):
 
 def test_it_goes_through_the_stages_in_order_within_each_ones_allowance(study):
     names = [s.name for s in study.history.stages]
-    assert names == ["sanity", "range", "learning rate", "schedule", "the rest", "confirm"]
+    assert names == ["sanity", "range", "learning rate", "schedule", "the rest", "confirm", "ablation"]
     for stage in study.history.stages:
         assert stage.verdict
         spent = sum(study.history.trials[i].spent for i in stage.trials)

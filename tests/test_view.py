@@ -312,7 +312,7 @@ def playbook() -> History:
 def test_verdict_says_what_was_confirmed(playbook):
     assert story.verdict(playbook) == (
         "Tuned configuration reaches val_accuracy 0.9812 ± 0.0017 against 0.9702 ± 0.0026 for the strong default: "
-        "+0.0110 (95 % interval +0.0083 to +0.0137, 5 paired seeds)."
+        "+1.10 points (95 % interval +0.83 to +1.37, 5 paired seeds)."
     )
     kept = story.verdict(LOGS["default kept"].history())
     assert "no better than the strong default beyond noise" in kept

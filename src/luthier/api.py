@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from luthier import insight
 from luthier.contracts import Executor, Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
@@ -18,6 +19,7 @@ from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
+from luthier.diagnosis.finding import Diagnosis
 from luthier.request import objective_from, same_question, study_from, whole
 from luthier.run.book import Book
 from luthier.run.loop import Observer, run
@@ -70,11 +72,31 @@ class Result:
         """Every trial that trained, oldest first."""
         return list(self.history.trained())
 
+    @property
+    def findings(self) -> Diagnosis:
+        """What the learning curves of the kept configuration say; see :func:`luthier.diagnose`."""
+        return insight.findings(self.history)
+
+    def diagnosis(self) -> Diagnosis:
+        """What the learning curves of all trials say together."""
+        return insight.diagnosis(self.history)
+
+    def importance(self) -> dict[str, float]:
+        """How much of the score each hyperparameter decided, largest first, together 1; empty with too few trials.
+
+        PED-ANOVA where a searcher drew the trials, controlled comparisons where the playbook's stages did.
+        """
+        return dict(insight.importance(self.history).parts)
+
+    def next_steps(self) -> list[str]:
+        """What to try with more budget, most promising first, as sentences."""
+        return insight.next_steps(self.history)
+
     def report(self, path: str | Path = "report.html") -> Path:
         """Write the report, one self-contained HTML file; returns its path."""
         from luthier.view.report import write_report
 
-        return write_report(self.history, Path(path))
+        return write_report(self.history, Path(path), insight.lesson(self.history))
 
     def __repr__(self) -> str:
         from luthier.view.story import verdict

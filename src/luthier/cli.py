@@ -157,14 +157,15 @@ def resume(
 @app.command()
 def show(study: Place, name: Name = None, json: Json = False) -> None:
     """Tell the story of a study, finished or running, stage by stage."""
+    from luthier import insight
     from luthier.core.summary import summarize
     from luthier.view.story import tell
 
     history = _read(study, name)
     if json:
-        typer.echo(jsonlib.dumps(_plain(summarize(history).to_dict())))
+        typer.echo(jsonlib.dumps(_plain({**summarize(history).to_dict(), "next_steps": insight.next_steps(history)})))
     else:
-        typer.echo(tell(history))
+        typer.echo(tell(history, insight.lesson(history)))
 
 
 @app.command()
@@ -190,12 +191,12 @@ def report(
     name: Name = None,
 ) -> None:
     """Write the report of a study, finished or running: one HTML file that opens without a network."""
-    from luthier import store
+    from luthier import insight, store
     from luthier.view.report import write_report
 
     history = _read(study, name)
     url = store.locate(study)
-    typer.echo(write_report(history, output or _report_path(url)))
+    typer.echo(write_report(history, output or _report_path(url), insight.lesson(history)))
 
 
 @app.command()
@@ -314,7 +315,11 @@ def _finish(result: Any, page: Path, json: bool) -> None:
 
     written = result.report(page)
     if json:
-        typer.echo(jsonlib.dumps(_plain({**result.summary.to_dict(), "report": str(written)})))
+        typer.echo(
+            jsonlib.dumps(
+                _plain({**result.summary.to_dict(), "next_steps": result.next_steps(), "report": str(written)})
+            )
+        )
     else:
         typer.echo(closing(result.history))
         typer.echo(f"Report: {written}")

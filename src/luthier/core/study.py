@@ -37,6 +37,18 @@ def guess_direction(metric: str) -> Literal["minimize", "maximize"] | None:
     return None
 
 
+_SHARES = {
+    "accuracy", "acc", "error", "err", "f1", "auc", "auroc", "map", "ap", "precision", "recall", "iou", "miou", "dice",
+    "top1", "top5",
+}  # fmt: skip
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric of that name is commonly a share in [0, 1]: ``val_accuracy`` is, ``val_loss`` is not."""
+    words = re.split(r"[^a-z0-9]+", metric.lower())
+    return any(w in _SHARES or w.endswith("accuracy") for w in words) and not any(w.endswith("loss") for w in words)
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """The view of the reports by which trials are judged.

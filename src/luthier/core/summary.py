@@ -8,20 +8,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.core.history import History
+from luthier.core.study import is_share
 from luthier.core.trial import Status, TrialRecord
 
 CONFIRM = "confirm"
 """The name of the stage that trains winner and default on fresh seeds; its numbers are a :class:`Confirmation`."""
+ABLATION = "ablation"
+"""The name of the stage that walks from the default to the winner; its numbers are an :class:`Ablation`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One configuration of a confirmation and its scores on the fresh seeds, in the order of the seeds."""
+    """One configuration of a confirmation and its scores on the fresh seeds, in the order of the seeds.
+
+    Args:
+        label: how its trials are noted: ``"winner"`` for the search's own, ``"default"``, ``"challenger 1"``.
+        failed: runs of it that failed; they have no score.
+    """
 
     config: Mapping[str, Any]
     scores: Sequence[float]
     mean: float
     sd: float
+    label: str = ""
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,12 @@ class Confirmation:
         probability: that the gain is above zero (Student's t posterior under a flat prior).
         better: the winner is kept; otherwise the default is. Keeping asks for a probability of 0.8, a claim (see
             ``proven``) for more: with three pairs an interval above zero is rare even for a large gain.
+        p_value: one-sided, exact, of all sign flips of the differences.
+        challengers: the other candidates that were trained on the same seeds.
+        expected: what the winner's score in the search promised: ``score`` as it was seen, ``tried`` candidates of
+            which it was the best, ``expected`` without the flattery of that choice. Empty where it was not seen.
+        shrunk: the winner's mean, drawn towards those of the other candidates as far as they differ by noise.
+        noise: seed noise of one training: ``sd``, ``df`` and ``source``.
     """
 
     winner: Arm
@@ -43,11 +59,66 @@ class Confirmation:
     interval: Sequence[float]
     probability: float
     better: bool
+    p_value: float | None = None
+    challengers: Sequence[Arm] = ()
+    expected: Mapping[str, float] = field(default_factory=dict)
+    shrunk: float | None = None
+    noise: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:
         """The whole interval lies above zero."""
         return self.interval[0] > 0
+
+    @property
+    def failed(self) -> int:
+        """Runs that failed, of all arms."""
+        return sum(arm.failed for arm in (self.winner, self.default, *self.challengers))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change on the way from the default to the winner.
+
+    Args:
+        names: the hyperparameters that moved together; ``"epochs"`` is the length.
+        gain: mean paired improvement in the metric's units over the step before, positive is better.
+        interval: its two-sided 95 % interval.
+        carries: the whole interval lies above zero.
+    """
+
+    names: Sequence[str]
+    gain: float
+    interval: Sequence[float]
+    carries: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """The way from the strong default to the winner, one change at a time, on ``seeds`` of the confirmation."""
+
+    steps: Sequence[Step]
+    seeds: Sequence[int]
+
+    @property
+    def carrying(self) -> int:
+        """How many of the changes carry the gain."""
+        return sum(step.carries for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a study teaches beyond its answer.
+
+    Args:
+        importance: name to the part that it decided, largest first, together 1; empty where nothing can be said.
+        rests_on: what the importances rest on, or why there are none.
+        next_steps: what to try with more budget, most promising first.
+    """
+
+    importance: Mapping[str, float] = field(default_factory=dict)
+    rests_on: str = ""
+    next_steps: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +145,7 @@ class Summary:
     trials: int
     failed: int
     confirmation: Confirmation | None = None
+    ablation: Ablation | None = None
     stages: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,6 +177,7 @@ def summarize(history: History) -> Summary:
         trials=len(trained),
         failed=sum(t.status is Status.FAILED for t in trained),
         confirmation=confirmation,
+        ablation=_ablation(history),
         stages=tuple(
             {
                 "name": s.name,
@@ -116,6 +189,53 @@ def summarize(history: History) -> Summary:
             for s in history.stages
         ),
     )
+
+
+def in_points(history: History) -> bool:
+    """Whether gains are told in percentage points: the metric is a share by its name, every score lies in [0, 1]."""
+    scores = [history.score(t) for t in history.trained()]
+    return is_share(history.objective.metric) and all(s is None or 0.0 <= s <= 1.0 for s in scores)
+
+
+def gain_text(gain: float, interval: Sequence[float], points: bool, note: str = "") -> str:
+    """A gain and its interval: ``+1.8 points (95 % interval +1.1 to +2.4, 5 paired seeds)``.
+
+    Args:
+        points: the metric is a share, its gain is told in percentage points.
+        note: what it rests on.
+    """
+    told, reach = gain_parts(gain, interval, points)
+    return f"{told} (95 % interval {reach}{', ' if note else ''}{note})"
+
+
+def gain_parts(gain: float, interval: Sequence[float], points: bool) -> tuple[str, str]:
+    """A gain and its interval as text, with two digits of half the interval: what lies below them is noise."""
+    scale = 100.0 if points else 1.0
+    low, high = (x * scale for x in interval)
+    sized = (high - low) / 2 if math.isfinite(high - low) and high > low else abs(gain * scale)
+    decimals = 2
+    if sized > 0 and math.isfinite(sized):
+        decimals = min(8, max(1 if points else 0, 1 - math.floor(math.log10(sized))))
+
+    def told(value: float) -> str:
+        return f"{value:+,.{decimals}f}".replace("-", "−") if math.isfinite(value) else repr(value)
+
+    return f"{told(gain * scale)}{' points' if points else ''}", f"{told(low)} to {told(high)}"
+
+
+def seeds_text(many: int) -> str:
+    """``5 paired seeds``."""
+    return f"{many} paired seed{'s' if many != 1 else ''}"
+
+
+def carried_text(ablation: Ablation) -> str:
+    """``3 of 4 changes carry it``; empty where there was only one change."""
+    total, own = len(ablation.steps), ablation.carrying
+    if total < 2:
+        return ""
+    if own == total:
+        return f"all {total} changes carry it"
+    return f"{own or 'none'} of {total} changes carr{'ies' if own == 1 else 'y'} it"
 
 
 def _confirmation(history: History) -> Confirmation | None:
@@ -131,16 +251,27 @@ def _confirmation(history: History) -> Confirmation | None:
         interval=n["interval"],
         probability=n["probability"],
         better=n["better"],
+        p_value=n.get("p_value"),
+        challengers=tuple(Arm(**arm) for arm in n.get("challengers", ())),
+        expected=n.get("expected") or {},
+        shrunk=n.get("shrunk"),
+        noise=n.get("noise") or {},
     )
+
+
+def _ablation(history: History) -> Ablation | None:
+    stage = history.stage(ABLATION)
+    if stage is None or stage.open or not stage.numbers.get("steps"):
+        return None
+    return Ablation(tuple(Step(**step) for step in stage.numbers["steps"]), stage.numbers["seeds"])
 
 
 def _best(
     history: History, trained: Sequence[TrialRecord], confirmation: Confirmation | None
 ) -> tuple[Mapping[str, Any] | None, float | None, int | None, int | None]:
     if confirmation:
-        arm = confirmation.winner if confirmation.better else confirmation.default
-        role = "winner" if confirmation.better else "default"
-        runs = [t for t in history.in_stage(CONFIRM) if t.notes.get("arm") == role]
+        arm, role = (confirmation.winner, "winner") if confirmation.better else (confirmation.default, "default")
+        runs = [t for t in history.in_stage(CONFIRM) if t.notes.get("arm") == (arm.label or role)]
         best = min(runs, key=history.final_loss, default=None)
         return arm.config, arm.mean, best.horizon if best else None, best.id if best else None
     best = history.incumbent

@@ -22,6 +22,7 @@ from luthier.knowledge.defaults import (
     rate_for_batch,
     setting_of,
     smallest,
+    tuned_along,
 )
 from luthier.knowledge.page import markdown
 from luthier.knowledge.recommend import recommended
@@ -74,4 +75,5 @@ __all__ = [
     "smallest",
     "sources",
     "tier_of",
+    "tuned_along",
 ]

@@ -11,6 +11,9 @@ from luthier.knowledge.roles import Role, Setting, family, find, role_of
 OFF = ("none", "false", "off", "no", "scratch", "0", "")
 """How a hyperparameter says that it is not used."""
 
+PIVOTS = ("optimizer", "batch_size")
+"""Roles that no comparison can change alone: the rate has to follow."""
+
 
 def optimizer_in(space: Space, config: Config) -> Value:
     """The optimizer of a configuration, if the space has one."""
@@ -101,6 +104,23 @@ def smallest(space: Space, config: Config) -> dict[str, Value]:
         elif all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in param.choices):
             changes[name] = min(param.choices)  # type: ignore[type-var]
     return space.complete({**config, **changes})
+
+
+def tuned_along(space: Space, name: str) -> tuple[str, ...]:
+    """The hyperparameters whose values were tuned to that of ``name`` and mean little beside another.
+
+    What exists only with it or follows it; with the optimizer and the batch size also the rate and the momenta, the
+    roles of tier 1 that the knowledge base couples to them.
+    """
+    own = role_of(name, space[name])
+    along = own.coupled if own is not None and own.name in PIVOTS else ()
+    out = []
+    for other, param in space.items():
+        known = role_of(other, param)
+        coupled = known is not None and known.tier == 1 and known.name in along
+        if other != name and (coupled or name in (param.when or {}) or name in space.follows(other)):
+            out.append(other)
+    return tuple(out)
 
 
 def rate_for_batch(rate: float, old_batch: float, new_batch: float, optimizer: Value) -> float:

@@ -16,7 +16,7 @@ from typing import Literal, final
 
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Constant, Param, Value
-from luthier.core.summary import CONFIRM, summarize
+from luthier.core.summary import ABLATION, CONFIRM, summarize
 from luthier.knowledge import HEADINGS, Lang, Role, default_config, default_value, role_of, roles, rules, tier_of
 from luthier.knowledge.page import default_text, number_text, search_text, usual_text
 
@@ -94,6 +94,7 @@ STAGES_ZH = {
     "advanced": "进阶技巧",
     "the rest": "其余超参数",
     CONFIRM: "最终确认",
+    ABLATION: "消融分析",
 }
 
 
@@ -218,7 +219,7 @@ def _state(history: History, name: str, param: Param, lang: Lang) -> tuple[State
     base = default_config(history.space, {k: v for k, v in history.settled.items() if k in history.space})
     confirmed = next((s for s in closed if s.name == CONFIRM and s.settled), None)
     if name in base:
-        for stage in reversed([s for s in closed if s.name != CONFIRM]):
+        for stage in reversed([s for s in closed if s.name not in (CONFIRM, ABLATION)]):
             shown = _stage(stage.name, lang)
             if name in stage.settled:
                 chosen = stage.settled[name]

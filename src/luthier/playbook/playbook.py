@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from luthier.contracts import Action, Done, Stop
 from luthier.core.events import StageOpened
 from luthier.core.history import History
-from luthier.core.summary import CONFIRM
+from luthier.core.summary import ABLATION, CONFIRM
 from luthier.playbook.script import Look, Script, follow
-from luthier.playbook.stages.confirm import CONFIRM_TIME, confirm, confirm_pairs
+from luthier.playbook.stages.ablation import ablation
+from luthier.playbook.stages.confirm import CONFIRM_TIME, confirm, reserved
 from luthier.playbook.stages.learning_rate import learning_rate
 from luthier.playbook.stages.lr_range import lr_range
 from luthier.playbook.stages.capacity import capacity
@@ -61,6 +62,7 @@ STAGES = (
     Stage("your own", "What nobody knows but you.", levers((1, 6), "hyperparameter of your own"), 0.3),
     Stage("refinement", "Is there something better nearby, all at once?", refine, 1.0),
     Stage(CONFIRM, "Is it really better than the strong default, or was it luck?", confirm, 1.0),
+    Stage(ABLATION, "Which of the changes carry the gain?", ablation, 1.0),
 )
 """The first part of the plan: tiers 1 and 2 have stages of their own, the others share one."""
 
@@ -88,8 +90,7 @@ class Playbook:
         coming = [s for s in self.stages if s.name not in closed]
         if not coming:
             return Done("every stage has its verdict")
-        confirms = any(s.name == CONFIRM for s in coming[1:])
-        epochs, seconds = _allowance(coming[0], history, confirms)
+        epochs, seconds = _allowance(coming[0], history, {s.name for s in coming[1:]})
         return StageOpened(coming[0].name, coming[0].question, epochs, seconds)
 
     def judge(self, history: History, trial: int) -> Stop | None:
@@ -97,11 +98,10 @@ class Playbook:
         return None
 
 
-def _allowance(stage: Stage, history: History, confirms: bool) -> tuple[float | None, float | None]:
-    """What a stage may spend, in epochs and in seconds: its share of what is left beside the confirmation's reserve."""
-    epochs, seconds = history.epochs_left, history.seconds_left
-    if confirms:
-        epochs -= confirm_pairs(history) * 2 * history.study.max_epochs
+def _allowance(stage: Stage, history: History, later: Set[str]) -> tuple[float | None, float | None]:
+    """What a stage may spend, in epochs and in seconds: its share of what the ``later`` ones do not reserve."""
+    epochs, seconds = history.epochs_left - reserved(history, later), history.seconds_left
+    if CONFIRM in later:
         seconds -= CONFIRM_TIME * (history.study.budget.seconds or 0.0)
     share = 1.0 if stage.name == CONFIRM else stage.share
     return (

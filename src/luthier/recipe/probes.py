@@ -141,7 +141,7 @@ def sanity(bench: Bench) -> Answer:
         evaluation mode, None if not finite. ``overfit``: ``batch`` samples, ``steps`` taken, thinned ``losses`` (first
         and last included), final ``accuracy`` (None for regression), the ``learning_rate`` that did it or came closest.
         ``parameters``: trainable ones. ``seconds_per_epoch``: from a few timed updates, None where nothing trains.
-        ``finite_inputs``: of both data sets.
+        ``finite_inputs``: of both data sets. ``n_val``: validation samples.
         And the cost in epochs of training.
     """
     data = bench.data
@@ -158,6 +158,7 @@ def sanity(bench: Bench) -> Answer:
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seconds_per_epoch": seconds,
         "finite_inputs": not data.faults,
+        "n_val": len(data.val),
     }
     seen = updates * overfit["batch"] + timed * bench.batch_size
     return answer, seen / len(data.train)

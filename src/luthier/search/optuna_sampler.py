@@ -1,4 +1,4 @@
-"""Any of Optuna's samplers as a searcher: the one place that knows Optuna.
+"""Any of Optuna's samplers as a searcher; with ``importance`` the one place that knows Optuna.
 
 The sampler is made anew for each suggestion and fed the history as an in-memory Optuna study, so that a suggestion is a
 function of the log. Conditional spaces go through Optuna's define-by-run suggestions, parents first. What Optuna
@@ -43,7 +43,7 @@ class OptunaSampler:
         """What the sampler proposes after the trials of ``history``."""
         import optuna
 
-        with _quiet():
+        with quiet():
             study = optuna.create_study(direction="minimize", sampler=self.make(int(rng.integers(2**31))))
             study.add_trials(frozen_trials(history))
             return suggest(study.ask(), history.space)
@@ -70,8 +70,7 @@ def frozen_trials(history: History) -> list[optuna.trial.FrozenTrial]:
     worst = max(finite, default=0.0)
     trials = []
     for trial in history.trained():
-        bases = {k: history.space.base(k, trial.config) for k in trial.config if k in known}
-        params = {k: v for k, v in bases.items() if _fits(history.space[k], v)}
+        params = params_of(history.space, trial)
         running = trial.status is Status.RUNNING
         state = optuna.trial.TrialState.RUNNING if running else optuna.trial.TrialState.COMPLETE
         trials.append(
@@ -83,6 +82,12 @@ def frozen_trials(history: History) -> list[optuna.trial.FrozenTrial]:
             )
         )
     return trials
+
+
+def params_of(space: Space, trial: TrialRecord) -> dict[str, Value]:
+    """A trial's searched values, as far as the space still has them."""
+    bases = {k: space.base(k, trial.config) for k in space.dims if k in trial.config}
+    return {k: v for k, v in bases.items() if _fits(space[k], v)}
 
 
 def suggest(trial: optuna.trial.Trial, space: Space) -> dict[str, Value]:
@@ -129,7 +134,7 @@ def _fits(param: Param, value: Value) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna announces each study at INFO; ours are made and thrown away by the thousand."""
     import optuna
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from luthier.core.history import History
-from luthier.core.summary import summarize
+from luthier.core.summary import gain_text, in_points, summarize
 from luthier.view.story import clean, epochs, number, setting, spent_of, verdict
+
+OTHERS = {"winner": "first choice"}
+"""What the search's own winner is called once a challenger has taken its place."""
 
 
 def closing(history: History) -> str:
@@ -22,8 +25,21 @@ def closing(history: History) -> str:
     if (c := summary.confirmation) is not None:
         metric = clean(history.objective.metric)
         lines.append("")
-        for label, arm in (("tuned", c.winner), ("default", c.default)):
+        arms = [
+            ("tuned", c.winner),
+            ("default", c.default),
+            *((OTHERS.get(arm.label, arm.label), arm) for arm in c.challengers),
+        ]
+        width = max(len(label) for label, _ in arms)
+        for label, arm in arms:
             scores = ", ".join(number(x) for x in arm.scores)
-            lines.append(f"  {label:<8} {metric} {number(arm.mean)} ± {number(arm.sd, like=arm.mean)}   ({scores})")
+            failed = f", {arm.failed} failed" if arm.failed else ""
+            spread = f"{number(arm.mean)} ± {number(arm.sd, like=arm.mean)}"
+            lines.append(f"  {label:<{width}}  {metric} {spread}   ({scores}{failed})")
+    if summary.ablation is not None and len(summary.ablation.steps) > 1:
+        points = in_points(history)
+        lines += ["", "From the default to it, change by change:"]
+        for step in summary.ablation.steps:
+            lines.append(f"  {', '.join(map(clean, step.names))}  {gain_text(step.gain, step.interval, points)}")
     lines += ["", f"Used {spent_of(history)}."]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from luthier.view.numbers import (
     Paired,
     Progress,
     Role,
+    Steps,
     Swept,
     TrainingPanel,
     curve_panels,
@@ -202,6 +203,48 @@ def paired_figure(data: Paired) -> Spec:
     zero = {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.2, "side": "right", "anchor": "x2"}
     layout["yaxis2"] = {**_axis(""), **zero, "tickformat": "+.3~g", "nticks": 5, "range": _padded(*span)}
     return {"data": [*traces, spread, mean_gain], "layout": layout}
+
+
+def importance_figure(parts: Mapping[str, float]) -> Spec:
+    """How much each hyperparameter decided, the largest on top."""
+    names = list(parts)[::-1]
+    bars = {
+        "type": "bar", "orientation": "h", "x": [_digits(100 * parts[n]) for n in names], "y": list(range(len(names))),
+        "text": [f"{parts[n]:.0%}" for n in names], "textposition": "outside", "cliponaxis": False,
+        "marker": {"color": COLORS["winner"], "opacity": 0.85}, "hoverinfo": "skip", "width": 0.62,
+    }  # fmt: skip
+    layout = _layout("importance", "", height=70 + 26 * len(names))
+    layout["xaxis"].update(showticklabels=False, showline=False, range=[0, 100 * max(parts.values()) * 1.15])
+    layout["yaxis"].update(
+        tickvals=list(range(len(names))), ticktext=[safe(clean(n, 24)) for n in names], showgrid=False,
+        nticks=len(names),
+    )  # fmt: skip
+    return {"data": [bars], "layout": layout}
+
+
+def steps_figure(data: Steps) -> Spec:
+    """The gain of each change on the way from the default to the winner, the first on top, with 95 % intervals."""
+    rows = list(range(len(data.names)))[::-1]
+    traces: list[Spec] = []
+    for carries, color in ((True, COLORS["winner"]), (False, COLORS["plain"])):
+        own = [i for i in range(len(data.names)) if data.carries[i] is carries]
+        if own:
+            traces.append({
+                "type": "scatter", "mode": "markers", "x": [_digits(data.gains[i]) for i in own],
+                "y": [rows[i] for i in own], "marker": {"color": color, "size": 10, "symbol": "diamond"},
+                "error_x": {"type": "data", "symmetric": False, "color": color, "thickness": 2.2, "width": 0,
+                            "array": [_digits(data.highs[i] - data.gains[i]) for i in own],
+                            "arrayminus": [_digits(data.gains[i] - data.lows[i]) for i in own]},
+                "hovertemplate": "gain <b>%{x:+.4~g}</b><extra></extra>",
+            })  # fmt: skip
+    layout = _layout("gain of each change", safe(data.unit), height=90 + 34 * len(data.names))
+    zero = {"showgrid": True, "zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.2, "tickformat": "+.3~g"}
+    layout["xaxis"].update(zero)
+    layout["yaxis"].update(
+        tickvals=rows, ticktext=[safe(clean(n, 34)) for n in data.names], showgrid=False, nticks=len(rows),
+        range=[-0.6, len(rows) - 0.4],
+    )  # fmt: skip
+    return {"data": traces, "layout": layout}
 
 
 def training_figure(data: TrainingPanel) -> Spec:

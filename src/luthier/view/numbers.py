@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
-from luthier.core.summary import CONFIRM, summarize
+from luthier.core.summary import CONFIRM, Ablation, in_points, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis.curves import Curves as Measured
 from luthier.diagnosis.finding import Finding
@@ -111,6 +111,18 @@ class Paired:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """The changes from the default to the winner with their gains and intervals, in percentage points or ``unit``."""
+
+    unit: str
+    names: tuple[str, ...]
+    gains: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    carries: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
     """One hyperparameter's values against the scores; a choice's values are positions in ``labels``."""
 
@@ -142,6 +154,9 @@ class LrRange:
 def roles(history: History) -> dict[int, Role]:
     """What each trained trial is in the pictures: winner, default, failed, stopped early or plain."""
     arms = {t.notes.get("arm"): t.config for t in history.in_stage(CONFIRM)}
+    confirmation = summarize(history).confirmation
+    if confirmation is not None and confirmation.winner.label:
+        arms["winner"] = confirmation.winner.config
     incumbent = history.incumbent
     out: dict[int, Role] = {}
     for t in history.trained():
@@ -244,6 +259,20 @@ def paired(history: History) -> Paired | None:
         low=low,
         high=high,
         better=c.better,
+    )
+
+
+def steps(history: History, ablation: Ablation) -> Steps:
+    """The way from the default to the winner as it is drawn."""
+    points = in_points(history)
+    scale = 100.0 if points else 1.0
+    return Steps(
+        unit="percentage points" if points else history.objective.metric,
+        names=tuple(", ".join(s.names) for s in ablation.steps),
+        gains=tuple(scale * real(s.gain) for s in ablation.steps),
+        lows=tuple(scale * real(s.interval[0]) for s in ablation.steps),
+        highs=tuple(scale * real(s.interval[1]) for s in ablation.steps),
+        carries=tuple(s.carries for s in ablation.steps),
     )
 
 

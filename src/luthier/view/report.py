@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from markupsafe import Markup
 from luthier.core.events import plain
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Constant
-from luthier.core.summary import Confirmation, Summary, summarize
+from luthier.core.summary import Confirmation, Lesson, Summary, gain_parts, gain_text, in_points, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
 from luthier.view import numbers, story
@@ -26,16 +25,21 @@ _DETAIL_BUDGET = 150_000
 Row = dict[str, Any]
 
 
-def write_report(history: History, path: str | Path) -> Path:
+def write_report(history: History, path: str | Path, lesson: Lesson | None = None) -> Path:
     """Write the report to ``path``, all or nothing.
+
+    Args:
+        history: the study.
+        path: the file.
+        lesson: what mattered and what to try next; left out where None.
 
     Returns:
         The path written.
     """
-    return save(render_report(history), path)
+    return save(render_report(history, lesson), path)
 
 
-def render_report(history: History) -> str:
+def render_report(history: History, lesson: Lesson | None = None) -> str:
     """The report as HTML text."""
     summary = summarize(history)
     shelf = _Shelf()
@@ -50,6 +54,9 @@ def render_report(history: History) -> str:
         "facts": _facts(history, summary),
         "arms": _arms(history, summary),
         "paired": _shelve(shelf, history, "paired", "Scores of default and winner on each fresh seed, and their gain"),
+        "path": _path(history, summary, shelf),
+        "lesson": lesson,
+        "importance": _importance(lesson, shelf),
         "stages": [_stage(history, stage, shelf) for stage in history.stages],
         "curves": _shelve(shelf, history, "curves", "Learning curves of all trials"),
         "progress": _shelve(shelf, history, "progress", "Best score over the epochs spent") if _scored(history) else [],
@@ -63,6 +70,29 @@ def render_report(history: History) -> str:
     shown = {i for spec in shelf.specs for t in spec["data"] for i in t.get("customdata") or () if i is not None}
     data = {"figures": shelf.specs, "trials": {i: texts[i] for i in sorted(shown)}}
     return render("report.html.j2", {**view, "colors": fig.COLORS}, data)
+
+
+def _path(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
+    """The way from the default to the winner: the figure, and the same in words."""
+    if summary.ablation is None or len(summary.ablation.steps) < 2:
+        return None
+    points, many = in_points(history), len(summary.ablation.seeds)
+    rows = [
+        {
+            "names": ", ".join(step.names),
+            "gain": gain_text(step.gain, step.interval, points),
+            "carries": step.carries,
+        }
+        for step in summary.ablation.steps
+    ]
+    figure = shelf.put(fig.steps_figure(numbers.steps(history, summary.ablation)), "Gain of each change")
+    return {"rows": rows, "figure": figure, "seeds": story.count(many, "fresh seed")}
+
+
+def _importance(lesson: Lesson | None, shelf: _Shelf) -> Row | None:
+    if lesson is None or not lesson.importance:
+        return None
+    return shelf.put(fig.importance_figure(lesson.importance), "Importance of each hyperparameter")
 
 
 class _Shelf:
@@ -105,11 +135,10 @@ def _facts(history: History, summary: Summary) -> list[tuple[str, str, str]]:
         facts.append((f"best {story.clean(metric, 24)}", story.number(summary.best_score), note))
     if c:
         scale = max(abs(story.real(c.winner.mean)), abs(story.real(c.default.mean)))
-        low, high = (story.number(story.real(x), like=scale, sign=True) for x in (*c.interval, math.nan, math.nan)[:2])
         mean = story.number(story.real(c.default.mean), like=scale)
         facts.append(("strong default", mean, "mean, same seeds"))
-        gain = story.number(story.real(c.gain), like=scale, sign=True)
-        facts.append(("gain", gain, f"95 % interval {low} to {high}"))
+        gain, interval = gain_parts(story.real(c.gain), story.interval_of(c), in_points(history))
+        facts.append(("gain", gain, f"95 % interval {interval}"))
     budget = history.study.budget
     bound = (
         f"of {budget.epochs:,}" if budget.epochs else f"of {story.duration(budget.seconds)}" if budget.seconds else ""

@@ -8,9 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from luthier.core.history import History, StageRecord
-from luthier.core.summary import Confirmation, Summary, summarize
+from luthier.core.summary import (
+    Confirmation,
+    Lesson,
+    Summary,
+    carried_text,
+    gain_text,
+    in_points,
+    seeds_text,
+    summarize,
+)
 from luthier.core.trial import Status, TrialRecord
 
+TOLD = 0.005
+"""The least importance that is told: what rounds to nothing is left out."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -114,7 +125,7 @@ def verdict(history: History) -> str:
     if fatal:
         return f"Ended at the stage “{clean(fatal.name)}”: {clean(fatal.verdict or fatal.because, 600)}"
     if summary.confirmation:
-        return _confirmed(metric, history.objective.minimize, summary.confirmation)
+        return _confirmed(metric, history, summary, summary.confirmation)
     if summary.best_score is None:
         return _unscored(history, summary, metric)
     many = sum(history.score(t) is not None for t in history.trained())
@@ -124,24 +135,35 @@ def verdict(history: History) -> str:
     return f"Best {metric} {number(summary.best_score)} ({which}: {caution})."
 
 
-def _confirmed(metric: str, minimize: bool, c: Confirmation) -> str:
+def gain_of(history: History, c: Confirmation) -> str:
+    """The gain over the default with its interval and seeds, in percentage points where the metric is a share."""
+    return gain_text(real(c.gain), interval_of(c), in_points(history), seeds_text(len(c.seeds)))
+
+
+def interval_of(c: Confirmation) -> tuple[float, float]:
+    """The interval's ends; NaN for what the log does not have."""
+    low, high = (real(x) for x in (*c.interval, math.nan, math.nan)[:2])
+    return low, high
+
+
+def _confirmed(metric: str, history: History, summary: Summary, c: Confirmation) -> str:
     new, old = real(c.winner.mean), real(c.default.mean)
     scale = max(abs(new), abs(old))
-    low, high = (number(real(x), like=scale, sign=True) for x in (*c.interval, math.nan, math.nan)[:2])
     tuned = f"{metric} {number(new, like=scale)} ± {number(real(c.winner.sd), like=scale)}"
     default = f"{number(old, like=scale)} ± {number(real(c.default.sd), like=scale)}"
-    gain = number(real(c.gain), like=scale, sign=True)
-    ground = f"(95 % interval {low} to {high}, {len(c.seeds)} paired seeds)"
+    gain = gain_of(history, c)
     if c.better:
         caution = "" if c.proven else f"; kept as probably better (P = {real(c.probability):.2f}), not yet proven"
         # A lower loss is a positive gain; only then does the sign need a word.
-        change = f"a gain of {gain}" if minimize else gain
+        change = f"a gain of {gain}" if history.objective.minimize else gain
+        told = carried_text(summary.ablation) if summary.ablation and c.proven else ""
+        carried = f"; {told}" if told else ""
         return (
-            f"Tuned configuration reaches {tuned} against {default} for the strong default: {change} {ground}{caution}."
+            f"Tuned configuration reaches {tuned} against {default} for the strong default: {change}{carried}{caution}."
         )
     return (
         f"Tuned configuration reaches {tuned} against {default}, no better than the strong default beyond noise: "
-        f"a gain of {gain} {ground}; the default is kept."
+        f"a gain of {gain}; the default is kept."
     )
 
 
@@ -181,8 +203,9 @@ def spent_of(history: History) -> str:
     return ", ".join(parts)
 
 
-def tell(history: History) -> str:
-    """The whole story for a terminal: what was asked, stage by stage, the best, the failed, what runs, what is left."""
+def tell(history: History, lesson: Lesson | None = None) -> str:
+    """The whole story for a terminal: what was asked, stage by stage, the best, the failed, what runs, what is left,
+    and with a ``lesson`` what mattered and what to try next."""
     study, metric = history.study, clean(history.objective.metric)
     trained = list(history.trained())
     lines = [
@@ -209,7 +232,22 @@ def tell(history: History) -> str:
         lines += ["", "Running"]
         lines += [_running_line(history, history.trials[i]) for i in history.running]
     lines += ["", _what_is_left(history)]
+    if lesson is not None:
+        lines += _lesson_lines(lesson)
     return "\n".join(lines)
+
+
+def _lesson_lines(lesson: Lesson) -> list[str]:
+    lines = []
+    if lesson.importance:
+        lines += ["", f"What mattered ({clean(lesson.rests_on)})"]
+        lines += [f"  {part:>5.0%}  {clean(name, 40)}" for name, part in lesson.importance.items() if part >= TOLD]
+    else:
+        lines += ["", f"What mattered cannot be said: {clean(lesson.rests_on)}."]
+    if lesson.next_steps:
+        lines += ["", "With more budget"]
+        lines += [f"  {i}. {clean(step, 400)}" for i, step in enumerate(lesson.next_steps, 1)]
+    return lines
 
 
 def _ids(ids: Sequence[int]) -> str:

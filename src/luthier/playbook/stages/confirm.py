@@ -1,20 +1,35 @@
-"""Is it true? Winner and strong default on fresh seeds."""
+"""Is it true? The best candidates and the strong default on fresh seeds."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
 from luthier.core.history import History
-from luthier.numerics.paired import mean_sd, paired_difference
+from luthier.core.params import Config
+from luthier.core.summary import ABLATION, CONFIRM, gain_text, in_points, seeds_text
+from luthier.core.trial import TrialRecord
+from luthier.numerics.noise import ACCEPT, SeedNoise
+from luthier.numerics.paired import mean_sd, paired_difference, sign_flip_p
+from luthier.numerics.selection import best_of, shrunk_means
+from luthier.playbook.noise import noise_of
 from luthier.playbook.script import Look, Script, Verdict
 
 PAIRS = (2, 5)
 """Fresh seeds, fewest and most. In a one-sided sign test five pairs allow p = 1/32, three 1/8."""
 
+CHALLENGERS = 2
+"""Candidates beside the winner that fresh seeds may prefer, at most."""
+
+NEAR = 3.0
+"""A candidate is worth fresh seeds while the search puts it within so many standard errors of the winner."""
+
 CONFIRM_TIME = 0.35
 """The part of a wall-clock budget that is kept for the confirmation."""
 
-KEEP = 0.8
-"""The winner is kept when the probability of a gain is at least this: P(A > B) of 0.75 to 0.8 serves for decisions,
-Bouthillier et al., "Accounting for Variance in Machine Learning Benchmarks" (arXiv 2103.03098)."""
+ABLATION_SHARE = 0.1
+"""The part of a budget in epochs that is kept for the way from the default to the winner, where all pairs are paid."""
 
 
 def confirm_pairs(history: History) -> int:
@@ -26,74 +41,194 @@ def confirm_pairs(history: History) -> int:
     return min(PAIRS[1], affordable) if affordable >= PAIRS[0] else 0
 
 
-def _pairs_in_time(look: Look) -> int:
-    """How many fresh seeds fit the stage's time, at the pace seen before the stage."""
+def reserved(history: History, later: Collection[str]) -> float:
+    """Epochs that are kept for the confirmation and what follows it, as far as they are among the ``later`` stages."""
+    pairs, epochs = confirm_pairs(history), 0.0
+    if CONFIRM in later:
+        epochs += pairs * 2 * history.study.max_epochs
+    if ABLATION in later and pairs == PAIRS[1]:
+        epochs += ABLATION_SHARE * (history.study.budget.epochs or 0)
+    return epochs
+
+
+def affordable_epochs(look: Look) -> float:
+    """How many epochs fit the stage's time, at the pace seen before the stage; infinite without a bound."""
     pace = look.history.seconds_per_epoch(without=look.stage.trials)
-    if look.stage.seconds is None or pace == 0:
-        return PAIRS[1]
-    return int(look.stage.seconds / (pace * (look.length + look.full)))
+    return math.inf if look.stage.seconds is None or pace == 0 else look.stage.seconds / pace
 
 
 def confirm(look: Look) -> Script:
-    """Winner and strong default on the same fresh seeds; the winner is kept where a gain is probable."""
-    objective = look.history.objective
+    """Winner and strong default on the same fresh seeds, then the next best candidates on them where the budget allows.
+
+    The candidate with the best mean after shrinkage is kept where a gain over the default is probable.
+    """
     winner, default = look.base, look.default
-    pairs = min(confirm_pairs(look.history), _pairs_in_time(look))
+    epochs_in_time = affordable_epochs(look)
+    in_time = PAIRS[1] if math.isinf(epochs_in_time) else int(epochs_in_time / (look.length + look.full))
+    pairs = min(confirm_pairs(look.history), in_time)
     if winner == default and look.length == look.full:
         return Verdict("the strong default is the winner", "no change paid", settled=default, skipped=True)
     if pairs < PAIRS[0]:
         return Verdict("skipped", "the budget has no room for repeats; the result may be luck", skipped=True)
     seeds = [fresh_seed(look.history, i) for i in range(pairs)]
-    wishes = []
-    for i, seed in enumerate(seeds):
-        for arm, config, epochs in (("winner", winner, look.length), ("default", default, look.full)):
-            why = f"{arm} on fresh seed {i + 1} of {pairs}"
-            wishes.append(look.wish(config, base={}, epochs=epochs, seed=seed, why=why, notes={"arm": arm, "pair": i}))
-    runs = yield wishes
-    scores: dict[str, dict[int, float]] = {"winner": {}, "default": {}}
-    failed = 0
+    candidates: dict[str, Config] = {"winner": winner}
+    runs = yield [
+        look.wish(
+            config,
+            base={},
+            epochs=epochs,
+            seed=seed,
+            why=f"{arm} on fresh seed {i + 1} of {pairs}",
+            notes={"arm": arm, "pair": i},
+        )
+        for i, seed in enumerate(seeds)
+        for arm, config, epochs in (("winner", winner, look.length), ("default", default, look.full))
+    ]
+    allowance = math.inf if look.stage.allowance is None else look.stage.allowance
+    room = min(allowance, epochs_in_time) - pairs * (look.length + look.full)
+    for k, config in enumerate(_challengers(look, winner)):
+        if room < (k + 1) * pairs * look.length:
+            break
+        candidates[f"challenger {k + 1}"] = config
+    if len(candidates) > 1:
+        runs = runs + (
+            yield [
+                look.wish(
+                    config,
+                    base={},
+                    epochs=look.length,
+                    seed=seed,
+                    why=f"{arm}, nearly as good in the search, on fresh seed {i + 1} of {pairs}",
+                    notes={"arm": arm, "pair": i},
+                )
+                for arm, config in candidates.items()
+                if arm != "winner"
+                for i, seed in enumerate(seeds)
+            ]
+        )
+    return _judged(look, {**candidates, "default": default}, runs, seeds)
+
+
+def _challengers(look: Look, winner: Config) -> list[Config]:
+    """The next best configurations of the search at the settled length, where noise could have hidden that they are
+    better."""
+    sd = noise_of(look.history, without=look.stage.trials).sd
+    scored = [t for t in _searched(look) if math.isfinite(look.loss(t))]
+    own = [look.loss(t) for t in scored if t.config == winner]
+    mark = min(own, default=min(map(look.loss, scored), default=math.inf))
+    near = [t for t in scored if look.loss(t) - mark <= NEAR * sd * math.sqrt(2)]
+    others: list[Config] = []
+    for trial in sorted(near, key=look.loss):
+        if trial.config not in (winner, look.default, *others):
+            others.append(trial.config)
+    return others[:CHALLENGERS]
+
+
+def _searched(look: Look) -> list[TrialRecord]:
+    """The trainings of the settled length that the stages before this one finished."""
+    own = set(look.stage.trials)
+    return [t for t in look.history.trials if t.full and t.horizon == look.length and t.id not in own]
+
+
+def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], seeds: Sequence[int]) -> Verdict:
+    """What the runs on fresh seeds say."""
+    objective = look.history.objective
+    scores: dict[str, dict[int, float]] = {arm: {} for arm in arms}
+    failures = dict.fromkeys(arms, 0)
     for run in runs:
         score = look.history.score(run)
         if score is None:
-            failed += 1
+            failures[run.notes["arm"]] += 1
         else:
             scores[run.notes["arm"]][run.notes["pair"]] = score
+    failed = sum(failures.values())
     both = sorted(set(scores["winner"]) & set(scores["default"]))
     if len(both) < PAIRS[0]:
         return Verdict("not decided", f"only {len(both)} pairs came back, {failed} runs failed", skipped=True)
-    new, old = [scores["winner"][i] for i in both], [scores["default"][i] for i in both]
+    noise = noise_of(look.history)
+    complete = [arm for arm in arms if arm != "default" and set(both) <= set(scores[arm])]
     sign = -1.0 if objective.minimize else 1.0
-    gain = paired_difference([sign * x for x in new], [sign * x for x in old])
-    better = gain.probability >= KEEP
-    arms = {
-        arm: {"config": config, "scores": values, "mean": mean_sd(values)[0], "sd": mean_sd(values)[1]}
-        for arm, config, values in (("winner", winner, new), ("default", default, old))
-    }
+    table = {arm: [scores[arm][i] for i in both] for arm in (*complete, "default")}
+    shrunk = shrunk_means([[sign * x for x in table[arm]] for arm in complete], noise.sd)
+    kept = max(range(len(complete)), key=shrunk.__getitem__)  # the first of equals: the search's own winner
+    label = complete[kept]
+    # A challenger was chosen after a look at these seeds: its interval is widened for that (Bonferroni).
+    confidence = 1 - 0.05 / (len(complete) if kept else 1)
+    new, old = table[label], table["default"]
+    gain = paired_difference([sign * x for x in new], [sign * x for x in old], confidence, noise.sd)
+    better = gain.probability >= ACCEPT
+    p_value = sign_flip_p([sign * (n - o) for n, o in zip(new, old)])
+
+    def arm_of(arm: str) -> dict[str, Any]:
+        mean, sd = mean_sd(table[arm])
+        return {
+            "config": arms[arm], "scores": table[arm], "mean": mean, "sd": sd, "label": arm, "failed": failures[arm],
+        }  # fmt: skip
+
+    first, second = arm_of(label), arm_of("default")
+    promised = _promised(look, arms[label], noise)
     text = (
-        f"{objective.metric} {arms['winner']['mean']:.4g} ± {arms['winner']['sd']:.2g} against "
-        f"{arms['default']['mean']:.4g} ± {arms['default']['sd']:.2g} for the strong default: "
-        f"{gain.mean:+.3g} (95 % interval {gain.low:+.3g} to {gain.high:+.3g}, {len(both)} paired seeds)"
+        f"{objective.metric} {first['mean']:.4g} ± {first['sd']:.2g} against "
+        f"{second['mean']:.4g} ± {second['sd']:.2g} for the strong default: "
+        f"{gain_text(gain.mean, (gain.low, gain.high), in_points(look.history), seeds_text(len(both)))}"
     )
     if not better:
         text += "; the difference is within the noise, the default is kept"
     elif gain.low <= 0:
         text += f"; kept as probably better (P = {gain.probability:.2f}), more seeds would have to prove it"
+    if kept:
+        text += f"; the search's {('second', 'third')[kept - 1]} choice proved better than its first"
+    elif len(complete) > 1:
+        text += f"; better than {len(complete) - 1} close candidates or as good"
     if failed:
-        text += f"; {failed} runs failed"
+        text += f"; {failed} of {len(runs)} runs failed"
+    why = "fresh seeds, the same for all; Student's t interval of the paired differences"
+    if kept:
+        why += f", widened for the choice among {len(complete)}"
+    why += f"; sign-flip p = {p_value:.2g}"
+    if promised:
+        why += (
+            f"; the search saw {promised['score']:.4g} as the best of {promised['tried']}, "
+            f"{promised['expected']:.4g} without the luck of that choice"
+        )
     return Verdict(
         text,
-        "fresh seeds, the same for both; Student's t interval of the paired differences",
-        settled=winner if better else default,
+        why,
+        settled=arms[label] if better else arms["default"],
         numbers={
-            **arms,
+            "winner": first,
+            "default": second,
+            "challengers": [arm_of(arm) for arm in complete if arm != label],
             "seeds": [seeds[i] for i in both],
             "gain": gain.mean,
             "interval": [gain.low, gain.high],
             "probability": gain.probability,
+            "p_value": p_value,
             "better": better,
             "length": look.length if better else look.full,
+            "shrunk": sign * shrunk[kept],
+            "expected": promised,
+            "noise": {"sd": noise.sd, "df": noise.df, "source": noise.source},
         },
     )
+
+
+def _promised(look: Look, config: Config, noise: SeedNoise) -> dict[str, float]:
+    """What the search's best score promised, if ``config`` has it: ``score``, ``tried`` and ``expected``."""
+    best_each: dict[str, TrialRecord] = {}
+    for trial in _searched(look):
+        if math.isfinite(look.loss(trial)):
+            best_each.setdefault(repr(sorted(trial.config.items())), trial)
+    best = look.best(list(best_each.values()))
+    if best is None or best.config != config:
+        return {}
+    found = best_of([-look.loss(t) for t in best_each.values()], noise.sd)
+    objective = look.history.objective
+    return {
+        "score": objective.score(-found.score),
+        "tried": found.tried,
+        "expected": objective.score(-found.expected),
+    }
 
 
 def fresh_seed(history: History, number: int) -> int:
