@@ -23,6 +23,7 @@ from luthier.numerics.noise import SeedNoise, decide, least_sd, pooled_sd, prior
 from luthier.numerics.paired import paired_difference, sign_flip_p
 from luthier.numerics.selection import best_of, expected_max, shrunk_means
 from luthier.playbook.noise import noise_of
+from luthier.playbook.playbook import STAGES, Playbook
 from luthier.playbook.stages.ablation import grouped
 from luthier.run.book import replay
 from luthier.search.importance import importance
@@ -148,6 +149,10 @@ def draw(*words) -> float:
     return random.Random(zlib.crc32(repr(words).encode())).gauss(0, 1)
 
 
+ONE_AT_A_TIME = Playbook([stage for stage in STAGES if stage.name != "refinement"])
+"""Without the joint moves, so that what is changed is known."""
+
+
 def accuracy(config, epoch, seed) -> float:
     """Rate, schedule and width matter; dropout only on the search's one seed, where it is luck."""
     rate = abs(math.log10(config["learning_rate"]) + 2)
@@ -165,7 +170,7 @@ def accuracy(config, epoch, seed) -> float:
 
 @pytest.fixture(scope="module")
 def four() -> lt.AskTell:
-    study = lt.AskTell(FOUR, maximize="val_accuracy", max_epochs=4, budget="40 trials", seed=0)
+    study = lt.AskTell(FOUR, maximize="val_accuracy", max_epochs=4, budget="40 trials", strategy=ONE_AT_A_TIME, seed=0)
     return told(study, accuracy)
 
 
@@ -254,7 +259,8 @@ def test_a_challenger_that_fresh_seeds_prefer_takes_over():
         lucky = 0.005 * (config["mystery"] != 0.5) if seed == 0 else -0.03 * (config["mystery"] != 0.5)
         return accuracy(config, epoch, seed) + lucky
 
-    study = told(lt.AskTell(FOUR, maximize="val_accuracy", max_epochs=4, budget="60 trials", seed=0), score)
+    asked = lt.AskTell(FOUR, maximize="val_accuracy", max_epochs=4, budget="60 trials", strategy=ONE_AT_A_TIME, seed=0)
+    study = told(asked, score)
     found = summarize(study.history)
     c = found.confirmation
     assert c.winner.label.startswith("challenger")
@@ -328,10 +334,10 @@ def test_importance_by_distribution_finds_what_matters():
 
 
 def test_importance_by_comparison_is_not_fooled_by_the_order_of_the_stages():
-    study = drive(SPACE, "playbook", landscape, budget="16 trials", max_epochs=8)
+    study = drive(SPACE, ONE_AT_A_TIME, landscape, budget="16 trials", max_epochs=8)
     parts = Result(study.history).importance()
     assert sum(parts.values()) == pytest.approx(1.0)
-    assert parts["mystery"] == 0.0
+    assert parts.get("mystery", 0.0) == 0.0
     assert list(parts)[:2] == ["learning_rate", "optimizer"]
 
 

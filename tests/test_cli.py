@@ -12,6 +12,7 @@ import pytest
 
 JOB = """
 import luthier as lt
+from luthier.playbook.playbook import STAGES
 
 def train(trial):
     for epoch in trial.epochs():
@@ -313,7 +314,7 @@ def test_quickstart_ends_with_the_evidence(tmp_path):
     result = json.loads(done.stdout.splitlines()[-1])
     assert {"best_config", "best_score", "default_score", "epochs_used", "trials", "stages", "report"} <= set(result)
     names = [s["name"] for s in result["stages"]]
-    assert names == ["sanity", "range", "learning rate", "schedule", "the rest", "confirm", "ablation"]
+    assert names == [stage.name for stage in STAGES]
     assert all(s["verdict"] and s["why"] for s in result["stages"])
     assert result["best_score"] > 0.9
     assert result["best_score"] >= result["default_score"]

@@ -12,7 +12,7 @@ import luthier as lt
 from luthier.core import events as ev
 from luthier.core.history import Entry
 from luthier.core.study import Budget, Objective, Study
-from luthier.playbook.playbook import Playbook, Stage
+from luthier.playbook.playbook import STAGES, Playbook, Stage
 from luthier.playbook.script import Look, Verdict
 from luthier.run.book import Book, replay
 from luthier.run.memory import MemoryStore
@@ -60,7 +60,7 @@ def test_it_finds_what_there_is_to_find(study):
 
 def test_it_goes_through_the_stages_in_order_within_each_ones_allowance(study):
     names = [s.name for s in study.history.stages]
-    assert names == ["sanity", "range", "learning rate", "schedule", "the rest", "confirm", "ablation"]
+    assert names == [stage.name for stage in STAGES]
     for stage in study.history.stages:
         assert stage.verdict
         spent = sum(study.history.trials[i].spent for i in stage.trials)
@@ -96,12 +96,55 @@ def test_a_screening_run_is_a_complete_short_training(study):
         assert trial.horizon == trial.until == 3
 
 
-def test_one_scientific_change_at_a_time_in_the_rest(study):
-    runs = study.history.in_stage("the rest")
-    base = study.history.stage("schedule").settled | study.history.stage("learning rate").settled
-    for trial in runs:
-        for name, value in base.items():
-            assert trial.config[name] == value
+def test_one_scientific_change_at_a_time_until_the_refinement(study):
+    settled = study.history.stage("learning rate").settled
+    for name in ("capacity", "regularization", "your own"):
+        first, *others = study.history.in_stage(name) or [None]
+        for trial in others:
+            # The change, and the rate where it follows the width or is looked at again.
+            changed = {n for n in trial.config if trial.config[n] != first.config[n]} - {"learning_rate"}
+            assert len(changed - set(study.history.stage(name).settled)) <= 1
+            assert trial.config["optimizer"] == settled["optimizer"]
+
+
+def test_the_rate_is_settled_between_the_steps_of_the_ladder(study):
+    tried = sorted({t.config["learning_rate"] for t in study.history.in_stage("learning rate")})
+    rate = study.history.stage("learning rate").settled["learning_rate"]
+    assert rate not in tried
+    assert tried[0] < rate < tried[-1]
+
+
+def test_larger_networks_are_tried_before_regularization_and_only_as_long_as_they_gain():
+    def small_is_enough(config, epoch):
+        return landscape(config, epoch) + 0.2 * max(0.0, math.log2(config["width"]) - 7) ** 2
+
+    study = drive(SPACE, "playbook", small_is_enough, budget="30 trials", max_epochs=12)
+    widths = [t.config["width"] for t in study.history.in_stage("capacity")]
+    assert max(widths) > study.history.stage("capacity").settled["width"] >= 100
+
+
+def test_overfitting_curves_open_regularization():
+    def told(config, epoch, overfit):
+        rise = 0.08 * max(0, epoch - 3) * (1.0 - config["dropout"]) if overfit else 0.0
+        return {"train_loss": 1.5 / (1 + epoch), "val_loss": landscape(config, epoch) - 0.3 * config["dropout"] + rise}
+
+    for overfit in (True, False):
+        study = lt.AskTell(SPACE, minimize="val_loss", max_epochs=24, budget="30 trials", seed=0, reduce="last")
+        while job := study.ask():
+            for epoch in range(job.start + 1, job.until + 1):
+                study.tell(job, epoch, **told(job.config, epoch, overfit))
+        stage = study.history.stage("regularization")
+        assert ("the curves ask for it" in stage.because) == overfit
+        rates = [t.config["dropout"] for t in study.history.in_stage("regularization")]
+        assert (max(rates) > 0.1) == overfit
+
+
+def test_the_refinement_moves_several_at_once_near_the_best(study):
+    runs = study.history.in_stage("refinement")
+    moved = [t for t in runs if "several at once" in t.why]
+    assert moved
+    assert {t.config["optimizer"] for t in moved} == {study.history.stage("learning rate").settled["optimizer"]}
+    assert all(t.horizon in (3, 12) for t in runs)
 
 
 def test_when_the_gain_is_noise_the_default_is_kept():

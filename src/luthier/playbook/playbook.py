@@ -14,11 +14,11 @@ from luthier.core.history import History
 from luthier.core.summary import ABLATION, CONFIRM
 from luthier.playbook.script import Look, Script, follow
 from luthier.playbook.stages.ablation import ablation
+from luthier.playbook.stages.capacity import capacity
 from luthier.playbook.stages.confirm import CONFIRM_TIME, confirm, reserved
 from luthier.playbook.stages.learning_rate import learning_rate
+from luthier.playbook.stages.levers import advanced, regularization, your_own
 from luthier.playbook.stages.lr_range import lr_range
-from luthier.playbook.stages.capacity import capacity
-from luthier.playbook.stages.levers import levers, regularization
 from luthier.playbook.stages.refine import refine
 from luthier.playbook.stages.sanity import sanity
 from luthier.playbook.stages.schedule import schedule
@@ -58,13 +58,13 @@ STAGES = (
     Stage("schedule", "Which schedule, and how long?", schedule, 0.35),
     Stage("capacity", "Is the model large enough, or too large?", capacity, 0.35),
     Stage("regularization", "Does validation need help that training does not?", regularization, 0.4),
-    Stage("advanced", "Losses, averaging and other techniques, one at a time.", levers((2, 5), "advanced technique"), 0.3),
-    Stage("your own", "What nobody knows but you.", levers((1, 6), "hyperparameter of your own"), 0.3),
+    Stage("advanced", "Do losses, averaging and other techniques help? One at a time.", advanced, 0.3),
+    Stage("your own", "Does what nobody knows but you matter? One at a time.", your_own, 0.3),
     Stage("refinement", "Is there something better nearby, all at once?", refine, 1.0),
     Stage(CONFIRM, "Is it really better than the strong default, or was it luck?", confirm, 1.0),
     Stage(ABLATION, "Which of the changes carry the gain?", ablation, 1.0),
 )
-"""The first part of the plan: tiers 1 and 2 have stages of their own, the others share one."""
+"""The plan: a practitioner's order, then everything together, then the proof."""
 
 
 @dataclass(frozen=True, slots=True)

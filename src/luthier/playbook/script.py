@@ -29,7 +29,6 @@ from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
 from luthier.knowledge import default_config
 
-
 SMALL = 40.0
 """Full trainings up to which a budget counts as small."""
 

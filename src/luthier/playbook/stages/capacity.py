@@ -35,6 +35,8 @@ def capacity(look: Look) -> Script:
             words.append(f"{rate} {look.table([best, *again], rate)}")
             best = look.best([best, *again]) or best
             settled[rate] = best.config[rate]
-    text = ", ".join(f"{n} {short(v)}" for n, v in settled.items())
-    text = f"{text}: {look.said(best)} after {look.short} epochs" if kept else f"no other size is better: {look.said(best)}"
+    text = f"no other size is better: {look.said(best)}"
+    if kept:
+        values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())
+        text = f"{values}: {look.said(best)} after {look.short} epochs"
     return Verdict(text, "; ".join(words), settled=settled | {n: best.config[n] for n in names if n in best.config})

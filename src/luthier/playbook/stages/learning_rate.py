@@ -9,7 +9,7 @@ from luthier.core.params import Choice, Constant, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import default_config, find, rate_for_batch
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
-from luthier.playbook.stages.common import allowed, beside, optimizer_of, optimizers, rate_center, shown, with_optimizer
+from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
 
 STEPS = 3
 """Steps beyond the edge of a ladder, or on in one direction of the batch size, at most."""
@@ -44,7 +44,7 @@ def learning_rate(look: Look) -> Script:
 
 
 def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord]) -> Part:
-    """Rates upwards from an optimizer's center by threes while they gain, then downwards if the first step did not."""
+    """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not."""
     center, upper, origin = rate_center(look, rate, optimizer)
     label = f"{optimizer}, " if optimizer is not None else ""
     default = [t for t in others if optimizer_of(look, t) == optimizer]  # the first optimizer is the default one
@@ -59,25 +59,28 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
 
     def ask(wanted: float, why: str) -> Part:
         known = [number(t, rate) for t in [*default, *runs]]
-        wishes = [
-            look.wish({**with_optimizer(look, optimizer), rate: r}, base={}, epochs=look.short, why=f"{label}{why}: rate {r:.2g}")
-            for r in allowed(look, rate, [wanted], upper, known, start)
-        ]
-        return (yield wishes) if wishes else []
+        change, rates = with_optimizer(look, optimizer), allowed(look, rate, [wanted], upper, known, start)
+        why = f"{label}{why}: rate "
+        return (yield [look.wish({**change, rate: r}, base={}, epochs=look.short, why=f"{why}{r:.2g}") for r in rates])
 
     runs += yield from ask(center, f"around {origin}")
     leader = look.best([*default, *runs])
+    for lower in (10.0, 100.0):
+        if leader is None:
+            runs += yield from ask(center / lower, "nothing trains yet, so far lower")
+            leader = look.best(runs)
     if leader is None or (not default and _behind(look, leader, others)):
         return runs
     for factor in (3.0, 1 / 3.0):
-        moved = False
+        why = "in the direction that may gain"
+        start_from = leader
         for _ in range(1 + STEPS):
-            more = yield from ask(number(leader, rate) * factor, "on in the direction that may gain" if not moved else "the best rate so far lies at the edge")
+            more = yield from ask(number(leader, rate) * factor, why)
             runs += more
             if not more or look.loss(more[0]) >= look.loss(leader):
                 break
-            leader, moved = more[0], True
-        if moved:
+            leader, why = more[0], "the best rate so far lies at the edge"
+        if leader is not start_from:
             break
     return runs
 
@@ -110,7 +113,7 @@ def _batch_sizes(look: Look, rate: str, best: TrialRecord) -> Part:
 
 def _vertex(look: Look, rate: str, best: TrialRecord, tried: Sequence[TrialRecord]) -> float:
     """The lowest point of a parabola over log rate, through the best and its neighbours to both sides at otherwise the
-    same values; the best's own rate where one is missing. Between two steps of a factor of three it is worth half of one.
+    same values; the best's own rate where one is missing.
     """
     same = {n: v for n, v in best.config.items() if n != rate}
     around = sorted(

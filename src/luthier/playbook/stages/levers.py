@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from luthier.core.params import Value
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import role_of
 from luthier.diagnosis import diagnose_curves, from_trial
+from luthier.knowledge import role_of
 from luthier.playbook.script import Look, Script, Verdict, short
 from luthier.playbook.stages.search import climb, noise, open_names
 
@@ -33,23 +33,30 @@ def regularization(look: Look) -> Script:
     return Verdict(verdict.text, f"{reading}; {verdict.why}", verdict.settled, verdict.numbers, verdict.skipped)
 
 
-def levers(tiers: Sequence[int], what: str) -> Callable[[Look], Script]:
-    """A stage that goes through the open hyperparameters of some tiers, one change at a time."""
-
-    def script(look: Look) -> Script:
-        names = open_names(look, [t for t in tiers if t > 2 or not look.small])
-        if not names:
-            return Verdict("skipped", f"the space has no {what} left to tune", skipped=True)
-        first = yield [look.wish({}, epochs=look.medium, why="what is settled so far, as the mark to beat")]
-        best = look.best(first)
-        if best is None:
-            return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
-        return (yield from _one_at_a_time(look, names, best, look.medium))
-
-    return script
+def advanced(look: Look) -> Script:
+    """Losses, averaging, precision and the like; with more than a small budget what the first tiers left open, too."""
+    tiers = (5,) if look.small else (1, 2, 5)
+    return (yield from _levers(look, open_names(look, tiers), "the space has no advanced technique left to tune"))
 
 
-def _one_at_a_time(look: Look, names: Sequence[str], first: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Script:
+def your_own(look: Look) -> Script:
+    """Hyperparameters that nobody knows but the user."""
+    return (yield from _levers(look, open_names(look, (6,)), "the knowledge base knows every hyperparameter"))
+
+
+def _levers(look: Look, names: Sequence[str], nothing: str) -> Script:
+    if not names:
+        return Verdict("skipped", nothing, skipped=True)
+    first = yield [look.wish({}, epochs=look.medium, why="what is settled so far, as the mark to beat")]
+    best = look.best(first)
+    if best is None:
+        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+    return (yield from _one_at_a_time(look, names, best, look.medium))
+
+
+def _one_at_a_time(
+    look: Look, names: Sequence[str], first: TrialRecord, epochs: int, sides: Sequence[bool] = ()
+) -> Script:
     if first.horizon != epochs:
         marks = yield [look.wish({}, epochs=epochs, why=f"the same in {epochs} epochs, as the mark to beat")]
         if not marks or look.best(marks) is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
-from luthier.core.params import Choice, Config, Constant, Float, Int, Value
+from luthier.core.params import Choice, Config, Float, Int
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, role_of, setting_of
 from luthier.playbook.script import Look, Script, Verdict, short
@@ -21,8 +21,6 @@ OF_PRIOR = 0.5
 AT_ONCE = 3
 """Candidates that are compared on short trainings before the best of them is trained to the end (halving by three)."""
 ROUNDS = 40
-FEWEST = 2.0
-"""Full trainings that must be left for this stage to be worth opening."""
 
 
 def refine(look: Look) -> Script:
@@ -76,38 +74,34 @@ def _parent(look: Look, finals: list[TrialRecord], rng: np.random.Generator) -> 
     return ranked[int(rng.choice(len(ranked), p=weights / weights.sum()))]
 
 
-def moved(look: Look, config: Mapping[str, Value], names: list[str], rng: np.random.Generator) -> Config:
-    """``config`` with some of ``names`` moved, at least one."""
+def moved(look: Look, config: Config, names: Sequence[str], rng: np.random.Generator) -> Config:
+    """``config`` with some of ``names`` moved, at least one; what follows another moves along."""
     space = look.space
     active = [n for n in names if n in config]
-    chosen = [n for n in active if rng.random() < MUTATED] or [active[int(rng.integers(len(active)))]]
-    out = dict(config)
-    for name in chosen:
+    chosen = {n for n in active if rng.random() < MUTATED} or {active[int(rng.integers(len(active)))]}
+    base = {n: space.base(n, config) for n in config}
+    for name in (n for n in active if n in chosen):
         param = space[name]
         if isinstance(param, Choice):
             others = [c for c in param.choices if c != config[name]]
             if others and rng.random() < 0.5:
-                out[name] = others[int(rng.integers(len(others)))]
-            continue
-        if isinstance(param, Constant):
-            continue
-        at = param.to_unit(space.base(name, config))
-        u = at + _reach(look, name, config) * float(rng.standard_normal())
-        u = float(np.clip(u, 0.0, 1.0))
-        base = param.from_unit(u)
-        if isinstance(param, Float):
-            base = float(f"{float(str(base)):.3g}")
-            base = min(max(base, param.low), param.high)
-        out[name] = space.coupled(name, base, out)
+                base[name] = others[int(rng.integers(len(others)))]
+        elif isinstance(param, (Float, Int)):
+            u = param.to_unit(base[name]) + _reach(look, name, config) * float(rng.standard_normal())
+            value = param.from_unit(min(max(u, 0.0), 1.0))
+            base[name] = space.clip(name, float(f"{value:.3g}")) if isinstance(value, float) else value
+    out = {n: v for n, v in base.items() if not space.follows(n)}
+    out |= {n: space.coupled(n, base[n], out) for n in base if space.follows(n)}
     return space.complete(out)
 
 
-def _reach(look: Look, name: str, config: Mapping[str, Value]) -> float:
+def _reach(look: Look, name: str, config: Config) -> float:
     """The standard deviation of a move of ``name`` on the unit scale."""
     param = look.space[name]
     known = role_of(name, param)
     optimizer = find(look.space, "optimizer")
-    spread = known.number("spread", config.get(optimizer) if optimizer else None, setting_of(look.space)) if known else None
+    kind = config.get(optimizer) if optimizer else None
+    spread = known.number("spread", kind, setting_of(look.space)) if known else None
     if known is None or spread is None or not isinstance(param, (Float, Int)) or param.log != known.log:
         return REACH
     span = math.log10(param.high / param.low) if param.log else float(param.high - param.low)

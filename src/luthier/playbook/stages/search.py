@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from luthier.core.params import Choice, Config, Float, Int, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, role_of, tier_of
-from luthier.playbook.script import Look, Part, number, short
+from luthier.playbook.noise import noise_of
+from luthier.playbook.script import Look, Part, Wish, number, short
 from luthier.playbook.stages.common import beside
 
 COUNTED = 16
 """Up to this span a whole number (layers, blocks) is stepped by one, beyond it (units) along its scale."""
 
 NOISE = 0.01
-"""Relative seed noise of a metric before any was measured: the median over repeated AlgoPerf runs, 0.3 %."""
+"""A relative gain below this is luck, whatever the noise is taken for. Our choice: with 0.3 %, the median noise of
+repeated AlgoPerf runs, short trainings of small networks sent the search after chance."""
 
 STRIDES = 4
 """Steps on in one direction of a hyperparameter, at most."""
@@ -37,7 +40,7 @@ def open_names(look: Look, tiers: Sequence[int], *, roles: Sequence[str] = ()) -
 
 def noise(look: Look, trial: TrialRecord) -> float:
     """The difference from ``trial`` that a change has to exceed to be believed."""
-    return NOISE * abs(look.loss(trial))
+    return max(NOISE * abs(look.loss(trial)), noise_of(look.history, without=look.stage.trials).sd)
 
 
 def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Part:
@@ -68,14 +71,26 @@ def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence
     return tried
 
 
-def _wish(look, name, value, base, epochs):  # type: ignore[no-untyped-def]
+def _wish(look: Look, name: str, value: Value, base: TrialRecord, epochs: int) -> Wish:
+    """One change; with the width the rate goes down by the square root.
+
+    A compromise: a hidden layer's rate under Adam goes with 1 / width (Yang et al. 2022, arXiv 2203.03466, table 3),
+    the other layers' stays.
+    """
     why = f"{name} {short(value)} instead of {short(base.config[name])}"
     changes = {name: value}
     rate = find(look.space, "learning_rate")
-    if tier_of(name, look.space[name]) == 3 and look.space[name].log and rate in base.config and not isinstance(look.space[rate], Choice):
-        wider = float(str(value)) / number(base, name)
-        changes[rate] = look.space.clip(rate, float(f"{number(base, rate) / wider**0.5:.2g}"), {**base.config, name: value})
+    if rate is not None and rate in base.config and is_width(look, name) and not isinstance(look.space[rate], Choice):
+        lower = number(base, rate) * math.sqrt(number(base, name) / float(str(value)))
+        changes[rate] = look.space.clip(rate, float(f"{lower:.2g}"), {**base.config, name: value})
+        why += f", the rate following to {short(changes[rate])}"
     return look.wish(changes, base=base.config, epochs=epochs, why=why)
+
+
+def is_width(look: Look, name: str) -> bool:
+    """Whether a hyperparameter counts units: capacity on a logarithmic scale."""
+    param = look.space[name]
+    return isinstance(param, (Float, Int)) and param.log and tier_of(name, param) == 3
 
 
 def _directions(look: Look, name: str, best: TrialRecord) -> tuple[bool, bool]:
