@@ -318,6 +318,8 @@ def _finish(result: Any, page: Path, json: bool) -> None:
     else:
         typer.echo(closing(result.history))
         typer.echo(f"Report: {written}")
+    if any(stage.fatal for stage in result.history.stages):
+        raise RunError("The study ended early, on a mistake that no tuning mends.")
     if result.best_config is None:
         raise RunError("No trial reported a score. luthier show tells what happened.")
 
