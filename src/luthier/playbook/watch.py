@@ -39,6 +39,9 @@ LUCKY = 0.1
 """A share above chance that shuffled labels may well leave: on the digits up to 0.1. Our choice."""
 FELL = 10.0
 """Times that the training loss fell while the metric stayed: it blew up first and collapsed then. Our choice."""
+BLEW_UP, STAYED = 5.0, 0.4
+"""Without a metric: times the first validation loss that the training loss of the first epoch was, and the part of it
+that validation keeps. Our choice; it counts only against a range that is wholly unusual."""
 TRIED = 4
 """Trainings, over a decade of rates at least, none of which learns anything, before that is believed. Our choice."""
 BINARY = 0.4
@@ -181,7 +184,8 @@ def _collapsed(curves: Curves, val: Series, share: Series | None) -> bool:
         return False
     first, low = float(train.finite.y[0]), float(train.finite.y.min())
     if share is None:
-        return first > 2.0 * FELL * float(val.finite.y[0]) > 0.0
+        begin = float(val.finite.y[0])
+        return first > BLEW_UP * begin > 0.0 and float(val.finite.y.min()) > STAYED * begin
     y = share.finite.y
     return first > FELL * max(low, 0.0) and abs(float(y[-1] - y[0])) < FLAT and float(y.max()) < BINARY
 
@@ -248,7 +252,7 @@ def _all_failed(history: History, signs: Sequence[Sign]) -> str | None:
 
 def _nothing_learned(history: History, signs: Sequence[Sign]) -> str | None:
     """Validation stays at chance at every rate: what is learned, if anything, is learned by heart."""
-    if len(signs) < 2 or any(s.failed for s in signs):
+    if len(signs) < 2 or any(s.failed or s.collapsed for s in signs):
         return None
     cause = "the training labels do not belong to their inputs (shuffled?)"
     end = f"({signs[0].said})"
@@ -285,12 +289,18 @@ def _unlearnable(history: History) -> bool:
 
 
 def with_hint(history: History, closing: StageClosed) -> StageClosed:
-    """A stage's verdict on the learning rate, with a word on a range that lies below all that is usual."""
+    """A stage's verdict on the learning rate, with a word on a range beside all that is usual: wholly below it, or
+    wholly above it where its lowest rate is the best."""
     name, ends, known = find(history.space, "learning_rate"), rate_range(history), usual(history)
-    if name not in closing.settled or ends is None or known is None or ends[1] > known[0]:
+    said = any(name in stage.settled for stage in history.stages if not stage.open)
+    if name is None or name not in closing.settled or said or ends is None or known is None or closing.fatal:
+        return closing
+    lowest = float(str(closing.settled[name])) <= 1.5 * ends[0]
+    word = "low" if ends[1] <= known[0] else "high" if ends[0] >= known[1] and lowest else None
+    if word is None:
         return closing
     hint = (
-        f"the learning-rate range {ends[0]:.0e} to {ends[1]:.0e} is too low, usual are {known[0]:.0e} to "
-        f"{known[1]:.0e}: raise it"
+        f"the learning-rate range {ends[0]:.2g} to {ends[1]:.2g} is too {word}, usual are {known[0]:.0e} to "
+        f"{known[1]:.0e}: {'raise' if word == 'low' else 'lower'} it"
     )
-    return closing if hint in closing.verdict else replace(closing, verdict=f"{closing.verdict}; {hint}")
+    return replace(closing, verdict=f"{closing.verdict}; {hint}")

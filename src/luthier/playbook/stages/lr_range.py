@@ -9,12 +9,11 @@ from luthier.diagnosis.lr_range import suggest_lr
 from luthier.knowledge import find, prior_center
 from luthier.playbook.script import Look, Script, Verdict
 from luthier.playbook.stages.common import optimizers, with_optimizer
+from luthier.playbook.watch import usual
 
-FAR = 10.0
-"""Times that a range must lie beside what the test found before the range is called wrong; the test itself is off by
-a factor of 3 (see :mod:`luthier.diagnosis.lr_range`). Our choice."""
-ABOVE = 3.0
-"""Times that a range must begin above what was found before that is said."""
+FAR, UNUSUAL = 10.0, 3.0
+"""Times that a range must lie beside what the test found before the range is called wrong, any range and one wholly
+above what is usual; the test itself is off by a factor of 3 (see :mod:`luthier.diagnosis.lr_range`). Our choice."""
 
 
 def lr_range(look: Look) -> Script:
@@ -60,7 +59,9 @@ def lr_range(look: Look) -> Script:
         return "" if optimizer == "None" else f"{optimizer}: "  # a space without an optimizer has one nameless test
 
     tops = [f["upper"] for f in found.values()]
-    if tops and None not in tops and low > FAR * max(tops):
+    known = usual(look.history)
+    far = UNUSUAL if known is not None and low >= known[1] else FAR
+    if tops and None not in tops and low > far * max(tops):
         stands = ", ".join(f"{named(o)}about {f['upper']:.1g}" for o, f in found.items())
         is_high = f"The learning-rate range {low:.3g} to {high:.3g} lies above what the training stands ({stands})"
         return Verdict(
@@ -78,7 +79,7 @@ def lr_range(look: Look) -> Script:
         f"{named(o)}about {f['center']:.2g} (within a factor {10 ** f['spread']:.1f}, confidence {f['confidence']})"
         for o, f in good.items()
     )
-    if low > ABOVE * max(f["center"] for f in good.values()):
+    if low > UNUSUAL * max(f["center"] for f in good.values()):
         text += f"; the learning-rate range {low:.3g} to {high:.3g} begins above that: lower it"
     if min(f["center"] for f in good.values()) > FAR * high:
         text += f"; the learning-rate range {low:.1e} to {high:.1e} is too low: raise it"
