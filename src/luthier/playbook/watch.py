@@ -28,7 +28,7 @@ LOOKS = 100
 """Reports of a trial that are judged at most, so that long trainings cost no more than short ones."""
 FIRST = 12
 """Trainings that mistakes are looked for in; one that nobody has named by then is left to the stages."""
-NOTHING = 0.01
+NOTHING = 0.005
 """A validation loss that never fell below the trivial one by this part of it has learned nothing. With labels shuffled
 on the digits it fell by 0.25 % at most. Our choice."""
 BY_HEART = 0.9
@@ -45,7 +45,8 @@ that validation keeps. Our choice; it counts only against a range that is wholly
 TRIED = 4
 """Trainings, over a decade of rates at least, none of which learns anything, before that is believed. Our choice."""
 BINARY = 0.4
-"""Above this a level of chance read off the curves alone is not told from a weak signal."""
+"""Above this a level of chance read off the curves alone is not told from a weak signal; of two classes that are known
+it takes :data:`TRIED` trainings."""
 
 
 def ending(history: History, trial: TrialRecord) -> Stop | None:
@@ -254,22 +255,22 @@ def _nothing_learned(history: History, signs: Sequence[Sign]) -> str | None:
     """Validation stays at chance at every rate: what is learned, if anything, is learned by heart."""
     if len(signs) < 2 or any(s.failed or s.collapsed for s in signs):
         return None
+    rates = [s.rate for s in signs if s.rate is not None]
+    enough = len(signs) >= TRIED and bool(rates) and max(rates) > 8.0 * min(rates)
     cause = "the training labels do not belong to their inputs (shuffled?)"
     end = f"({signs[0].said})"
-    if _unlearnable(history):
+    if _unlearnable(history) and (enough or not _binary(history)):
         return (
             f"{_sentence(cause)}, or validation is prepared in another way: in the sanity check and in "
             f"{len(signs)} trainings validation stays at chance {end}."
         )
     ends, known = rate_range(history), usual(history)
-    if any(s.by_heart for s in signs):
+    if any(s.by_heart for s in signs) and (enough or not _binary(history)):
         return (
             f"{_sentence(cause)}, or validation is prepared in another way: the training loss falls while validation "
             f"stays at chance in all {len(signs)} trainings {end}."
         )
-    rates = [s.rate for s in signs if s.rate is not None]
-    wide = bool(rates) and max(rates) > 8.0 * min(rates)
-    if len(signs) < TRIED or not wide or ends is None or (known is not None and ends[1] <= known[0]):
+    if not enough or ends is None or (known is not None and ends[1] <= known[0]):
         return None
     return (
         f"{_sentence(cause)}, or the inputs say nothing: nothing is learned at any of {len(signs)} learning rates from "
@@ -286,6 +287,11 @@ def _unlearnable(history: History) -> bool:
     record = history.stage("sanity")
     checks = record.numbers.get("checks", ()) if record is not None else ()
     return any(check[0] == "learnability" and check[1] == "warn" for check in checks)
+
+
+def _binary(history: History) -> bool:
+    """Whether the sanity check found two classes: a weak signal looks much like none then."""
+    return any(t.answer is not None and t.probe == "sanity" and t.answer.get("classes") == 2 for t in history.trials)
 
 
 def with_hint(history: History, closing: StageClosed) -> StageClosed:
