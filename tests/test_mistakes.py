@@ -91,7 +91,7 @@ def first_lines(result):
 
 
 MISTAKES = {
-    "labels, recipe": (lambda: Recipe("mlp", TensorDataset(X, SHUFFLED), VAL), USUAL, "shuffled", 26),
+    "labels, recipe": (lambda: Recipe("mlp", TensorDataset(X, SHUFFLED), VAL), USUAL, "shuffled", 30),
     "labels, function": (lambda: own(SHUFFLED), USUAL, "shuffled", 12),
     "rate, recipe": (lambda: Recipe(lambda c: net(), TRAIN, VAL), (1, 1000), "learning-rate range 1 to 1e+03", 12),
     "rate, function": (own, (1, 1000), "learning-rate range 1 to 1e+03 is too high", 6),
@@ -125,6 +125,17 @@ def test_a_range_far_too_low_is_said_and_ends_nothing():
     result = tuned(own(), (1e-9, 1e-6), budget="6 trials")
     assert not any(s.fatal for s in result.history.stages)
     assert "range 1e-09 to 1e-06 is too low" in result.history.stage("learning rate").verdict
+
+
+def test_on_more_data_the_sanity_check_sees_labels_at_random_and_two_trainings_confirm_it():
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(9000, 16, generator=draw), torch.randint(5, (9000,), generator=draw)
+    result = tuned(Recipe("mlp", TensorDataset(x[:8000], y[:8000]), TensorDataset(x[8000:], y[8000:])), max_epochs=4)
+    checks = {name: (grade, text) for name, grade, text in result.history.stage("sanity").numbers["checks"]}
+    assert checks["learnability"][0] == "warn"
+    assert "learned by heart, and nothing that holds for validation" in checks["learnability"][1]
+    assert "in the sanity check and in 2 trainings validation stays at chance" in first_lines(result)[0]
+    assert sum(t.spent for t in result.history.in_stage("sanity")) < 0.3 * 8
 
 
 def test_a_function_that_draws_its_dropout_itself_has_no_mode_of_evaluation():

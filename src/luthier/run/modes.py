@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 from luthier.core.errors import UserError
@@ -38,6 +39,8 @@ class Modes:
             elif isinstance(module, norm) or module.p > 0.0:
                 self._noisy.add("batch norm" if isinstance(module, norm) else "dropout")
 
+        # torch.compile() speaks of the hook, which is gone after the epoch.
+        warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when there are global hooks")
         self._hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
 
     def verdict(self) -> None:
