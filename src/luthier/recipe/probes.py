@@ -33,8 +33,8 @@ LEARNED = 0.02
 TIMED_STEPS = 5
 
 LEARN_SAMPLES, LEARN_BATCH, LEARN_ROUNDS = 256, 32, 30
-"""Training samples of the learnability check, its batches, and how often it goes round at most: in all no more than an
-epoch. The digits show that they can be learned in the first three rounds."""
+"""Training samples of the learnability check, its batches, and how often it goes round at most: in all half an
+epoch. The digits show that they can be learned in the first two rounds."""
 LEARN_RATES = (3e-3, 3e-4)
 SEEN = 512
 """Validation samples that it looks at."""
@@ -261,13 +261,13 @@ def _learnability(bench: Bench) -> dict[str, Any]:
         ``learns``: validation got better than knowing nothing; ``by_heart``: the training samples were learned.
     """
     data = bench.data
-    train = next(bench.batches(min(LEARN_SAMPLES, len(data.train)), 3))
+    train = next(bench.batches(min(LEARN_SAMPLES, max(1, len(data.train) // 2)), 3))
     order = data.val.order(bench.seed, 3)[:SEEN]
     val = next(data.val.batches(SEEN, order, device=bench.device))
     floor, chance = _knowing_nothing(data, val[1])
     best: dict[str, Any] = {"val_loss": math.inf, "val_accuracy": None, "train_loss": math.inf}
     updates, learns, by_heart = 0, False, 0
-    rounds = min(LEARN_ROUNDS, max(1, len(data.train) // len(train[1])))
+    rounds = min(LEARN_ROUNDS, max(1, len(data.train) // (2 * len(train[1]))))
     for rate in LEARN_RATES:
         model = bench.model()
         optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
