@@ -5,6 +5,7 @@ Real PyTorch on the digits, by recipe and by a function of one's own; and what e
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import subprocess
@@ -33,6 +34,8 @@ from luthier.run.memory import MemoryStore
 from luthier.run.modes import Modes, PipelineError
 from luthier.strategies import build
 from luthier.view.closing import closing
+from luthier.view.console import Console
+from luthier.view.report import render_report
 from luthier.view.story import tell
 
 EPOCHS, TRIALS = 12, 20
@@ -314,6 +317,27 @@ def test_one_training_that_learns_is_enough_against_an_alarm():
 def test_a_loss_alone_of_a_function_of_ones_own_alarms_nobody():
     study = drive(SPACE, "playbook", lambda config, epoch: 2.303, budget="8 trials", max_epochs=12)
     assert not any(s.fatal for s in study.history.stages)
+
+
+# -- what is shown of single trials ------------------------------------------------------------------------------------
+
+
+def test_the_findings_of_single_trials_are_in_the_story_the_report_and_the_console():
+    def loss(job, epoch):
+        learns = job.config["learning_rate"] > 2e-3
+        value = 2.3 / (1 + 0.2 * epoch) if learns else 2.31 + 0.001 * (epoch % 3)
+        return {"train_loss": value, "val_loss": value}
+
+    book = _with_probe(loss)
+    story = tell(book.history)
+    section = story[story.index("\nFindings") :].split("\n\n")[0]
+    assert "dead_start: The loss has never been below 2.31, where knowing nothing gives 2.3" in section
+    assert len(section.splitlines()) <= 9
+    assert '<span class="finding">dead_start' in render_report(book.history)
+    ended = next(e.event for e in book._store.read() if isinstance(e.event, ev.Ended) and e.event.trial > 0)
+    said = io.StringIO()
+    Console(stream=said).update(book.history, [ended])
+    assert "; dead_start: " in said.getvalue()
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
