@@ -27,7 +27,6 @@ from luthier.playbook.playbook import STAGES, Playbook
 from luthier.playbook.stages.ablation import grouped
 from luthier.run.book import replay
 from luthier.search.importance import importance
-from luthier.strategies import build
 from luthier.view import story
 from luthier.view.closing import closing
 from luthier.view.figures import importance_figure, steps_figure, to_plotly
@@ -156,12 +155,12 @@ ONE_AT_A_TIME = Playbook([stage for stage in STAGES if stage.name != "refinement
 def accuracy(config, epoch, seed) -> float:
     """Rate, schedule and width matter; dropout only on the search's one seed, where it is luck."""
     rate = abs(math.log10(config["learning_rate"]) + 2)
-    search = 0.004 * (config["dropout"] == 0.0) if seed == 0 else 0.0
+    search = 0.004 * (config["dropout"] < 0.25) if seed == 0 else 0.0
     return (
         0.90
-        - 0.02 * min(rate, 3.0)
+        - 0.03 * min(rate, 3.0)
         + 0.015 * (config["schedule"] == "cosine")
-        + 0.005 * math.log2(config["width"] / 64)
+        + 0.01 * math.log2(config["width"] / 64)
         + search
         - 0.05 / epoch
         + 0.0005 * draw(seed, sorted(config.items()))
@@ -170,7 +169,7 @@ def accuracy(config, epoch, seed) -> float:
 
 @pytest.fixture(scope="module")
 def four() -> lt.AskTell:
-    study = lt.AskTell(FOUR, maximize="val_accuracy", max_epochs=4, budget="40 trials", strategy=ONE_AT_A_TIME, seed=0)
+    study = lt.AskTell(FOUR, maximize="val_accuracy", max_epochs=4, budget="60 trials", strategy=ONE_AT_A_TIME, seed=0)
     return told(study, accuracy)
 
 
@@ -197,7 +196,7 @@ def test_the_way_is_trained_between_the_ends_on_the_confirmations_seeds(four):
     for run in runs:
         assert all(run.config[n] in (best[n], default[n]) for n in run.config)
         assert run.config not in (best, default)
-    assert replay(log_of(four), build("playbook")) == four.history.decisions
+    assert replay(log_of(four), ONE_AT_A_TIME) == four.history.decisions
 
 
 def test_the_budget_is_kept_and_the_way_shortened_to_it():

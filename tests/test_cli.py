@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from luthier.playbook.playbook import STAGES
+
 JOB = """
 import luthier as lt
-from luthier.playbook.playbook import STAGES
 
 def train(trial):
     for epoch in trial.epochs():

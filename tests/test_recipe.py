@@ -422,7 +422,11 @@ def test_sanity_of_a_sound_recipe(model):
     assert "log 10 = 2.30" in verdict.sentence
     assert answer["overfit"]["accuracy"] == 1.0
     assert 0 < answer["overfit"]["steps"] < 300
-    assert cost == pytest.approx((answer["overfit"]["steps"] * 32 + 5 * 64) / 1257)  # samples seen
+    assert answer["learnability"]["learns"]
+    assert answer["modes"] == {"still_training": [], "differs": 0.0}
+    steps = answer["overfit"]["steps"] + answer["learnability"]["updates"]
+    assert answer["learnability"]["updates"] < 20
+    assert cost == pytest.approx((steps * 32 + 5 * 64) / 1257)  # samples seen
     assert answer["seconds_per_epoch"] > 0
 
 

@@ -16,6 +16,7 @@ from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.summary import CONFIRM
 from luthier.view import figures, numbers, story
+from luthier.view.closing import closing
 from luthier.view.console import Console
 from luthier.view.report import render_report, write_report
 
@@ -352,7 +353,9 @@ def test_verdict_before_and_without_any_score():
 def test_a_fatal_stage_is_the_verdict():
     log = Log(study())
     log.add(ev.StageOpened("sanity", "look"), ev.StageClosed("sanity", "One batch cannot be learned.", "x", fatal=True))
-    assert story.verdict(log.history()) == "Ended at the stage “sanity”: One batch cannot be learned."
+    first = "One batch cannot be learned. (The study ended at the stage “sanity”"
+    for text in (story.verdict, story.tell, closing):
+        assert text(log.history()).startswith(first)
     assert 'class="bad"' in render_report(log.history())
 
 

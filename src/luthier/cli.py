@@ -312,6 +312,7 @@ class _interruptible:
 
 def _finish(result: Any, page: Path, json: bool) -> None:
     from luthier.view.closing import closing
+    from luthier.view.story import verdict
 
     written = result.report(page)
     if json:
@@ -323,6 +324,8 @@ def _finish(result: Any, page: Path, json: bool) -> None:
     else:
         typer.echo(closing(result.history))
         typer.echo(f"Report: {written}")
+    if any(stage.fatal for stage in result.history.stages):
+        raise RunError(verdict(result.history))
     if result.best_config is None:
         raise RunError("No trial reported a score. luthier show tells what happened.")
 

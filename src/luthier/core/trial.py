@@ -45,8 +45,8 @@ class Failure:
     """Why a trial failed.
 
     Args:
-        kind: ``raised``, ``nonfinite``, ``killed`` (by a signal), ``died`` (left by itself) or ``silent`` (ended
-            without reporting the metric).
+        kind: ``raised``, ``nonfinite``, ``killed`` (by a signal), ``died`` (left by itself), ``silent`` (ended
+            without reporting the metric) or ``pipeline`` (validation ran in training mode).
         reason: one line.
         detail: the tail of the traceback or of the worker's output.
     """

@@ -80,7 +80,7 @@ class CheckReport:
 
 def sanity_rows(answer: Mapping[str, Any]) -> tuple[CheckRow, CheckRow]:
     """``initial_loss`` and ``overfit_batch`` of a sanity answer (:func:`luthier.diagnosis.judge_sanity`)."""
-    _, initial, overfit = judge_sanity(answer).checks
+    _, initial, overfit, *_ = judge_sanity(answer).checks
     return CheckRow(*initial), CheckRow(*overfit)
 
 

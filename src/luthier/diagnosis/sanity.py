@@ -15,6 +15,8 @@ INIT_WARN = 0.3
 INIT_FAIL_NATS = 1.0
 INIT_FAIL_RATIO = 2.0
 LEARNED = 0.02
+RANDOM = 0.01
+"""Difference between two evaluations of one batch, in standard deviations of the outputs, that no rounding explains."""
 
 Grade = Literal["pass", "warn", "fail"]
 Check = tuple[str, Grade, str]
@@ -27,9 +29,11 @@ class SanityVerdict:
 
     Args:
         ok: nothing failed.
-        fatal: nothing that is tuned can help: the inputs are broken, or one batch cannot be learned.
+        fatal: nothing that is tuned can help: the inputs are broken, one batch cannot be learned, or validation would
+            run in training mode.
         sentence: the whole verdict in plain words.
-        checks: ``finite_inputs``, ``initial_loss`` and ``overfit_batch``.
+        checks: ``finite_inputs``, ``initial_loss`` and ``overfit_batch``; where the probe came to them,
+            ``evaluation_mode`` and ``learnability``.
     """
 
     ok: bool
@@ -41,9 +45,10 @@ class SanityVerdict:
 def judge_sanity(answer: Mapping[str, Any]) -> SanityVerdict:
     """The verdict on a ``"sanity"`` probe's answer (its keys: :func:`luthier.recipe.probes.sanity`)."""
     inputs, initial, overfit = _finite_inputs(answer), _initial_loss(answer), _overfit_batch(answer)
-    fatal = inputs[1] == "fail" or overfit[1] == "fail"
-    told = (inputs, initial, overfit) if inputs[1] == "fail" else (initial, overfit)
-    checks = (inputs, initial, overfit)
+    more = [check for check in (_evaluation_mode(answer), _learnability(answer)) if check is not None]
+    fatal = any(grade == "fail" for _, grade, _ in (inputs, overfit, *more))
+    told = [c for c in more if c[1] != "pass"] + ([inputs] if inputs[1] == "fail" else []) + [initial, overfit]
+    checks = (inputs, initial, overfit, *more)
     sentence = "; ".join(text for _, _, text in told)
     return SanityVerdict(
         ok=all(grade != "fail" for _, grade, _ in checks),
@@ -97,3 +102,36 @@ def _overfit_batch(answer: Mapping[str, Any]) -> Check:
         f"one batch of {batch} could not be learned by heart in {steps} steps ({end}): look for frozen or detached "
         "parameters, mismatched labels or a wrong loss",
     )
+
+
+def _evaluation_mode(answer: Mapping[str, Any]) -> Check | None:
+    """Fail where ``model.eval()`` leaves dropout or batch norm training, or two evaluations of one batch differ."""
+    modes, name = answer.get("modes"), "evaluation_mode"
+    if modes is None:
+        return None
+    still, differs = modes["still_training"], modes["differs"]
+    if still:
+        return name, "fail", (
+            f"validation would run in training mode: model.eval() leaves {', '.join(still)} training; look for an "
+            "eval() or train() of the model's own"
+        )  # fmt: skip
+    if differs > RANDOM:
+        return name, "fail", (
+            f"validation would run in training mode: after model.eval() the same batch gives outputs that differ by "
+            f"{differs:.0%} of their spread; use nn.Dropout, or F.dropout(x, p, self.training)"
+        )  # fmt: skip
+    return name, "pass", "evaluation repeats"
+
+
+def _learnability(answer: Mapping[str, Any]) -> Check | None:
+    """Warn where training samples are learned by heart and validation stays at what knowing nothing gives."""
+    seen, name = answer.get("learnability"), "learnability"
+    if seen is None:
+        return None
+    at = f"validation loss {seen['val_loss']:.3g}" if seen["val_loss"] is not None else "no finite validation loss"
+    at += f", knowing nothing {seen['floor']:.3g}, after {seen['updates']} updates"
+    if seen["learns"]:
+        return name, "pass", f"what is learned holds for validation ({at})"
+    if seen["by_heart"]:
+        return name, "warn", f"training samples are learned by heart, and nothing that holds for validation ({at})"
+    return name, "pass", f"so few updates show nothing ({at})"

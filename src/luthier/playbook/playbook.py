@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from luthier.contracts import Action, Done, Stop
-from luthier.core.events import StageOpened
+from luthier.contracts import Action, Done, Stop, Wait
+from luthier.core.events import StageClosed, StageOpened
 from luthier.core.history import History
 from luthier.core.summary import ABLATION, CONFIRM
 from luthier.playbook.script import Look, Script, follow
@@ -22,6 +22,7 @@ from luthier.playbook.stages.lr_range import lr_range
 from luthier.playbook.stages.refine import refine
 from luthier.playbook.stages.sanity import sanity
 from luthier.playbook.stages.schedule import schedule
+from luthier.playbook.watch import ending, mistake, with_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,12 @@ class Playbook:
         """The open stage's next action, or the next stage."""
         current = history.open_stage
         if current is not None:
+            broken_off = mistake(history, current)
+            if broken_off is not None:
+                return Wait("a mistake was found; running trials end first") if history.running else broken_off
             stage = next(s for s in self.stages if s.name == current.name)
-            return follow(stage.script, history, current)
+            action = follow(stage.script, history, current)
+            return with_hint(history, action) if isinstance(action, StageClosed) else action
         closed = {s.name for s in history.stages}
         broken = next((s for s in history.stages if s.fatal), None)
         if broken is not None:
@@ -94,8 +99,8 @@ class Playbook:
         return StageOpened(coming[0].name, coming[0].question, epochs, seconds)
 
     def judge(self, history: History, trial: int) -> Stop | None:
-        """Never ends a trial early."""
-        return None
+        """Ends a training of the search whose loss exploded, or that learns nothing."""
+        return ending(history, history.trials[trial])
 
 
 def _allowance(stage: Stage, history: History, later: Set[str]) -> tuple[float | None, float | None]:

@@ -173,8 +173,8 @@ class Look:
         return Wish(config, epochs, why, self.seed if seed is None else seed, probe, notes or {})
 
     def loss(self, trial: TrialRecord) -> float:
-        """The objective, smaller is better; infinite for a failed trial."""
-        return self.history.final_loss(trial)
+        """The objective, smaller is better; infinite for a trial that failed or was ended early."""
+        return math.inf if trial.status is Status.STOPPED else self.history.final_loss(trial)
 
     def best(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
         """The best of ``trials``, the first of a tie; None where none has a score."""
@@ -183,6 +183,8 @@ class Look:
 
     def shown(self, trial: TrialRecord) -> str:
         """A trial's score as text."""
+        if trial.status is Status.STOPPED:
+            return (trial.stop_why or "stopped").partition(":")[0]
         score = self.history.score(trial)
         return f"{score:.4g}" if score is not None else (trial.failure.kind if trial.failure else "no score")
 
@@ -255,8 +257,14 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
 
 
 def _granted(wish: Wish, history: History, stage: StageRecord) -> TrialRecord | None:
-    """The trial that answers a wish: this stage's own first, else a finished one of an earlier stage."""
+    """The trial that answers a wish: this stage's own first, else a finished one of an earlier stage. What was ended
+    early or became non-finite would end so again."""
     own = next((history.trials[i] for i in stage.trials if wish.granted_by(history.trials[i])), None)
     if own is not None:
         return own
-    return next((t for t in history.trials if t.full and not wish.notes and wish.granted_by(t)), None)
+    return next((t for t in history.trials if _over(t) and not wish.notes and wish.granted_by(t)), None)
+
+
+def _over(trial: TrialRecord) -> bool:
+    hopeless = trial.status is Status.STOPPED or (trial.failure is not None and trial.failure.kind == "nonfinite")
+    return trial.full or hopeless

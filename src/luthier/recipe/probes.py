@@ -32,6 +32,19 @@ LEARNED = 0.02
 """One batch counts as learned when its loss falls below this part of its first loss."""
 TIMED_STEPS = 5
 
+LEARN_SAMPLES, LEARN_BATCH, LEARN_ROUNDS = 256, 32, 30
+"""Training samples of the learnability check, its batches, and how often it goes round at most: in all half an
+epoch. The digits show that they can be learned in the first two rounds."""
+LEARN_RATES = (3e-3, 3e-4)
+SEEN = 512
+"""Validation samples that it looks at."""
+LEARNS, LEARNS_SHARE = 0.03, 0.1
+"""Validation has learned when its loss is below that of knowing nothing by this part of it, or its accuracy better by
+so much and four standard errors: shuffled labels give a cluster of samples one label, which may be the right one."""
+BY_HEART, AFTER = 0.9, 5
+"""The training samples are learned by heart when their loss is below this part of that of knowing nothing; validation
+has so many rounds more to follow."""
+
 # Smith 2017, "Cyclical Learning Rates", section 3.3, with the exponential ladder of fastai's and Lightning's finders.
 LADDER_LOW = 1e-7
 LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "nadamw": 1.0, "rmsprop": 1.0}
@@ -133,7 +146,8 @@ def generators_kept() -> Iterator[None]:
 
 
 def sanity(bench: Bench) -> Answer:
-    """Does the pipeline work at all: the loss at init, and whether one batch can be learned by heart.
+    """Does the pipeline work at all: the loss at init, whether one batch can be learned by heart, whether anything is
+    learned that holds for validation, and whether the model has a mode of evaluation.
 
     Returns:
         ``classes``: of language, tokens; None for regression. ``expected_loss``: of a model that knows nothing,
@@ -141,7 +155,9 @@ def sanity(bench: Bench) -> Answer:
         evaluation mode, None if not finite. ``overfit``: ``batch`` samples, ``steps`` taken, thinned ``losses`` (first
         and last included), final ``accuracy`` (None for regression), the ``learning_rate`` that did it or came closest.
         ``parameters``: trainable ones. ``seconds_per_epoch``: from a few timed updates, None where nothing trains.
-        ``finite_inputs``: of both data sets. ``n_val``: validation samples.
+        ``finite_inputs``: of both data sets. ``n_val``: validation samples. ``learnability``: see
+        :func:`_learnability`, None where one batch could not be learned, and of language. ``modes``: see
+        :func:`_modes`.
         And the cost in epochs of training.
     """
     data = bench.data
@@ -150,7 +166,7 @@ def sanity(bench: Bench) -> Answer:
     overfit, updates = _overfit(bench)
     seconds, timed = _seconds_per_epoch(bench)
     classify = data.task != "regression"
-    answer = {
+    answer: dict[str, Any] = {
         "classes": data.outputs if classify else None,
         "expected_loss": math.log(data.outputs) if classify else data.variance,
         "initial_loss": initial if math.isfinite(initial) else None,
@@ -159,8 +175,15 @@ def sanity(bench: Bench) -> Answer:
         "seconds_per_epoch": seconds,
         "finite_inputs": not data.faults,
         "n_val": len(data.val),
+        "learnability": None,
+        "modes": None,
     }
     seen = updates * overfit["batch"] + timed * bench.batch_size
+    if not data.faults and overfit["losses"] and _learned(overfit["losses"], overfit["accuracy"]):
+        if data.task != "language":
+            answer["learnability"] = learned = _learnability(bench)
+            seen += learned["updates"] * min(LEARN_BATCH, len(data.train))
+        answer["modes"] = _modes(bench)
     return answer, seen / len(data.train)
 
 
@@ -228,6 +251,101 @@ def _fit_one_batch(bench: Bench, x: Tensor, y: Tensor, rate: float) -> tuple[lis
 
 def _learned(losses: list[float], accuracy: float | None) -> bool:
     return accuracy == 1.0 or losses[-1] < LEARNED * losses[0]
+
+
+def _learnability(bench: Bench) -> dict[str, Any]:
+    """Train briefly on a few samples and look at validation, until it shows that something was learned.
+
+    Returns:
+        ``floor``: the validation loss of knowing only the training targets' frequencies; ``chance``: the accuracy of
+        always saying the most frequent class, None for regression. ``val_loss``, ``val_accuracy``: the best that were
+        seen of ``samples`` validation samples. ``train_loss``: the lowest mean of a round. ``updates`` in all;
+        ``learns``: validation got better than knowing nothing; ``by_heart``: the training samples were learned.
+    """
+    data = bench.data
+    train = next(bench.batches(min(LEARN_SAMPLES, max(1, len(data.train) // 2)), 3))
+    order = data.val.order(bench.seed, 3)[:SEEN]
+    val = next(data.val.batches(SEEN, order, device=bench.device))
+    floor, chance = _knowing_nothing(data, val[1])
+    best: dict[str, Any] = {"val_loss": math.inf, "val_accuracy": None, "train_loss": math.inf}
+    updates, learns, by_heart = 0, False, 0
+    rounds = min(LEARN_ROUNDS, max(1, len(data.train) // (2 * len(train[1]))))
+    for rate in LEARN_RATES:
+        model = bench.model()
+        optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
+        generator = torch.Generator().manual_seed(derive_seed(bench.seed, 3))
+        level = math.inf
+        for done in range(1, rounds + 1):
+            model.train()
+            total = 0.0
+            order = torch.randperm(len(train[1]), generator=generator).to(bench.device)
+            for chosen in torch.split(order, LEARN_BATCH):
+                loss = data.loss(model(train[0][chosen]), train[1][chosen])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += float(loss.detach()) * len(chosen)
+                updates += 1
+            level = total / len(order)
+            if not math.isfinite(level):
+                break
+            _see(model, data, val, best)
+            best["train_loss"] = min(best["train_loss"], level)
+            learns = best["val_loss"] < (1.0 - LEARNS) * floor or _above(best["val_accuracy"], chance, len(val[1]))
+            by_heart += level < BY_HEART * floor
+            if learns or by_heart > AFTER or (level > floor and done > rounds // 2):
+                break
+        rounds -= done
+        if learns or by_heart or level < floor or not rounds:
+            break
+    finite = {k: v if v is None or math.isfinite(v) else None for k, v in best.items()}
+    return {**finite, "floor": floor, "chance": chance, "samples": len(val[1]), "updates": updates,
+            "learns": learns, "by_heart": by_heart > 0}  # fmt: skip
+
+
+def _see(model: nn.Module, data: Data, val: tuple[Tensor, Tensor], best: dict[str, Any]) -> None:
+    """Keep the best loss and accuracy on ``val``."""
+    model.eval()
+    with torch.no_grad():
+        output = model(val[0])
+        loss = float(data.loss(output, val[1]))
+        best["val_loss"] = min(best["val_loss"], loss) if math.isfinite(loss) else best["val_loss"]
+        if data.task == "classification":
+            best["val_accuracy"] = max(best["val_accuracy"] or 0.0, float((output.argmax(1) == val[1]).double().mean()))
+
+
+def _knowing_nothing(data: Data, y: Tensor) -> tuple[float, float | None]:
+    """Loss and accuracy on ``y`` of a model that knows nothing but the training targets."""
+    if data.task == "regression":
+        center = data.targets.double().mean(0)
+        return float(((y.double() - center) ** 2).mean()), None
+    counts = torch.bincount(data.targets.flatten(), minlength=data.outputs).double()
+    shares = (counts + 1.0) / (counts + 1.0).sum()
+    return float(-shares[y].log().mean()), float((y == counts.argmax()).double().mean())
+
+
+def _above(accuracy: float | None, chance: float | None, n: int) -> bool:
+    """Whether an accuracy of ``n`` samples is better than chance clearly."""
+    return accuracy is not None and chance is not None and accuracy > chance + LEARNS_SHARE + 4.0 * math.sqrt(0.25 / n)
+
+
+def _modes(bench: Bench) -> dict[str, Any]:
+    """Whether ``model.eval()`` turns off what belongs to training.
+
+    Returns:
+        ``still_training``: kinds of dropout and batch norm layers that it leaves in training mode. ``differs``: the
+        mean difference between two evaluations of the same batch, in standard deviations of the outputs.
+    """
+    model = bench.model()
+    x, _ = next(bench.batches(min(bench.batch_size, ONE_BATCH)))
+    model.eval()
+    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    still = sorted({type(m).__name__ for m in model.modules() if isinstance(m, kinds) and m.training})
+    with torch.no_grad():
+        first, second = model(x), model(x)
+    scale = float(first.double().std()) if first.numel() > 1 else 0.0
+    apart = float((first.double() - second.double()).abs().mean())
+    return {"still_training": still, "differs": apart / scale if scale > 0.0 and math.isfinite(apart) else 0.0}
 
 
 def _seconds_per_epoch(bench: Bench) -> tuple[float | None, int]:

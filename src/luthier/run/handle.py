@@ -13,6 +13,7 @@ from luthier.core.events import Event, Reported
 from luthier.core.params import Value
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
+from luthier.run.modes import Modes
 
 
 class EndOfTrial(BaseException):
@@ -29,6 +30,7 @@ class Trial:
         start: epochs already trained (from the checkpoint); 0 for a new trial.
         until: the epoch to train to now.
         max_epochs: the length this trial is meant to be trained to: let schedules decay over this many epochs.
+        watched: whether the first epoch's validation is looked at for dropout or batch norm in training mode.
 
     >>> def train(trial):
     ...     model, optimizer = build(**trial.config)
@@ -44,6 +46,7 @@ class Trial:
         send: Callable[[Event], None],
         stopped: Callable[[], bool],
         files: Path,
+        modes: Modes | None = None,
     ) -> None:
         self.config: dict[str, Value] = dict(job.config)
         self.id = job.trial
@@ -51,12 +54,14 @@ class Trial:
         self.start = job.start
         self.until = job.until
         self.max_epochs = job.horizon
+        self.watched = True
         self.epoch = 0
         self.saved: str | None = None
         self._checkpoint = job.checkpoint
         self._send = send
         self._stopped = stopped
         self._files = files
+        self._modes = modes
         self._iterating = False
         self._reported = 0
         self._since = time.perf_counter()
@@ -108,7 +113,7 @@ class Trial:
         ``epoch=`` says otherwise, and once the job is over the report does not return.
 
         Raises:
-            UserError: a metric is no number, or nothing was reported.
+            UserError: a metric is no number, nothing was reported, or validation ran in training mode.
         """
         values = {**(metrics or {}), **named}
         if not values:
@@ -119,6 +124,9 @@ class Trial:
             raise UserError(
                 f"Epoch {epoch} was reported already.", "Pass all metrics of an epoch in one trial.report(...)."
             )
+        if self._modes is not None:
+            modes, self._modes = self._modes, None
+            modes.verdict() if self.watched else modes.close()
         self._reported = int(epoch)
         now = time.perf_counter()
         self._send(Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, now - self._since))

@@ -12,6 +12,7 @@ from luthier.contracts import Job
 from luthier.core.events import Ended, Event, Failed, plain
 from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import EndOfTrial, Trial
+from luthier.run.modes import Modes, PipelineError
 
 TAIL = 4000
 """Characters of a traceback that are kept."""
@@ -30,12 +31,15 @@ def perform(
     KeyboardInterrupt passes through: it belongs to whoever pressed the key.
     """
     seed_everything(job.seed)
+    modes: Modes | None = None
     try:
         if job.probe is not None:
             answer, cost = target.probe(job.probe, dict(job.config), job.seed)  # type: ignore[attr-defined]
             send(Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost)))
             return
-        trial = Trial(job, send=send, stopped=stopped, files=files)
+        # A recipe's own sanity probe looks at its modes.
+        modes = None if hasattr(target, "probe") else Modes()
+        trial = Trial(job, send=send, stopped=stopped, files=files, modes=modes)
         with suppress(EndOfTrial):
             target(trial)
         send(Ended(job.trial, trial.epoch, complete=trial.epoch < job.until, checkpoint=trial.saved))
@@ -43,8 +47,13 @@ def perform(
         raise
     except SystemExit as error:
         send(Failed(job.trial, "died", f"the training function called exit({error.code!r})"))
+    except PipelineError as error:
+        send(Failed(job.trial, "pipeline", str(error), _tail(error)))
     except BaseException as error:
         send(Failed(job.trial, "raised", _one_line(error), _tail(error)))
+    finally:
+        if modes is not None:
+            modes.close()
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,8 +11,11 @@ OTHERS = {"winner": "first choice"}
 
 
 def closing(history: History) -> str:
-    """The verdict, the best configuration with what differs from the default, and both scores on the fresh seeds."""
+    """The verdict, the best configuration with what differs from the default, and both scores on the fresh seeds; of a
+    study that a mistake ended the verdict alone."""
     summary = summarize(history)
+    if any(stage.fatal for stage in history.stages):
+        return f"{verdict(history)}\n\nUsed {spent_of(history)}."
     lines = ["", verdict(history)]
     if summary.best_config is not None:
         lines += ["", f"Best configuration, trained for {epochs(summary.best_epochs or 0)}:"]

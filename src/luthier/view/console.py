@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from luthier.core import events as ev
 from luthier.core.history import History
 from luthier.core.trial import TrialRecord
-from luthier.view.story import clean, count, duration, epochs, number, short, sparkline, spent_of, varied
+from luthier.view.findings import finding_of
+from luthier.view.story import clean, count, duration, epochs, number, short, sparkline, spent_of, told, varied
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -140,7 +141,9 @@ def _line(history: History, event: ev.Event) -> str | None:
         trial = history.trials[event.trial]
         if trial.probe:
             return None
-        return f"  trial {event.trial} {trial.status} at epoch {event.epoch}: {_score(history, trial)}"
+        line = f"  trial {event.trial} {trial.status} at epoch {event.epoch}: {_score(history, trial)}"
+        finding = finding_of(history, trial)
+        return f"{line}; {told(finding)}" if finding is not None and finding.severity == "critical" else line
     if isinstance(event, ev.Failed):
         return f"  trial {event.trial} failed: {clean(event.reason)}"
     if isinstance(event, ev.Stopped):

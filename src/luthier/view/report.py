@@ -16,9 +16,12 @@ from luthier.core.summary import Confirmation, Lesson, Summary, gain_parts, gain
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
 from luthier.view import numbers, story
+from luthier.view.findings import finding_of
 from luthier.view.page import render, save
 
 _MOST_ROWS = 500
+_MOST_READ = 100
+"""Trials whose curves are read for findings: the best, and those that were ended early."""
 _DETAIL_BUDGET = 150_000
 """Characters for all tracebacks together, so that a study of failures stays a small file."""
 
@@ -219,12 +222,15 @@ def _rows(history: History, summary: Summary) -> Row:
         trials = [t for t in trials if t.id in keep]
     names, role = story.varied(history), numbers.roles(history)
     tail = max(300, min(4_000, _DETAIL_BUDGET // max(1, summary.failed)))
-    rows = [_row(history, t, names, role.get(t.id, "probe"), tail) for t in trials]
+    stopped = [t for t in trials if t.status is Status.STOPPED]
+    read = {t.id for t in [*stopped, *story.ranked(history)][:_MOST_READ]}
+    rows = [_row(history, t, names, role.get(t.id, "probe"), tail, t.id in read) for t in trials]
     return {"trials": rows, "left_out": left_out}
 
 
-def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail: int) -> Row:
+def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail: int, read: bool) -> Row:
     score = history.score(t)
+    finding = finding_of(history, t) if read else None
     detail = t.failure.detail if t.failure else ""
     return {
         "id": t.id,
@@ -240,6 +246,7 @@ def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail
         "config": story.short(t.config, names, limit=12),
         "why": story.clean(t.why, 300),
         "stop": story.clean(t.stop_why or "", 300),
+        "finding": story.told(finding) if finding is not None else "",
         "kind": t.failure.kind if t.failure else "",
         "reason": story.clean(t.failure.reason, 300) if t.failure else "",
         "detail": detail if len(detail) <= tail else "…" + detail[-tail:],

@@ -19,11 +19,17 @@ from luthier.core.summary import (
     summarize,
 )
 from luthier.core.trial import Status, TrialRecord
+from luthier.diagnosis import Finding
+from luthier.view.findings import finding_of
 
 TOLD = 0.005
 """The least importance that is told: what rounds to nothing is left out."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
+MOST = 8
+"""Trials whose findings are told in the story."""
+LOOKED_AT = 40
+"""Trials that are read for it: those that were ended early, then the best."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -123,7 +129,8 @@ def verdict(history: History) -> str:
     metric = clean(history.objective.metric)
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal:
-        return f"Ended at the stage “{clean(fatal.name)}”: {clean(fatal.verdict or fatal.because, 600)}"
+        said = clean(fatal.verdict or fatal.because, 600)
+        return f"{said} (The study ended at the stage “{clean(fatal.name)}”; no tuning mends this.)"
     if summary.confirmation:
         return _confirmed(metric, history, summary, summary.confirmation)
     if summary.best_score is None:
@@ -204,17 +211,19 @@ def spent_of(history: History) -> str:
 
 
 def tell(history: History, lesson: Lesson | None = None) -> str:
-    """The whole story for a terminal: what was asked, stage by stage, the best, the failed, what runs, what is left,
-    and with a ``lesson`` what mattered and what to try next."""
+    """The whole story for a terminal: what was asked, stage by stage, the best, findings, the failed, what runs, what
+    is left, and with a ``lesson`` what mattered and what to try next. A mistake that ended it comes first."""
     study, metric = history.study, clean(history.objective.metric)
     trained = list(history.trained())
-    lines = [
+    fatal = any(s.fatal for s in history.stages)
+    lines = [verdict(history), ""] if fatal else []
+    lines += [
         f"Study {clean(study.name)}: {clean(study.strategy)} strategy, {history.objective.direction} {metric}, "
         f"up to {study.max_epochs} epochs a trial, seed {study.seed}",
         f"Used {spent_of(history)}; {count(len(trained), 'trial')}",
-        "",
-        verdict(history),
     ]
+    if not fatal:
+        lines += ["", verdict(history)]
     if history.stages:
         lines += ["", "Stages"]
         for i, stage in enumerate(history.stages, 1):
@@ -224,6 +233,10 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
         names = varied(history)
         lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
         lines += [f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names, limit=8)}" for t in best]
+    noted = notable(history)
+    if noted:
+        lines += ["", "Findings"]
+        lines += [f"  {trial.id:>4}  {told(finding)}" for trial, finding in noted]
     failed = failures(history)
     if failed:
         lines += ["", "Failures"]
@@ -248,6 +261,32 @@ def _lesson_lines(lesson: Lesson) -> list[str]:
         lines += ["", "With more budget"]
         lines += [f"  {i}. {clean(step, 400)}" for i, step in enumerate(lesson.next_steps, 1)]
     return lines
+
+
+def told(finding: Finding) -> str:
+    """A finding on one line: ``overfitting, since 12: The validation loss ...``."""
+    since = "" if finding.since is None else f", since {finding.since:g}"
+    return f"{finding.kind}{since}: {clean(finding.text, 200)}"
+
+
+def notable(history: History) -> list[tuple[TrialRecord, Finding]]:
+    """The trials worth a line: the best one, those that were ended early, and others of the best with a finding; by id.
+
+    Of a kind of finding the first few only.
+    """
+    best = ranked(history)
+    stopped = [t for t in history.trained() if t.status is Status.STOPPED]
+    chosen: dict[int, tuple[TrialRecord, Finding]] = {}
+    kinds: dict[str, int] = {}
+    for trial in [*best[:1], *stopped, *best[1:]][:LOOKED_AT]:
+        finding = finding_of(history, trial) if trial.id not in chosen else None
+        if finding is None or (kinds.get(finding.kind, 0) >= 2 and trial is not best[0]):
+            continue
+        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
+        chosen[trial.id] = (trial, finding)
+        if len(chosen) == MOST:
+            break
+    return [chosen[i] for i in sorted(chosen)]
 
 
 def _ids(ids: Sequence[int]) -> str:

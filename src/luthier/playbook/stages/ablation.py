@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luthier.core.params import Config, Value
+from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.space import Space
 from luthier.core.summary import CONFIRM, Ablation, Step, carried_text, gain_text, in_points, seeds_text
 from luthier.core.trial import TrialRecord
@@ -130,7 +130,8 @@ def grouped(space: Space, names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _gain_seen(look: Look, group: tuple[str, ...], winner: Config, default: Config) -> float:
-    """What the search saw of a change: trials of the greatest length that differ in nothing else; 0 where none do."""
+    """What the search saw of a change: trials of the greatest length that differ in nothing else, the nearest to the
+    winner against the default; 0 where there are none."""
     rooms: dict[tuple[int, int, str], list[TrialRecord]] = {}
     own = set(look.stage.trials)
     for trial in look.history.trials:
@@ -141,12 +142,23 @@ def _gain_seen(look: Look, group: tuple[str, ...], winner: Config, default: Conf
     def part(config: Config) -> list[tuple[str, Value]]:
         return [(n, config[n]) for n in group if n in config]
 
+    def away(config: Config) -> float:
+        """How far from the winner, on the unit scales; a choice is the same or 1 away."""
+        far = 0.0
+        for n in group:
+            param = look.space[n]
+            if n not in config or n not in winner or isinstance(param, (Choice, Constant)):
+                far += config.get(n) != winner.get(n)
+            else:
+                far += abs(param.to_unit(look.space.base(n, config)) - param.to_unit(look.space.base(n, winner)))
+        return far
+
     seen: dict[int, list[float]] = {}
     for (length, _, _), trials in rooms.items():
-        new = [look.loss(t) for t in trials if part(t.config) == part(winner)]
         old = [look.loss(t) for t in trials if part(t.config) == part(default)]
+        new = [t for t in trials if part(t.config) != part(default) and away(t.config) < away(default)]
         if new and old:
-            seen.setdefault(length, []).append(min(old) - min(new))
+            seen.setdefault(length, []).append(min(old) - look.loss(min(new, key=lambda t: away(t.config))))
     return sum(seen[max(seen)]) / len(seen[max(seen)]) if seen else 0.0
 
 

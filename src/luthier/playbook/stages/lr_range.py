@@ -9,13 +9,20 @@ from luthier.diagnosis.lr_range import suggest_lr
 from luthier.knowledge import find, prior_center
 from luthier.playbook.script import Look, Script, Verdict
 from luthier.playbook.stages.common import optimizers, with_optimizer
+from luthier.playbook.watch import usual
+
+FAR, UNUSUAL = 10.0, 3.0
+"""Times that a range must lie beside what the test found before the range is called wrong, any range and one wholly
+above what is usual; the test itself is off by a factor of 3 (see :mod:`luthier.diagnosis.lr_range`). Our choice."""
 
 
 def lr_range(look: Look) -> Script:
     """A learning-rate range test for each optimizer worth asking."""
     rate = find(look.space, "learning_rate")
-    if rate is None or isinstance(look.space[rate], (Choice, Constant)):
+    param = look.space[rate] if rate is not None else None
+    if rate is None or param is None or isinstance(param, Choice | Constant):
         return Verdict("skipped", "the space has no learning rate to search", skipped=True)
+    low, high = float(param.low), float(param.high)
     if "lr_range" not in look.history.study.probes:
         return Verdict(
             "skipped",
@@ -51,6 +58,18 @@ def lr_range(look: Look) -> Script:
     def named(optimizer: str) -> str:
         return "" if optimizer == "None" else f"{optimizer}: "  # a space without an optimizer has one nameless test
 
+    tops = [f["upper"] for f in found.values()]
+    known = usual(look.history)
+    far = UNUSUAL if known is not None and low >= known[1] else FAR
+    if tops and None not in tops and low > far * max(tops):
+        stands = ", ".join(f"{named(o)}about {f['upper']:.1g}" for o, f in found.items())
+        is_high = f"The learning-rate range {low:.3g} to {high:.3g} lies above what the training stands ({stands})"
+        return Verdict(
+            f"{is_high}: lower it.",
+            "; ".join(f"{named(o)}{f['why']}" for o, f in found.items()),
+            numbers={"optimizers": found},
+            fatal=True,
+        )
     good = {o: f for o, f in found.items() if f["center"] is not None}
     if not good:
         reasons = "; ".join(f"{o}: {f['why']}" for o, f in found.items()) or "no test came back"
@@ -60,5 +79,9 @@ def lr_range(look: Look) -> Script:
         f"{named(o)}about {f['center']:.2g} (within a factor {10 ** f['spread']:.1f}, confidence {f['confidence']})"
         for o, f in good.items()
     )
+    if low > UNUSUAL * max(f["center"] for f in good.values()):
+        text += f"; the learning-rate range {low:.3g} to {high:.3g} begins above that: lower it"
+    if min(f["center"] for f in good.values()) > FAR * high:
+        text += f"; the learning-rate range {low:.1e} to {high:.1e} is too low: raise it"
     why = "; ".join(f"{named(o)}{f['why']}" for o, f in good.items())
     return Verdict(text, why, numbers={"optimizers": found, "center": first["center"], "upper": first["upper"]})

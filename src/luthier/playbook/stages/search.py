@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from luthier.core.params import Choice, Config, Float, Int, Value
+from luthier.core.summary import in_points
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, role_of, tier_of
 from luthier.playbook.noise import noise_of
@@ -16,8 +17,9 @@ COUNTED = 16
 """Up to this span a whole number (layers, blocks) is stepped by one, beyond it (units) along its scale."""
 
 NOISE = 0.01
-"""A relative gain below this is luck, whatever the noise is taken for. Our choice: with 0.3 %, the median noise of
-repeated AlgoPerf runs, short trainings of small networks sent the search after chance."""
+"""A gain below this part of the loss, or of a share's distance from 0 or 1, is luck, whatever the noise is taken for.
+Our choice: with 0.3 %, the median noise of repeated AlgoPerf runs, short trainings of small networks sent the search
+after chance."""
 
 STRIDES = 4
 """Steps on in one direction of a hyperparameter, at most."""
@@ -40,7 +42,9 @@ def open_names(look: Look, tiers: Sequence[int], *, roles: Sequence[str] = ()) -
 
 def noise(look: Look, trial: TrialRecord) -> float:
     """The difference from ``trial`` that a change has to exceed to be believed."""
-    return max(NOISE * abs(look.loss(trial)), noise_of(look.history, without=look.stage.trials).sd)
+    score = abs(look.loss(trial))
+    part = NOISE * (min(score, 1.0 - score) if in_points(look.history) else score)
+    return max(part, noise_of(look.history, without=look.stage.trials).sd)
 
 
 def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Part:
