@@ -92,7 +92,8 @@ STAGES_ZH = {
     "capacity": "模型容量",
     "regularization": "正则化",
     "advanced": "进阶技巧",
-    "the rest": "其余超参数",
+    "your own": "自定义超参数",
+    "refinement": "联合微调",
     CONFIRM: "最终确认",
     ABLATION: "消融分析",
 }

@@ -216,7 +216,7 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
     play = script(Look(history, stage))
     allowance = math.inf if stage.allowance is None else stage.allowance
     pace = history.seconds_per_epoch(without=stage.trials)
-    used = 0.0
+    used, paid = 0.0, set[int]()
 
     def in_time(wish: Wish) -> bool:
         """Whether a new training fits the stage's time, at the pace seen before the stage."""
@@ -235,12 +235,15 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
         answers, waiting = [], False
         for wish in wishes:
             trial = _granted(wish, history, stage)
-            mine = trial is None or trial.id in stage.trials
+            # What an earlier stage trained, or this one before, is paid for.
+            mine = trial is None or (trial.id in stage.trials and trial.id not in paid)
             cost = float(wish.epochs) if mine and wish.probe is None else 0.0
             if used + cost > allowance or (trial is None and not in_time(wish)):
                 continue
             used += cost
-            if trial is None:
+            if trial is not None:
+                paid.add(trial.id)
+            else:
                 return Start(
                     wish.config,
                     until=wish.epochs,

@@ -29,21 +29,22 @@ def refine(look: Look) -> Script:
     A candidate is the best configuration, or one crossed with a runner-up, with about two fifths of its hyperparameters
     moved. What is learned in each round moves the center of the next.
     """
+    # The optimizer has rates of its own: moved alone it would be judged by another's.
+    names = [n for n in look.space.dims if n != find(look.space, "optimizer")]
+    if not any(n in look.base for n in names):
+        return Verdict("skipped", "nothing is left that could be moved", skipped=True)
     full = yield [look.wish({}, epochs=look.length, why="what is settled so far, as the mark to beat")]
     if look.best(full) is None:
         return Verdict("skipped", "the budget has no room for a full training here", skipped=True)
     marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
     finals, shorts = list(full), list(marks)
-    # The optimizer has rates of its own: moved alone it would be judged by another's.
-    names = [n for n in look.space.dims if n != find(look.space, "optimizer")]
     rng = np.random.default_rng((look.history.study.seed, len(look.history.stages), 7))
     first, asked = finals[0], 0
     for _ in range(ROUNDS):
-        round_: list[TrialRecord] = []
-        for _ in range(AT_ONCE):
-            parent = _parent(look, finals, rng)
-            config = moved(look, parent.config, names, rng)
-            round_ += yield [look.wish(config, base={}, epochs=look.short, why="a small move of several at once")]
+        configs = [moved(look, _parent(look, finals, rng).config, names, rng) for _ in range(AT_ONCE)]
+        round_ = yield [
+            look.wish(c, base={}, epochs=look.short, why="a small move of several at once") for c in configs
+        ]
         asked += len(round_)
         best = look.best(round_)
         if not round_ or best is None:
