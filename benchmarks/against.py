@@ -1,9 +1,9 @@
 """How good is the best so far after 5, 10, 20, 30 full trainings? The playbook against Optuna's TPE and random search.
 
-Two live tasks with eleven hyperparameters each (`tasks.py`), searched without knowing anything of the space but the names
-in it. The best validation error seen at any epoch of any training counts, wherever the epochs were spent, probes and the
-proof at the end included. Normalised regret: 0 is the best error that any run here has seen, 1 the median of random
-full trainings.
+Two live tasks with eleven hyperparameters each (`tasks.py`), searched without knowing anything of the space but the
+names in it. The best validation error seen at any epoch of any training counts, wherever the epochs were spent, probes
+and the proof at the end included. Normalised regret: 0 is the best error that any run here has seen, 1 the median of
+random full trainings.
 
     python benchmarks/against.py [--seeds 5] [--trials 30] [--strategies playbook,tpe,random] [--out against.json]
 """
