@@ -272,3 +272,13 @@ def test_a_slow_machine_decides_as_a_fast_one(space, strategy):
         return [encode(e.event) for e in book._store.read() if isinstance(e.event, ev.Decision)]
 
     assert run(0.001) == run(50.0)
+
+
+@pytest.mark.parametrize("strategy", ["random", "tpe", "asha"])
+def test_a_study_whose_trials_all_fail_at_once_ends(strategy):
+    space = lt.Space(learning_rate=lt.Float(1e-4, 1e-1, log=True))
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="9 trials", strategy=strategy)
+    while job := study.ask():
+        study.fail(job, "out of memory")
+    assert "the last 50 trials all failed" in study.history.finished
+    assert len(study.history.trials) == 50

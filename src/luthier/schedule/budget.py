@@ -10,6 +10,10 @@ import numpy as np
 from luthier.contracts import Action, Done, Resume, Scheduler, Start, Stop, Wait
 from luthier.core.history import History
 
+IDLE = 50
+"""Failures in a row that end a study: a trial that fails at once costs no epochs, and would be followed by
+others without end. So many, because a space may fail for the most part."""
+
 
 @dataclass(frozen=True, slots=True)
 class Within:
@@ -27,6 +31,8 @@ class Within:
             cost = float(action.until - (kept.epoch if kept else 0))
         else:
             return action  # waiting and verdicts are free
+        if isinstance(action, Start) and _all_fail(history):
+            return Done(f"the last {IDLE} trials all failed before their first report")
         if history.epochs_left <= 0 or cost > history.epochs_left:
             return self._spent(history)
         if math.isfinite(history.seconds_left):
@@ -51,3 +57,10 @@ class Within:
         if seconds is not None and history.elapsed >= seconds:
             return Stop(f"the time is up: {history.elapsed:,.0f} of {seconds:,.0f} s")
         return self.inner.judge(history, trial)
+
+
+def _all_fail(history: History) -> bool:
+    """Whether the last trials, so many that it is no chance, all failed before their first report."""
+    many = len(history.trials)
+    last = (history.trials[i] for i in range(many - IDLE, many))
+    return many >= IDLE and all(t.failure is not None and not t.reports and t.epoch == 0 for t in last)
