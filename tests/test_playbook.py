@@ -155,6 +155,17 @@ def test_the_refinement_moves_several_at_once_near_the_best(study):
     assert all(t.horizon in (3, 12) for t in runs)
 
 
+def test_the_refinement_stops_by_itself_when_nothing_more_is_gained():
+    # All that there is to gain is found before it: the landscape is flat around the best.
+    def flat(config, epoch):
+        return 1.0 + max(0.0, abs(math.log10(config["learning_rate"]) + 2.3) - 1.5) + 0.1 / epoch
+
+    space = lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True), dropout=lt.Float(0.0, 0.5))
+    study = drive(space, "playbook", flat, budget="60 trials", max_epochs=12)
+    assert "what is left to gain lies below it" in study.history.stage("refinement").because
+    assert study.history.spent < 0.6 * 60 * 12
+
+
 def test_when_the_gain_is_noise_the_default_is_kept():
     noisy = _noise_study()
     assert noisy.summary.confirmation is not None

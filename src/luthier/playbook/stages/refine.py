@@ -11,6 +11,7 @@ from luthier.core.params import Choice, Config, Float, Int
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, role_of, setting_of
 from luthier.playbook.script import Look, Script, Verdict, short
+from luthier.playbook.stages.search import noise
 
 MUTATED = 0.4
 """The probability that a hyperparameter moves; NePS's PriorBand has 0.5 over all dimensions."""
@@ -21,6 +22,8 @@ OF_PRIOR = 0.5
 AT_ONCE = 3
 """Candidates that are compared on short trainings before the best of them is trained to the end (halving by three)."""
 ROUNDS = 40
+PATIENCE = 5
+"""Rounds in a row without a gain beyond the noise after which the stage stops by itself."""
 
 
 def refine(look: Look) -> Script:
@@ -39,8 +42,11 @@ def refine(look: Look) -> Script:
     marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
     finals, shorts = list(full), list(marks)
     rng = np.random.default_rng((look.history.study.seed, len(look.history.stages), 7))
-    first, asked = finals[0], 0
+    first, asked, idle = finals[0], 0, 0
     for _ in range(ROUNDS):
+        if idle == PATIENCE:
+            break
+        leader, idle = look.best(finals) or first, idle + 1
         configs = [moved(look, _parent(look, finals, rng).config, names, rng) for _ in range(AT_ONCE)]
         round_ = yield [
             look.wish(c, base={}, epochs=look.short, why="a small move of several at once") for c in configs
@@ -57,6 +63,8 @@ def refine(look: Look) -> Script:
             if not more:
                 break
             finals += more
+            if look.loss(leader) - look.loss(more[0]) > noise(look, leader):
+                idle = 0
     winner = look.best(finals) or first
     changed = {n: v for n, v in winner.config.items() if v != first.config.get(n)}
     text = (
@@ -65,6 +73,10 @@ def refine(look: Look) -> Script:
         else f"nothing better than {look.said(first)} nearby"
     )
     why = f"{asked} candidates on short trainings, {len(finals) - 1} of them to the end"
+    if idle == PATIENCE:
+        why += (
+            f"; stopped, for {PATIENCE} rounds in a row gained less than the noise: what is left to gain lies below it"
+        )
     return Verdict(text, why, settled=dict(winner.config))
 
 
