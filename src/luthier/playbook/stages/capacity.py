@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from luthier.knowledge import find, role_of
+from luthier.knowledge import find
 from luthier.playbook.script import Look, Script, Verdict, short
-from luthier.playbook.stages.search import climb, noise, open_names, rates_again
+from luthier.playbook.stages.search import climb, has_role, noise, open_names, rates_again
 
 
 def capacity(look: Look) -> Script:
@@ -17,7 +17,7 @@ def capacity(look: Look) -> Script:
         return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
     best, words, kept = first[0], [], {}
     # Units before layers: a deeper net needs more updates before it shows what it can do.
-    names.sort(key=lambda n: getattr(role_of(n, look.space[n]), "name", "") == "depth")
+    names.sort(key=lambda n: has_role(look, n, "depth"))
     for name in names:
         if name not in best.config:
             continue
@@ -28,13 +28,13 @@ def capacity(look: Look) -> Script:
         if challenger is not None and look.loss(best) - look.loss(challenger) > noise(look, best):
             best, kept[name] = challenger, challenger.config[name]
     settled = dict(kept)
-    if kept:
+    rate = find(look.space, "learning_rate")
+    if kept and rate is not None and rate in best.config:
         again = yield from rates_again(look, best, look.short)
-        rate = find(look.space, "learning_rate")
-        if again and rate is not None:
+        if again:
             words.append(f"{rate} {look.table([best, *again], rate)}")
             best = look.best([best, *again]) or best
-            settled[rate] = best.config[rate]
+        settled[rate] = best.config[rate]  # it may have followed the width
     text = f"no other size is better: {look.said(best)}"
     if kept:
         values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())

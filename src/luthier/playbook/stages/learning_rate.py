@@ -51,8 +51,9 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
     start = default_config(look.space, with_optimizer(look, optimizer))
     if not default and others:
         # What the first optimizer wanted more or less than its own center, this one will want likewise.
-        first, _, _ = rate_center(look, rate, optimizer_of(look, others[0]))
-        best = look.best(others)
+        other = optimizer_of(look, others[0])
+        first, _, _ = rate_center(look, rate, other)
+        best = look.best([t for t in others if optimizer_of(look, t) == other])
         if best is not None and origin != "the range test":
             center *= min(max(number(best, rate) / first, 0.1), 10.0)
     runs: list[TrialRecord] = []

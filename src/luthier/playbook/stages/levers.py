@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from luthier.core.params import Value
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import diagnose_curves, from_trial
-from luthier.knowledge import role_of
 from luthier.playbook.script import Look, Script, Verdict, short
-from luthier.playbook.stages.search import climb, noise, open_names
+from luthier.playbook.stages.search import climb, has_role, noise, open_names
 
 OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
 """Findings that ask for regularization."""
@@ -28,7 +27,9 @@ def regularization(look: Look) -> Script:
     asks = next((f for f in diagnose_curves(from_trial(look.history, best)) if f.kind in OVERFITTING), None)
     reading = f"the curves ask for it: {asks.text}" if asks else "the curves do not ask for more of it"
     if look.small and asks is None:
-        names = [n for n in names if getattr(role_of(n, look.space[n]), "name", "") == "dropout"]
+        names = [n for n in names if has_role(look, n, "dropout")]
+        if not names:
+            return Verdict("skipped", f"{reading}; the refinement will look at it", skipped=True)
     verdict = yield from _one_at_a_time(look, names, best, look.medium, (asks is not None,) if look.small else ())
     return Verdict(verdict.text, f"{reading}; {verdict.why}", verdict.settled, verdict.numbers, verdict.skipped)
 

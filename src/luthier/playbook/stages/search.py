@@ -30,14 +30,17 @@ def settled_names(look: Look) -> set[str]:
     return {n for s in look.history.stages if not s.open for n in s.settled}
 
 
-def open_names(look: Look, tiers: Sequence[int], *, roles: Sequence[str] = ()) -> list[str]:
-    """Active hyperparameters of some ``tiers`` (6: nobody knows them) that no stage has settled, in the order of tiers.
-
-    ``roles`` are left out.
-    """
-    done = settled_names(look) | {n for role in roles if (n := find(look.space, role)) is not None}
+def open_names(look: Look, tiers: Sequence[int]) -> list[str]:
+    """Active hyperparameters of some ``tiers`` (6: nobody knows them) that no stage has settled, by tier."""
+    done = settled_names(look)
     names = [n for n in look.space.dims if n in look.base and n not in done and tier_of(n, look.space[n]) in tiers]
     return sorted(names, key=lambda n: tier_of(n, look.space[n]))
+
+
+def has_role(look: Look, name: str, role: str) -> bool:
+    """Whether the knowledge base takes ``name`` for ``role``."""
+    known = role_of(name, look.space[name])
+    return known is not None and known.name == role
 
 
 def noise(look: Look, trial: TrialRecord) -> float:
@@ -50,6 +53,10 @@ def noise(look: Look, trial: TrialRecord) -> float:
 def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Part:
     """Along one hyperparameter: a step to each side, and on in the better direction while it pays.
 
+    Args:
+        sides: which sides to look at, True for up; both where there are none: up first for capacity, down first for
+            what restrains the training, as small trainings want it.
+
     Returns:
         the trials asked for, in order; the better of them and ``best`` is for the caller to take.
     """
@@ -59,7 +66,7 @@ def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence
         for choice in [c for c in param.choices if c != best.config[name]]:
             tried += yield [_wish(look, name, choice, best, epochs)]
         return tried
-    for up in sides or _directions(look, name, best):
+    for up in sides or ((True, False) if tier_of(name, param) == 3 else (False, True)):
         leader = best
         for _ in range(STRIDES):
             value = step(look, name, leader.config, up)
@@ -97,19 +104,13 @@ def is_width(look: Look, name: str) -> bool:
     return isinstance(param, (Float, Int)) and param.log and tier_of(name, param) == 3
 
 
-def _directions(look: Look, name: str, best: TrialRecord) -> tuple[bool, bool]:
-    """Which side first: up for capacity, down for what restrains the training, as small trainings want it."""
-    return (True, False) if tier_of(name, look.space[name]) == 3 else (False, True)
-
-
 def step(look: Look, name: str, config: Config, up: bool) -> Value:
     """The next value of a numeric hyperparameter on one side, as far as its role's scale suggests."""
     param, value = look.space[name], config[name]
     assert isinstance(param, (Float, Int))
-    known = role_of(name, param)
-    tier = known.tier if known else 6
+    tier = tier_of(name, param)
     at = float(str(value))
-    if known is not None and known.name == "dropout":
+    if has_role(look, name, "dropout"):
         wanted: Value = at + 0.15 if up else (0.0 if at <= 0.15 else at - 0.15)
     elif param.log:
         factor = 2.0 if tier == 3 else 5.0
