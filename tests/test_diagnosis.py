@@ -551,3 +551,37 @@ def test_confidence_is_what_was_measured():
 def test_diagnose_is_at_the_front_door():
     assert lt.diagnose is diagnose
     assert "diagnose" in lt.__all__
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"train_loss": [1.0] * 9, "val_los": [1.0] * 9}, "no curve 'val_los'. Did you mean 'val_loss'?"),
+        ({"train_loss": [1.0] * 9, "val_accuracy": [1.0] * 9}, "Pass it as val_metric="),
+        ({"train_loss": 5}, "train_loss=5 is not a list of numbers"),
+    ],
+)
+def test_a_curve_by_another_name_is_refused_and_not_swallowed(given, says):
+    with pytest.raises(UserError) as error:
+        lt.diagnose(**given)
+    assert says in str(error.value)
+
+
+def test_what_has_learned_and_then_exploded_is_no_dead_start():
+    train = [2.3, 1.0, 0.6, 0.4, 0.3, 0.25] + [0.25 * 2 ** (i + 1) for i in range(14)]
+    found = lt.diagnose(train_loss=train, val_loss=[1.1 * v for v in train])
+    assert found.first.kind == "diverged"
+    assert not found.has("dead_start")
+
+
+def test_a_loss_that_runs_away_at_the_end_has_diverged():
+    train = [2.3 - 0.1 * i if i < 6 else 1.8 * 1.5 ** (i - 6) for i in range(10)]
+    assert lt.diagnose(train_loss=train, val_loss=[v + 0.1 for v in train]).first.kind == "diverged"
+
+
+def test_a_short_training_is_no_repeat_of_a_long_one():
+    def run(epochs, end):
+        losses = [2.3 - (2.3 - end) * i / (epochs - 1) for i in range(epochs)]
+        return Curves(train_loss=Series.of(losses), val_loss=Series.of(losses), config={"rate": 1e-3}, length=epochs)
+
+    assert not diagnose_study([run(5, 2.0), run(20, 0.3), run(10, 1.2)]).has("seed_fragility")

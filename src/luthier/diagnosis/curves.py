@@ -16,6 +16,9 @@ Array = NDArray[np.float64]
 
 Unit = Literal["epoch", "step"]
 
+EXTRA = ("clipped", "loss_scale", "grad_norm", "update_ratio")
+"""What :attr:`Curves.extra` may hold."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Series:

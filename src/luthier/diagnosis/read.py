@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from luthier.core.errors import UserError
+from luthier.core.errors import UserError, nearest
 from luthier.diagnosis.confidence import confidence
-from luthier.diagnosis.curves import Curves, Series, Unit
+from luthier.diagnosis.curves import EXTRA, Curves, Series, Unit
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.diagnosis.rules import RULES, Evidence
 from luthier.diagnosis.rules.length import learned_something
@@ -141,6 +141,13 @@ def diagnose(
     Raises:
         UserError: nothing to read, or something that is not a list of numbers.
     """
+    curves = {"train_loss": train_loss, "val_loss": val_loss, "train_metric": train_metric, "val_metric": val_metric}
+    for key, values in (*curves.items(), *extra.items()):
+        if key not in curves and key not in EXTRA:
+            mend = "Pass it as val_metric= (with maximize=)." if key.startswith("val_") else ""
+            raise UserError(f"diagnose() knows no curve {key!r}.", f"{nearest(key, [*curves, *EXTRA])} {mend}".strip())
+        if values is not None and not hasattr(values, "__len__"):
+            raise UserError(f"{key}={values!r} is not a list of numbers.", "Give one number for each epoch.")
     if classes is not None and classes < 2:
         raise UserError(f"classes={classes!r} must be at least 2.", "Leave it out for a regression.")
     judged = val_loss if val_loss is not None else val_metric

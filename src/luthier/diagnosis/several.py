@@ -96,7 +96,9 @@ def seed_fragility(runs: Sequence[Training]) -> Finding | None:
     for run in runs:
         if run.curves.config:
             config = {k: v for k, v in run.curves.config.items() if k not in ("seed", "random_seed")}
-            groups[repr(sorted(config.items(), key=lambda item: item[0]))].append(run)
+            # A short training of a configuration is no repeat of a long one.
+            length = run.curves.length or run.curves.end
+            groups[repr((length, sorted(config.items(), key=lambda item: item[0])))].append(run)
     worst: tuple[float, str, dict[str, float]] | None = None
     for group in groups.values():
         if len(group) < 2:

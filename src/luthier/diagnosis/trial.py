@@ -9,10 +9,8 @@ from typing import Any
 from luthier.core.history import History
 from luthier.core.study import guess_direction
 from luthier.core.trial import TrialRecord
-from luthier.diagnosis.curves import Curves, Series
+from luthier.diagnosis.curves import EXTRA, Curves, Series
 
-EXTRA = ("clipped", "loss_scale", "grad_norm", "update_ratio")
-"""Reported names that go into :attr:`Curves.extra`."""
 RECIPE_SCHEDULE, RECIPE_WARMUP = "cosine", 0.05
 """What Luthier's recipe does where a configuration says nothing; ``tests/test_diagnosis.py`` compares."""
 

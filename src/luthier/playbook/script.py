@@ -196,8 +196,8 @@ class Look:
         """``name value: score`` for each trial."""
         parts = []
         for trial in trials:
-            keys = [n for n in names if n in trial.config]
-            parts.append(f"{', '.join(short(trial.config[k]) for k in keys)}: {self.shown(trial)}")
+            values = ", ".join(short(trial.config[n]) for n in names if n in trial.config)
+            parts.append(f"{values}: {self.shown(trial)}" if values else self.shown(trial))
         return "; ".join(parts)
 
 

@@ -8,6 +8,8 @@ from luthier.diagnosis.curves import Series
 from luthier.diagnosis.rules.rule import Evidence, Rank, declare, rule, scaled
 from luthier.diagnosis.signals import View, end_level, last, median_filter, noise, smooth, trend
 
+RISING = 4
+"""Records in a row that rise at the end of a curve that runs away. Our choice."""
 EXPLODED = 4.0
 """A loss of so many times its best has diverged (fastai's and Lightning's range tests stop there)."""
 GONE = 0.25
@@ -116,6 +118,11 @@ def diverged(view: View) -> Evidence | None:
         reach = max(2, len(after) // 10)
         exploded = len(after) > reach and float((after[reach:] - after[:-reach]).max()) > 0.5 * lost
     beyond = view.trivial is not None and now > 2.0 * view.trivial
+    if not view.stepwise and len(series) >= 5 and bool(np.all(np.diff(series.y[-RISING:]) > 0)):
+        last = float(series.y[-1])
+        # On its way up at the end: the level over the last records would lag behind.
+        if last > 2.0 * max(float(series.y[0]), view.ref) and last - best > GONE * view.gap:
+            beyond, now = True, last
     peak = int(np.argmax(series.y))
     burst = view.trivial is not None and float(series.y[peak]) > EXPLODED * view.trivial
     burst = burst and (view.points >= 5 and (peak > 0 or view.stepwise or float(series.y[0]) > 20.0 * view.ref))

@@ -11,6 +11,8 @@ from luthier.diagnosis.curves import Array, Series
 from luthier.diagnosis.rules.rule import Evidence, Rank, rule, scaled
 from luthier.diagnosis.signals import DEAD_MARGIN, View, end_level, noise, smooth, thin, trend
 
+LEARNED_SOME = 0.7
+"""A loss that was once below this part of its start has learned something, whatever came later. Our choice."""
 SOON = 0.095
 """A tenth of the training, and a record less: nothing is said of learning before. Measured on TaskSet."""
 LEARNS = 0.1
@@ -311,5 +313,7 @@ def stuck_at(view: View, series: Series) -> float | None:
         return best if (late > bar - noise(level) and not falls if batches else best > bar) else None
     # Wandering noise reaches below its start as well: a fall must also show in the second half's median.
     sigma, start = noise(series.y), view.start
+    if 0.0 < best < LEARNED_SOME * start:
+        return None  # what came later may look like noise, a divergence does
     flat = start - late < max(0.01 * abs(start), 3.0 * sigma) and start - best < max(0.03 * abs(start), 4.0 * sigma)
     return best if len(series) >= 5 and flat and not falls else None

@@ -35,6 +35,8 @@ def capacity(look: Look) -> Script:
             words.append(f"{rate} {look.table([best, *again], rate)}")
             best = look.best([best, *again]) or best
         settled[rate] = best.config[rate]  # it may have followed the width
+    if not words:
+        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
     text = f"no other size is better: {look.said(best)}"
     if kept:
         values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())

@@ -37,7 +37,13 @@ def learning_rate(look: Look) -> Script:
         best = look.best([best, *batches]) or best
     settled = {n: best.config[n] for n in shown(look, rate, "batch_size") if n in best.config}
     settled[rate] = _vertex(look, rate, best, tried + batches)
-    text = f"{', '.join(f'{n} {short(v)}' for n, v in settled.items())}: {look.said(best)} after {look.short} epochs"
+    between = (
+        ""
+        if settled[rate] == best.config[rate]
+        else f" (between the steps; the best of them {short(best.config[rate])})"
+    )
+    values = ", ".join(f"{n} {short(v)}{between if n == rate else ''}" for n, v in settled.items())
+    text = f"{values}: {look.said(best)} after {look.short} epochs"
     if default:
         text += f" (strong default {look.shown(default[0])})"
     return Verdict(text, "; ".join(words), settled=settled)

@@ -77,11 +77,13 @@ def _one_at_a_time(
         challenger = look.best(tried)
         if challenger is not None and look.loss(best) - look.loss(challenger) > noise(look, best):
             best, kept[name] = challenger, challenger.config[name]
+    if not words:
+        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
     tested = [n for n in names if n not in untouched and n in best.config]
     text = (
         f"kept {', '.join(f'{n} {short(v)}' for n, v in kept.items())}: {look.said(best)}"
         if kept
-        else f"none of {', '.join(tested) or 'them'} gained more than the noise"
+        else f"none of {', '.join(tested)} gained more than the noise"
     )
     if untouched:
         text += f"; no budget was left for {', '.join(untouched)}"
