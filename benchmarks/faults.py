@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from luthier.diagnosis import Curves, Series
-from luthier.recipe import models, probes, recipe, schedules
+from luthier.recipe import data, models, probes, recipe, schedules
 from luthier.recipe.digits import digits
 from luthier.recipe.recipe import Recipe
 
@@ -205,7 +205,7 @@ def train(case: Case, seed: int) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(probes.Tools, "loss_of", recorded))
         for name, value in case.patches.items():
-            stack.enter_context(patch.object(recipe, name, value))
+            stack.enter_context(patch.object(data if name == "shuffled" else recipe, name, value))
         Recipe(case.model, TensorDataset(x, y), TensorDataset(v, w), device="cpu")(handle)
     per_epoch = math.ceil(len(x) / 64)
     schedule = str(config.get("schedule", "cosine"))

@@ -228,7 +228,8 @@ def drive(
     if book.history.finished is not None:
         console.say(
             f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
-            "Give it a larger budget, or use another name or storage to tune anew."
+            "Use another name or storage to tune anew"
+            + ("." if book.history.stages else ", or give it a larger budget.")
         )
     else:
         with ExitStack() as stack:

@@ -122,7 +122,12 @@ def resume(
     name: Name = None,
     workers: Workers = 1,
     threads: Threads = None,
-    budget: Annotated[str | None, typer.Option(help="A new budget; a finished study goes on with it.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="A new budget; a finished study goes on with it, but for a playbook that has its last verdict."
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
