@@ -70,6 +70,8 @@ def ablation(look: Look) -> Script:
     told = carried_text(found) or f"it is all due to {_named(changes[0])}"
     text = f"{whole} over the default; {told}"
     why = "; ".join(f"{_named(s.names)} {gain_text(s.gain, s.interval, points)}" for s in found.steps)
+    if not runs:
+        why = f"nothing to take apart, for it is all one change: {why}"
     failed = sum(look.history.score(run) is None for run in runs)
     if failed:
         why += f"; {failed} of {len(runs)} runs failed"
