@@ -265,7 +265,8 @@ def sawtooth(view: View) -> Evidence | None:
     "The training has learned nothing: the loss has never left that of knowing only the targets' frequencies.",
     "From a tenth of the training on, the best smoothed loss is above 99.3 % of the trivial one (0.005 nats of log 2, "
     "measured on TaskSet). Without a known trivial loss: over five records or more the loss fell by less than 1 % of "
-    "its start or 3 sigma, and never below 70 % of it. Of the losses of batches alone the median of the later half counts, within its noise.",
+    "its start or 3 sigma, and never below 70 % of it. Of the losses of batches alone the median of the later half "
+    "counts, within its noise.",
     causes=("non_finite", "val_at_chance"),
 )
 def dead_start(view: View) -> Evidence | None:
