@@ -25,6 +25,7 @@ from luthier.knowledge.defaults import (
     tuned_along,
 )
 from luthier.knowledge.page import markdown
+from luthier.knowledge.prior import Prior
 from luthier.knowledge.recommend import recommended
 from luthier.knowledge.roles import (
     HEADINGS,
@@ -53,6 +54,7 @@ __all__ = [
     "SETTINGS",
     "TIERS",
     "Lang",
+    "Prior",
     "Role",
     "Rule",
     "Setting",

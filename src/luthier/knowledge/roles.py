@@ -86,6 +86,8 @@ class Role:
         center, spread: the prior, a normal around ``center`` with ``spread`` in decades where ``log``, else in plain
             units.
         shape: what the normal does not say of the prior: weight on single values, a half-normal, another scale.
+        complement: the prior's spread in decades of 1 - x, for what lies close to 1; it counts before ``spread``.
+        off: the prior's weight on exactly zero, where that means that it is not used.
         prefer: for choices, the order of preference, several spellings of one among them.
         seed_range: the common range of textbooks and checklists, where there is one.
         seed_choices, seed_choices_zh: the same for choices; the Chinese ones only where they are words.
@@ -116,6 +118,8 @@ class Role:
     center: float | None = None
     spread: float | None = None
     shape: str = ""
+    complement: float | None = None
+    off: float = 0.0
     prefer: tuple[str, ...] = ()
     seed_range: tuple[float, float] | None = None
     seed_choices: tuple[str, ...] = ()

@@ -1,0 +1,339 @@
+"""Where good configurations lie before anything was tried: a distribution over a space, made from the roles.
+
+A prior is a marginal for each hyperparameter, parents first: the rate's depends on the optimizer and the batch size,
+all of them on how long a whole training is. A search draws from it (:meth:`Prior.sample`) and weighs proposals by it
+(:meth:`Prior.log_density`).
+
+A short training is starved of updates: it wants smaller batches, higher rates, more width and less regularization than
+textbooks say, whose numbers come from long trainings. How far each center moves was measured by us on small trainings
+of 300 to 4,000 updates (``STARVED``); it is a direction, not a law.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, final
+
+import numpy as np
+
+from luthier.core.errors import SpaceError, nearest
+from luthier.core.params import Choice, Config, Constant, Float, Int, Value
+from luthier.core.space import Space
+from luthier.knowledge.defaults import optimizer_in, setting_of
+from luthier.knowledge.roles import Role, family, find, role_of
+
+TAIL = 0.1
+"""The part of every marginal that is uniform: a prior may be wrong. Our choice."""
+VAGUE = 0.25
+"""The standard deviation on the unit scale around a default of which nothing else is known. Our choice."""
+LARGE, LARGER = (0.6, 0.3), (0.9, 0.25)
+"""Center and spread of a capacity on the unit scale: of a long training, and of a starved one. Our choice."""
+PREFERENCE = 0.5
+"""The odds of a choice against the one preferred before it."""
+ENOUGH = 4000.0
+"""Updates from which a training is long: the textbook's centers hold."""
+SAMPLES = 4000
+"""Training samples that are supposed where nobody said how many there are. Our choice: who tunes short trainings has
+small data, and with 150 epochs or more the guess is without effect."""
+REFERENCE = 64.0
+"""The batch size at which the rates' centers are meant."""
+STARVED: Mapping[str, float] = {"learning_rate": 0.4, "weight_decay": -0.5}
+"""Decades that a center moves by for each decade of missing updates; half of it for a rate outside the Adam family."""
+BATCH_POWER = 0.6
+"""The exponent with which the batch's center falls with missing updates."""
+SPIKE = 0.02
+"""The width on the unit scale that the weight on exactly zero is spread over where a density is asked for."""
+
+
+class Marginal(Protocol):
+    """The distribution of one hyperparameter's searched value."""
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """A draw."""
+        ...
+
+    def density(self, value: Value) -> float:
+        """The density on the unit scale: 1 everywhere would be uniform."""
+        ...
+
+    @property
+    def mode(self) -> Value:
+        """The most likely value."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Hill:
+    """A normal over a numeric hyperparameter, cut off at its range, with a uniform part and perhaps weight on zero.
+
+    Args:
+        param: the hyperparameter.
+        center, spread: in the coordinates of ``scale``.
+        scale: ``"unit"``, ``"log"`` (decades), ``"complement"`` (decades of 1 - x) or ``"plain"``.
+        off: the probability of exactly the lower end, where that means that it is not used.
+        tail: the part that is uniform.
+    """
+
+    param: Float | Int
+    center: float
+    spread: float
+    scale: str = "unit"
+    off: float = 0.0
+    tail: float = TAIL
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """A draw."""
+        kind, u, z = rng.random(), rng.random(), rng.standard_normal()
+        if kind < self.tail:
+            return self.param.from_unit(float(u))
+        if kind < self.tail + (1.0 - self.tail) * self.off:
+            return self.param.from_unit(0.0)
+        low, high = self._edges()
+        for _ in range(20):
+            x = self.center + self.spread * float(z)
+            if low <= x <= high:
+                return self._value(x)
+            z = rng.standard_normal()
+        return self._value(min(max(self.center, low), high))
+
+    def density(self, value: Value) -> float:
+        """The density on the unit scale."""
+        at = float(str(value))
+        low, high = self._edges()
+        whole = _phi((high - self.center) / self.spread) - _phi((low - self.center) / self.spread)
+        t = (self._coordinate(at) - self.center) / self.spread
+        bell = math.exp(-0.5 * t * t) / (self.spread * math.sqrt(2.0 * math.pi)) / max(whole, 1e-6)
+        spike = self.off / SPIKE if self.off and self.param.to_unit(at) <= SPIKE else 0.0
+        return self.tail + (1.0 - self.tail) * ((1.0 - self.off) * bell * self._slope(at) + spike)
+
+    @property
+    def mode(self) -> Value:
+        """The center, moved into the range; the lower end where it is most likely that it is not used."""
+        if self.off > 0.5:
+            return self.param.from_unit(0.0)
+        low, high = self._edges()
+        return self._value(min(max(self.center, low), high))
+
+    def _edges(self) -> tuple[float, float]:
+        ends = self._coordinate(self.param.low), self._coordinate(self.param.high)
+        return min(ends), max(ends)
+
+    def _coordinate(self, value: float) -> float:
+        if self.scale == "log":
+            return math.log10(max(value, 1e-300))
+        if self.scale == "complement":
+            return math.log10(max(1.0 - value, 1e-12))
+        return value if self.scale == "plain" else self.param.to_unit(value)
+
+    def _value(self, x: float) -> Value:
+        if self.scale == "unit":
+            return self.param.from_unit(min(max(x, 0.0), 1.0))
+        value = 10.0**x if self.scale == "log" else 1.0 - 10.0**x if self.scale == "complement" else x
+        return self.param.from_unit(self.param.to_unit(value))
+
+    def _slope(self, value: float) -> float:
+        """How far the coordinate moves for a whole turn of the unit scale at ``value``."""
+        if self.scale == "unit":
+            return 1.0
+        low, high = float(self.param.low), float(self.param.high)
+        per_unit = value * math.log(high / low) if self.param.log else high - low
+        if self.scale == "log":
+            return per_unit / (max(value, 1e-300) * math.log(10.0))
+        return per_unit / (max(1.0 - value, 1e-12) * math.log(10.0)) if self.scale == "complement" else per_unit
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """The probabilities of the values of a choice."""
+
+    param: Choice
+    weights: tuple[float, ...]
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """A draw."""
+        return self.param.choices[int(rng.choice(len(self.weights), p=self.weights))]
+
+    def density(self, value: Value) -> float:
+        """The probability against an even one."""
+        at = next(i for i, c in enumerate(self.param.choices) if c == value and type(c) is type(value))
+        return self.weights[at] * len(self.weights)
+
+    @property
+    def mode(self) -> Value:
+        """The most likely choice, the first of equals."""
+        return self.param.choices[self.weights.index(max(self.weights))]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Where good configurations of a space lie.
+
+    Args:
+        space: the space.
+        epochs: the length of a full training.
+        samples: how many samples an epoch has; :data:`SAMPLES` where None.
+        centers: ``name -> (center, spread)`` that replace what the roles say: the center in the hyperparameter's own
+            units, the spread in decades where its scale is logarithmic, else in its units. What a range test found, or
+            what a user knows better.
+        known: whether the roles have a say; with False only ``centers`` and the space's defaults.
+        tail: the uniform part of each marginal.
+
+    Raises:
+        SpaceError: a center for what is not in the space, or a spread that is not above zero.
+    """
+
+    space: Space
+    epochs: int = 1
+    samples: int | None = None
+    centers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    known: bool = True
+    tail: float = TAIL
+
+    def __post_init__(self) -> None:
+        for name, (_, spread) in self.centers.items():
+            if name not in self.space:
+                raise SpaceError(f"The prior has a center for {name!r}.", nearest(name, self.space))
+            if not spread > 0:
+                raise SpaceError(f"The prior's spread of {name!r} is {spread!r}.", "Give a spread above 0.")
+
+    @property
+    def starved(self) -> float:
+        """Decades of updates that a full training lacks to be a long one, at most 1.5; 0 for a long one."""
+        if not self.known:
+            return 0.0
+        updates = self.epochs * (self.samples or SAMPLES) / 128.0
+        return min(max(math.log10(ENOUGH / updates), 0.0), 1.5)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+        """A configuration drawn from the prior."""
+        return self._through(lambda marginal: marginal.sample(rng))
+
+    def mode(self, given: Config | None = None) -> dict[str, Value]:
+        """The most likely configuration, ``given`` values held."""
+        return self._through(lambda marginal: marginal.mode, given)
+
+    def _through(self, pick: Pick, given: Config | None = None) -> dict[str, Value]:
+        given = given or {}
+        config: dict[str, Value] = {}
+        for name in self._order():
+            if not self.space.is_active(name, config):
+                continue
+            if name in given:
+                config[name] = given[name]
+                continue
+            param = self.space[name]
+            base = param.value if isinstance(param, Constant) else pick(self.marginal(name, config))
+            config[name] = self.space.coupled(name, base, config)
+        return {n: config[n] for n in self.space if n in config}
+
+    def log_density(self, config: Config) -> float:
+        """The logarithm of the density of ``config`` on the unit cube; 0 everywhere for a prior that knows nothing."""
+        total, seen = 0.0, dict[str, Value]()
+        for name in self._order():
+            if name not in config:
+                continue
+            if not isinstance(self.space[name], Constant):
+                total += math.log(max(self.marginal(name, seen).density(self.space.base(name, config)), 1e-12))
+            seen[name] = config[name]
+        return total
+
+    def _order(self) -> list[str]:
+        """Parents first, and what the rate depends on before the rate."""
+        first = {n for n in (find(self.space, "optimizer"), find(self.space, "batch_size")) if n is not None}
+        depends = {n for n in first if self.space[n].when}
+        return sorted(self.space.parents_first, key=lambda n: not (n in first and n not in depends))
+
+    def marginal(self, name: str, config: Config) -> Marginal:
+        """The distribution of the searched value of ``name`` beside the values before it in ``config``."""
+        param = self.space[name]
+        assert not isinstance(param, Constant)
+        known = role_of(name, param) if self.known else None
+        if isinstance(param, Choice):
+            return _odds(param, known, self.tail)
+        if name in self.centers:
+            center, spread = self.centers[name]
+            return _bell(param, float(center), float(spread), known, self.tail)
+        kind = optimizer_in(self.space, config)
+        if known is None or not known.counts(param.role or name):
+            if param.default is None:
+                return Hill(param, 0.5, 1.0, tail=1.0)
+            return Hill(param, param.to_unit(param.default), VAGUE, tail=self.tail)
+        setting = setting_of(self.space)
+        spread = known.number("spread", kind, setting) or VAGUE
+        given = known.number("center", kind, setting) if param.default is None else float(param.default)
+        if given is None:
+            if known.small is None:
+                return Hill(param, 0.5, 1.0, tail=1.0)
+            lean = min(self.starved, 1.0)
+            at, width = (a + (b - a) * lean for a, b in zip(LARGE, LARGER))
+            return Hill(param, at, width, tail=self.tail)
+        center = self._moved(known, given, kind) if param.default is None else given
+        if known.name == "learning_rate" and not self.space.follows(name):
+            center *= self._for_batch(config, kind)
+        return _bell(param, center, spread, known, self.tail)
+
+    def _moved(self, known: Role, center: float, kind: Value) -> float:
+        """A role's center where updates are missing."""
+        if known.name == "batch_size":
+            return float(center * 10.0 ** (-BATCH_POWER * self.starved))
+        if known.name == "dropout":
+            return float(center * (1.0 - min(self.starved, 1.0)))
+        decades = STARVED.get(known.name, 0.0) * self.starved
+        if known.name == "learning_rate" and not str(family(kind)).endswith(("adamw", "adam", "None")):
+            decades *= 0.5
+        return float(center * 10.0**decades)
+
+    def _for_batch(self, config: Config, kind: Value) -> float:
+        """The rate follows the batch size: linearly for SGD, by the square root for adaptive methods."""
+        batch = find(self.space, "batch_size")
+        value = config.get(batch) if batch else None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return 1.0
+        return float((value / REFERENCE) ** (1.0 if family(kind) == "sgd" else 0.5))
+
+    def with_center(self, name: str, center: float, spread: float) -> Prior:
+        """The same prior with another center for one hyperparameter."""
+        return replace(self, centers={**self.centers, name: (center, spread)})
+
+
+class Pick(Protocol):
+    """How a value is taken from a marginal."""
+
+    def __call__(self, marginal: Marginal, /) -> Value:
+        """A value of the marginal."""
+        ...
+
+
+def _bell(param: Float | Int, center: float, spread: float, known: Role | None, tail: float) -> Hill:
+    """A normal around ``center`` on the scale on which the role's spread is meant."""
+    if known is not None and known.complement is not None and param.high < 1.0:
+        return Hill(param, math.log10(max(1.0 - center, 1e-12)), known.complement, "complement", tail=tail)
+    log = known.log if known is not None else param.log
+    off = known.off if known is not None and param.low == 0 else 0.0
+    if log and center > 0:
+        return Hill(param, math.log10(center), spread, "log", off, tail)
+    return Hill(param, center, spread, "plain", off, tail)
+
+
+def _odds(param: Choice, known: Role | None, tail: float) -> Odds:
+    """The preferred choice most likely, each of the others half as likely as the one before it."""
+    count = len(param.choices)
+    words = [str(c).lower() for c in param.choices]
+    if known is not None and known.name == "optimizer":
+        words = [str(family(w)) for w in words]
+    rank = {w: i for i, w in enumerate(w for w in (known.prefer if known else ()) if w in words)}
+    raw = [PREFERENCE ** rank.get(w, len(rank)) for w in words] if rank else [1.0] * count
+    if param.default is not None:
+        raw = [max(raw) / PREFERENCE if c == param.default and type(c) is type(param.default) else r
+               for c, r in zip(param.choices, raw)]  # fmt: skip
+    return Odds(param, tuple(tail / count + (1.0 - tail) * r / sum(raw) for r in raw))
+
+
+def _phi(z: float) -> float:
+    """The standard normal's distribution function."""
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
