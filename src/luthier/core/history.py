@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from luthier.core import events as ev
 from luthier.core.errors import StorageError
+from luthier.core.index import Best, Index, Ranking, Reached, Totals, loss_at
 from luthier.core.params import Config
 from luthier.core.rows import Rows
 from luthier.core.space import Space
 from luthier.core.study import Objective, Study
 from luthier.core.trial import Checkpoint, Failure, Report, Status, TrialRecord
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class History:
     finished: str | None = None
     elapsed: float = 0.0
     last_at: float = 0.0
+    # The answers that ``index`` gave last, handed on from each history to the next. No part of the value.
+    _answers: dict[Any, tuple[Rows[TrialRecord], Any]] = field(default_factory=dict, repr=False, compare=False)
 
     # -- reading ---------------------------------------------------------------------------------------------------
     @property
@@ -110,17 +115,41 @@ class History:
         """What the closed stages hold fixed, later ones over earlier."""
         return {k: v for stage in self.stages for k, v in stage.settled.items()}
 
+    def index(self, by: Index[T]) -> T:
+        """The answer to a question about all trials, at the price of those that changed since it was asked last.
+
+        A decision that would otherwise sort or sum over every trial asks this way; see :mod:`luthier.core.index`.
+        """
+        trials, value = self._answers.get(by, (None, None))
+        if trials is self.trials:
+            return value  # type: ignore[return-value]
+        if trials is None or len(trials) > len(self.trials):  # asked for the first time, or of an older history
+            trials, value = Rows(), by.empty()
+        value = by.change(value, self.trials.changes(trials))  # type: ignore[arg-type]
+        self._answers[by] = (self.trials, value)
+        return value
+
+    @property
+    def n_trained(self) -> int:
+        """How many trials :meth:`trained` yields."""
+        return len(self.trials) - self.index(Totals()).probes
+
+    def ranked(self, epoch: int | None = None) -> Ranking:
+        """``(loss, id)`` of the trials that train, best first; of a tie the older one.
+
+        Args:
+            epoch: only the trials whose result at this epoch is in (:meth:`TrialRecord.reached`), by their loss there,
+                failed ones with an infinite one; all that have a score, at whatever length, where None.
+        """
+        return self.index(Best() if epoch is None else Reached(self.objective, epoch))
+
+    def waiting(self, epoch: int) -> Ranking:
+        """Those of ``ranked(epoch)`` that are paused at ``epoch`` and have a finite loss: they could go on."""
+        return self.index(Reached(self.objective, epoch, waiting=True))
+
     def loss_at(self, trial: TrialRecord, epoch: int) -> float:
         """The objective over the reports up to ``epoch``, smaller is better; infinite where there is none."""
-        objective = self.objective
-        losses = [
-            objective.loss(r.metrics[objective.metric])
-            for r in trial.reports
-            if r.epoch <= epoch and objective.metric in r.metrics
-        ]
-        if not losses or trial.failure is not None:
-            return math.inf
-        return losses[-1] if objective.reduce == "last" else min(losses)
+        return loss_at(self.objective, trial, epoch)
 
     def final_loss(self, trial: TrialRecord) -> float:
         """The objective of a trial, smaller is better; infinite for one that failed or never reported."""
@@ -134,13 +163,13 @@ class History:
     @property
     def incumbent(self) -> TrialRecord | None:
         """The best trial so far at any length; the older one of a tie."""
-        best = min(self.trained(), key=self.final_loss, default=None)
-        return best if best is not None and math.isfinite(self.final_loss(best)) else None
+        best = self.ranked()
+        return self.trials[best[0][1]] if best else None
 
     @property
     def committed(self) -> float:
         """Epochs spent plus those that the running jobs are still going to take."""
-        return self.spent + sum(max(0, self.trials[i].until - self.trials[i].epoch) for i in self.running)
+        return self.spent + self.index(Totals()).owed
 
     @property
     def epochs_left(self) -> float:
@@ -154,6 +183,9 @@ class History:
 
     def seconds_per_epoch(self, without: tuple[int, ...] = ()) -> float:
         """How long a worker takes for an epoch, by the reports of all trials but ``without``; 0 before the first."""
+        if not without:
+            totals = self.index(Totals())
+            return totals.nanoseconds / 1e9 / totals.epochs if totals.epochs else 0.0
         trials = [t for t in self.trials if t.reports and t.id not in without]
         epochs = sum(t.epoch for t in trials)
         return sum(r.seconds for t in trials for r in t.reports) / epochs if epochs else 0.0
@@ -203,6 +235,9 @@ Changes = dict[str, Any]
 
 def _put(history: History, trial: TrialRecord) -> Changes:
     changes: Changes = {"trials": history.trials.with_item(trial.id, trial)}
+    known = trial.id < len(history.trials)
+    if known and history.trials[trial.id].status is trial.status:
+        return changes  # nearly always: a report
     was = trial.id in history.running
     if (trial.status is Status.RUNNING) != was:
         others = tuple(i for i in history.running if i != trial.id)

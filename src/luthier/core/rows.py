@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -31,6 +32,15 @@ class Rows(Sequence[T], Generic[T]):
         new._blocks = (*self._blocks[:block], (*old[:at], item, *old[at + 1 :]), *self._blocks[block + 1 :])
         new._length = max(self._length, index + 1)
         return new
+
+    def changes(self, since: Rows[T]) -> Iterator[tuple[T | None, T]]:
+        """Of every row that is another object than in the shorter ``since``: what it was (None where not) and is.
+
+        Blocks that both share are passed over, so that this costs what was changed.
+        """
+        for before, now in zip_longest(since._blocks, self._blocks, fillvalue=()):
+            if before is not now:
+                yield from (pair for pair in zip_longest(before, now) if pair[0] is not pair[1])
 
     def __len__(self) -> int:
         return self._length

@@ -118,6 +118,15 @@ class TrialRecord:
         """Trained to the end of its own length, or ended by its own early stopping."""
         return self.status is Status.DONE and self.probe is None
 
+    def reached(self, epoch: int) -> bool:
+        """Whether its result at ``epoch`` is in: trained that far, or ended for good on the way there.
+
+        Once it is, what the trial does later does not change it, unless it fails.
+        """
+        if self.status in (Status.FAILED, Status.STOPPED, Status.DONE):
+            return self.until >= epoch
+        return self.epoch >= epoch and (self.status is Status.PAUSED or self.until > epoch)
+
     def curve(self, metric: str) -> tuple[tuple[int, float], ...]:
         """``(epoch, value)`` for every report that names ``metric``."""
         return tuple((r.epoch, r.metrics[metric]) for r in self.reports if metric in r.metrics)

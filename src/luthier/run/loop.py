@@ -26,10 +26,15 @@ class Observer(Protocol):
         ...
 
 
-def run(book: Book, scheduler: Scheduler, executor: Executor, files: Path, observers: Sequence[Observer] = ()) -> None:
+def run(
+    book: Book, scheduler: Scheduler, executor: Executor, files: Path | None, observers: Sequence[Observer] = ()
+) -> None:
     """Drive a study to its end.
 
     Trials that were running when an earlier driver left are put back first, from their last checkpoints.
+
+    Args:
+        files: the study's folder of files, in which superseded checkpoints are deleted; None where there are none.
 
     Raises:
         UserError: the metric was never reported.
@@ -51,7 +56,7 @@ def run(book: Book, scheduler: Scheduler, executor: Executor, files: Path, obser
                 executor.stop(what.trial)
             elif isinstance(what, ev.Requeued):
                 backlog.append(what.trial)
-            elif isinstance(what, ev.Ended):
+            elif isinstance(what, ev.Ended) and files is not None:
                 _drop_old_checkpoints(book.history, what.trial, files)
             elif isinstance(what, ev.Failed):
                 _give_up_if_hopeless(book.history)
@@ -92,9 +97,11 @@ def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
 
 
 def _give_up_if_hopeless(history: History) -> None:
-    ended = [t for t in history.trials if t.status is not Status.RUNNING]
-    if len(ended) < HOPELESS or any(t.failure is None or t.reports for t in ended):
+    ended = (t for t in history.trials if t.status is not Status.RUNNING)
+    if any(t.failure is None or t.reports for t in ended):  # as a rule the first of them: a walk of one step
         return
-    last = ended[-1].failure
-    assert last is not None
-    raise RunError(f"The first {len(ended)} trials all failed. The last one: {last.reason}\n{last.detail}".rstrip())
+    failures = [t.failure for t in history.trials if t.failure is not None]
+    if len(failures) < HOPELESS:
+        return
+    last = failures[-1]
+    raise RunError(f"The first {len(failures)} trials all failed. The last one: {last.reason}\n{last.detail}".rstrip())

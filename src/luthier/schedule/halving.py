@@ -13,14 +13,18 @@ counts as the worst of the rung it was heading for. Left out: the infinite-horiz
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
 from luthier.core.history import History
+from luthier.core.index import Changes, loss_at
+from luthier.core.ordered import Ordered
+from luthier.core.rows import Rows
+from luthier.core.study import Objective
 from luthier.core.trial import Status, TrialRecord
 
 
@@ -53,17 +57,15 @@ class ASHA:
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The highest promotion there is, else a new trial for the lowest rung."""
         ladder = rungs(history.study.max_epochs, self.min_epochs, self.eta)
-        trials = list(history.trained())
         for here, above in reversed(list(pairwise(ladder))):
-            ranked = sorted((t for t in trials if _reached(t, here)), key=lambda t: (history.loss_at(t, here), t.id))
-            for rank, trial in enumerate(ranked[: len(ranked) // self.eta], start=1):
-                if (
-                    trial.status is Status.PAUSED
-                    and trial.until <= here
-                    and math.isfinite(history.loss_at(trial, here))
-                ):
-                    why = f"rank {rank} of {len(ranked)} at epoch {here}: the top 1/{self.eta} goes on to {above}"
-                    return Resume(trial.id, above, why)
+            waiting = history.waiting(here)
+            if not waiting:
+                continue
+            ranked = history.ranked(here)
+            rank = ranked.rank(waiting[0]) + 1
+            if rank <= len(ranked) // self.eta:
+                why = f"rank {rank} of {len(ranked)} at epoch {here}: the top 1/{self.eta} goes on to {above}"
+                return Resume(waiting[0][1], above, why)
         config = self.searcher.suggest(history, rng)
         if config is None:
             return self._drained(history)
@@ -127,48 +129,90 @@ class Hyperband:
         """The next step of the earliest bracket that has one."""
         longest = history.study.max_epochs
         table = brackets(longest, self.min_epochs or max(1, math.ceil(longest / 10)), self.eta)
-        members: dict[int, list[TrialRecord]] = {}
-        for trial in history.trained():
-            members.setdefault(int(trial.notes.get("bracket", 0)), []).append(trial)
-        number = 0
-        while True:
-            bracket = table[number % len(table)]
-            mine = members.get(number, [])
-            if len(mine) < bracket.sizes[0]:
-                config = self.searcher.suggest(history, rng)
-                if config is None:
-                    return ASHA._drained(history)
-                why = (
-                    f"{self.searcher.name}: trial {len(mine) + 1} of {bracket.sizes[0]} of bracket {number}, "
-                    f"{bracket.epochs[0]} epochs first"
-                )
-                return Start(config, until=bracket.epochs[0], why=why, notes={"bracket": number})
-            promotion = self._promotion(history, bracket, mine)
-            if promotion is not None:
-                return promotion
-            number += 1
-
-    def _promotion(self, history: History, bracket: Bracket, mine: Sequence[TrialRecord]) -> Resume | None:
-        rung = mine
-        for i in range(len(bracket.sizes) - 1):
-            here, above, keep = bracket.epochs[i], bracket.epochs[i + 1], bracket.sizes[i + 1]
-            if not all(_reached(t, here) for t in rung):
-                return None  # synchronous: the rung is judged when it is complete
-            ranked = sorted(rung, key=lambda t: (history.loss_at(t, here), t.id))
-            rung = [t for t in ranked[:keep] if math.isfinite(history.loss_at(t, here))]
-            for rank, trial in enumerate(rung, start=1):
-                if trial.status is Status.PAUSED and trial.until <= here:
-                    why = f"rank {rank} of {len(ranked)} at epoch {here}: the best {keep} go on to {above}"
-                    return Resume(trial.id, above, why)
-        return None
+        board = history.index(Brackets(table, history.objective))
+        if board.ready and board.ready[0] < board.filling:
+            step = board.groups[board.ready[0]].step
+            assert step is not None
+            return step
+        config = self.searcher.suggest(history, rng)
+        if config is None:
+            return ASHA._drained(history)
+        bracket = table[board.filling % len(table)]
+        many = len(board.groups[board.filling].trials) if board.filling < len(board.groups) else 0
+        why = (
+            f"{self.searcher.name}: trial {many + 1} of {bracket.sizes[0]} of bracket {board.filling}, "
+            f"{bracket.epochs[0]} epochs first"
+        )
+        return Start(config, until=bracket.epochs[0], why=why, notes={"bracket": board.filling})
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never: a trial is paused at its rung instead."""
         return None
 
 
-def _reached(trial: TrialRecord, epoch: int) -> bool:
-    """Whether its result at ``epoch`` is in: trained that far, or ended for good before it."""
-    if trial.status in (Status.FAILED, Status.STOPPED, Status.DONE):
-        return trial.until >= epoch
-    return trial.epoch >= epoch and (trial.status is Status.PAUSED or trial.until > epoch)
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A bracket as far as it has come: its trials by id, and the promotion that is due in it, if any."""
+
+    trials: Mapping[int, TrialRecord] = field(default_factory=dict)
+    step: Resume | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All brackets begun, the numbers of those with a promotion due, and the first that still takes trials."""
+
+    groups: Rows[Group] = field(default_factory=Rows)
+    ready: Ordered[int] = field(default_factory=Ordered)
+    filling: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Brackets:
+    """The index from which Hyperband decides: only a bracket in which something changed is judged again."""
+
+    table: tuple[Bracket, ...]
+    objective: Objective
+
+    def empty(self) -> Board:
+        """No bracket was begun."""
+        return Board()
+
+    def change(self, value: Board, changes: Changes) -> Board:
+        """With the brackets of the trials that changed judged again."""
+        groups, ready, filling = value.groups, value.ready, value.filling
+        touched: dict[int, dict[int, TrialRecord]] = {}
+        for old, new in changes:
+            number = int(new.notes.get("bracket", 0))
+            # Bracket n begins after n trials at least: a larger number is no bracket of ours.
+            if new.probe is not None or not 0 <= number <= new.id:
+                continue
+            if old is None or self._stand(old) != self._stand(new):
+                known = groups[number].trials if number < len(groups) else {}
+                touched.setdefault(number, dict(known))[new.id] = new
+        for number, trials in sorted(touched.items()):
+            while number > len(groups):
+                groups = groups.with_item(len(groups), Group())
+            step = self._promotion(self.table[number % len(self.table)], list(trials.values()))
+            groups = groups.with_item(number, Group(trials, step))
+            ready = ready.without(number) if step is None else ready.with_item(number)
+        while filling < len(groups) and len(groups[filling].trials) >= self.table[filling % len(self.table)].sizes[0]:
+            filling += 1
+        return Board(groups, ready, filling)
+
+    def _stand(self, trial: TrialRecord) -> tuple[Status, int, int]:
+        """What a promotion can depend on: while this stays, so do the trial's results at the rungs it has reached."""
+        return trial.status, trial.until, sum(trial.epoch >= epoch for epoch in self.table[0].epochs)
+
+    def _promotion(self, bracket: Bracket, mine: Sequence[TrialRecord]) -> Resume | None:
+        rung = mine
+        for here, above, keep in zip(bracket.epochs, bracket.epochs[1:], bracket.sizes[1:]):
+            if not all(t.reached(here) for t in rung):
+                return None  # synchronous: the rung is judged when it is complete
+            ranked = sorted(rung, key=lambda t: (loss_at(self.objective, t, here), t.id))
+            rung = [t for t in ranked[:keep] if math.isfinite(loss_at(self.objective, t, here))]
+            for rank, trial in enumerate(rung, start=1):
+                if trial.status is Status.PAUSED and trial.until <= here:
+                    why = f"rank {rank} of {len(ranked)} at epoch {here}: the best {keep} go on to {above}"
+                    return Resume(trial.id, above, why)
+        return None

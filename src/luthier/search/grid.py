@@ -29,7 +29,7 @@ class Grid:
     def suggest(self, history: History, rng: np.random.Generator) -> Config | None:
         """The next combination; None when all were started."""
         cells = grid(history.space, self.resolution)
-        started = sum(1 for _ in history.trained())
+        started = history.n_trained
         return cells[started] if started < len(cells) else None
 
 

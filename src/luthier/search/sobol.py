@@ -23,7 +23,7 @@ class Sobol:
 
     def suggest(self, history: History, rng: np.random.Generator) -> Config:
         """The next point of the sequence."""
-        n = sum(1 for _ in history.trained())
+        n = history.n_trained
         d = len(history.space.dims)
         if d == 0:
             return history.space.from_unit([])

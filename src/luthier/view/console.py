@@ -194,8 +194,7 @@ def _progress(history: History) -> RenderableType:
     if budget.seconds is not None:
         done, total = history.elapsed, budget.seconds
     row = Table.grid(padding=(0, 1))
-    trained = sum(1 for _ in history.trained())
-    words = f"{spent_of(history)}  {count(trained, 'trial')}"
+    words = f"{spent_of(history)}  {count(history.n_trained, 'trial')}"
     if total > 0 and math.isfinite(total):
         row.add_row(ProgressBar(total=total, completed=min(done, total), width=30), words)
     else:
