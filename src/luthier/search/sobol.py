@@ -14,6 +14,9 @@ import numpy as np
 from luthier.core.history import History
 from luthier.core.params import Config
 
+_BLOCK = 256
+"""Points made at once: a power of two, as the sequence likes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sobol:
@@ -23,17 +26,19 @@ class Sobol:
 
     def suggest(self, history: History, rng: np.random.Generator) -> Config:
         """The next point of the sequence."""
-        n = history.n_trained
+        block, at = divmod(history.n_trained, _BLOCK)
         d = len(history.space.dims)
         if d == 0:
             return history.space.from_unit([])
-        block = 1 << max(6, n.bit_length())
-        return history.space.from_unit(_points(d, history.study.seed, block)[n].tolist())
+        return history.space.from_unit(_points(d, history.study.seed, block)[at].tolist())
 
 
 @lru_cache(maxsize=4)
-def _points(d: int, seed: int, n: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _points(d: int, seed: int, block: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     from scipy.stats import qmc
 
-    points: np.ndarray[tuple[int, int], np.dtype[np.float64]] = qmc.Sobol(d, scramble=True, rng=seed).random(n)
+    sequence = qmc.Sobol(d, scramble=True, rng=seed)
+    if block:
+        sequence.fast_forward(block * _BLOCK)
+    points: np.ndarray[tuple[int, int], np.dtype[np.float64]] = sequence.random(_BLOCK)
     return points
