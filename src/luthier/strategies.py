@@ -22,8 +22,15 @@ def _playbook() -> Scheduler:
     return Playbook()
 
 
+def _expert() -> Scheduler:
+    from luthier.expert import Expert
+
+    return Expert()
+
+
 STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "playbook": _playbook,
+    "expert": _expert,
     "random": lambda: Full(Random()),
     "grid": lambda: Full(Grid()),
     "sobol": lambda: Full(Sobol()),

@@ -109,6 +109,22 @@ class Hill:
         spike = self.off / SPIKE if self.off and self.param.to_unit(at) <= SPIKE else 0.0
         return self.tail + (1.0 - self.tail) * ((1.0 - self.off) * bell * self._slope(at) + spike)
 
+    def shifted(self, value: Value, steps: float, of_spread: float, of_range: float) -> Value:
+        """``value`` moved by ``steps`` of ``of_spread`` standard deviations; of ``of_range`` of a scale that is flat.
+
+        A whole number moves by one at least.
+        """
+        if self.tail >= 1.0:
+            at = self.param.to_unit(value) + steps * of_range
+            new: Value = self.param.from_unit(min(max(at, 0.0), 1.0))
+        else:
+            low, high = self._edges()
+            at = self._coordinate(float(str(value))) + steps * of_spread * self.spread
+            new = self._value(min(max(at, low), high))
+        if isinstance(self.param, Int) and new == value:
+            new = min(max(int(str(value)) + (1 if steps > 0 else -1), self.param.low), self.param.high)
+        return new
+
     @property
     def mode(self) -> Value:
         """The center, moved into the range; the lower end where it is most likely that it is not used."""
@@ -180,7 +196,8 @@ class Prior:
         centers: ``name -> (center, spread)`` that replace what the roles say: the center in the hyperparameter's own
             units, the spread in decades where its scale is logarithmic, else in its units. What a range test found, or
             what a user knows better.
-        known: whether the roles have a say; with False only ``centers`` and the space's defaults.
+        known: whether the roles have a say.
+        defaults: whether the space's defaults have a say, as centers.
         tail: the uniform part of each marginal.
 
     Raises:
@@ -192,6 +209,7 @@ class Prior:
     samples: int | None = None
     centers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     known: bool = True
+    defaults: bool = True
     tail: float = TAIL
 
     def __post_init__(self) -> None:
@@ -220,7 +238,7 @@ class Prior:
     def _through(self, pick: Pick, given: Config | None = None) -> dict[str, Value]:
         given = given or {}
         config: dict[str, Value] = {}
-        for name in self._order():
+        for name in self.order:
             if not self.space.is_active(name, config):
                 continue
             if name in given:
@@ -234,7 +252,7 @@ class Prior:
     def log_density(self, config: Config) -> float:
         """The logarithm of the density of ``config`` on the unit cube; 0 everywhere for a prior that knows nothing."""
         total, seen = 0.0, dict[str, Value]()
-        for name in self._order():
+        for name in self.order:
             if name not in config:
                 continue
             if not isinstance(self.space[name], Constant):
@@ -242,8 +260,9 @@ class Prior:
             seen[name] = config[name]
         return total
 
-    def _order(self) -> list[str]:
-        """Parents first, and what the rate depends on before the rate."""
+    @property
+    def order(self) -> list[str]:
+        """The names, parents first, and what the rate depends on before the rate."""
         first = {n for n in (find(self.space, "optimizer"), find(self.space, "batch_size")) if n is not None}
         depends = {n for n in first if self.space[n].when}
         return sorted(self.space.parents_first, key=lambda n: not (n in first and n not in depends))
@@ -253,27 +272,27 @@ class Prior:
         param = self.space[name]
         assert not isinstance(param, Constant)
         known = role_of(name, param) if self.known else None
+        default = param.default if self.defaults else None
         if isinstance(param, Choice):
-            return _odds(param, known, self.tail)
+            return _odds(param, known, default, self.tail)
         if name in self.centers:
             center, spread = self.centers[name]
             return _bell(param, float(center), float(spread), known, self.tail)
-        kind = optimizer_in(self.space, config)
         if known is None or not known.counts(param.role or name):
-            if param.default is None:
+            if default is None:
                 return Hill(param, 0.5, 1.0, tail=1.0)
-            return Hill(param, param.to_unit(param.default), VAGUE, tail=self.tail)
-        setting = setting_of(self.space)
+            return Hill(param, param.to_unit(default), VAGUE, tail=self.tail)
+        kind, setting = optimizer_in(self.space, config), setting_of(self.space)
         spread = known.number("spread", kind, setting) or VAGUE
-        given = known.number("center", kind, setting) if param.default is None else float(param.default)
+        given = known.number("center", kind, setting) if default is None else float(str(default))
         if given is None:
             if known.small is None:
                 return Hill(param, 0.5, 1.0, tail=1.0)
             lean = min(self.starved, 1.0)
             at, width = (a + (b - a) * lean for a, b in zip(LARGE, LARGER))
             return Hill(param, at, width, tail=self.tail)
-        center = self._moved(known, given, kind) if param.default is None else given
-        if known.name == "learning_rate" and not self.space.follows(name):
+        center = self._moved(known, given, kind) if default is None else given
+        if known.name == "learning_rate" and default is None and not self.space.follows(name):
             center *= self._for_batch(config, kind)
         return _bell(param, center, spread, known, self.tail)
 
@@ -320,7 +339,7 @@ def _bell(param: Float | Int, center: float, spread: float, known: Role | None, 
     return Hill(param, center, spread, "plain", off, tail)
 
 
-def _odds(param: Choice, known: Role | None, tail: float) -> Odds:
+def _odds(param: Choice, known: Role | None, default: Value, tail: float) -> Odds:
     """The preferred choice most likely, each of the others half as likely as the one before it."""
     count = len(param.choices)
     words = [str(c).lower() for c in param.choices]
@@ -328,9 +347,9 @@ def _odds(param: Choice, known: Role | None, tail: float) -> Odds:
         words = [str(family(w)) for w in words]
     rank = {w: i for i, w in enumerate(w for w in (known.prefer if known else ()) if w in words)}
     raw = [PREFERENCE ** rank.get(w, len(rank)) for w in words] if rank else [1.0] * count
-    if param.default is not None:
-        raw = [max(raw) / PREFERENCE if c == param.default and type(c) is type(param.default) else r
-               for c, r in zip(param.choices, raw)]  # fmt: skip
+    if default is not None:
+        at = param.choices.index(default)
+        raw[at] = max(raw) / PREFERENCE
     return Odds(param, tuple(tail / count + (1.0 - tail) * r / sum(raw) for r in raw))
 
 

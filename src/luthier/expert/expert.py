@@ -1,0 +1,191 @@
+"""``strategy="expert"``: a portfolio, then asynchronous halving over draws from priors and around the best.
+
+Built from what was measured to help (docs/benchmarks.md), in this order: a prior that knows the roles and the length
+of the training; a few strong configurations first; several fidelities, the first look at a tenth of the length (ASHA:
+Li et al. 2020, arXiv 1810.05934); draws around the incumbents as the protection against a wrong prior (PriorBand:
+Mallik et al. 2023, arXiv 2306.12370), and draws that ignore it. Left out: PriorBand's weights by density ratio, in
+whose place each opinion's own record counts (:mod:`luthier.expert.opinions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from luthier.contracts import Action, Resume, Start, Stop, Wait
+from luthier.core.history import History
+from luthier.core.params import Choice, Constant
+from luthier.core.trial import Status
+from luthier.diagnosis import dead, diverged, from_trial, suggest_lr
+from luthier.expert.evidence import Tried, explosive, key, leaders
+from luthier.expert.opinions import heard, opinions
+from luthier.expert.portfolio import portfolio
+from luthier.knowledge import Prior, find
+from luthier.schedule.halving import rungs
+from luthier.search.local import moved
+
+ETA = 3
+"""One in three is trained on (ASHA)."""
+LOCAL = 0.5
+"""The part of the draws around the best once one was trained to the end."""
+PARENTS = (4.0, 2.0, 1.0)
+"""The odds of the best three to be moved."""
+AGAIN = 20
+"""Draws before one is taken although it was tried already or is likely to explode."""
+AUDIT = 8
+"""Trials trained to the end for each stopped one that is trained to the end, too, to see what stopping costs."""
+LOOKS = 100
+"""Reports of a trial that are judged at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """Experience and a small search: the joint search for anyone who wants no stages. It needs no argument.
+
+    Args:
+        centers: ``name -> (center, spread)`` for what you know better than the roles; see
+            :class:`luthier.knowledge.Prior`.
+        known: whether the roles have a say; False searches without experience.
+    """
+
+    centers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    known: bool = True
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The range test where there is one, the portfolio, the highest promotion, or a new draw."""
+        prior = self.prior(history)
+        ladder = rungs(history.study.max_epochs, eta=ETA)
+        return (
+            self._range_test(history, prior)
+            or _opening(history, prior, ladder)
+            or _promotion(history, ladder)
+            or _audit(history, ladder, rng)
+            or _closing(history, ladder)
+            or _draw(history, prior, ladder, rng)
+        )
+
+    def prior(self, history: History) -> Prior:
+        """What is believed of a study's space: the roles, the user's centers, the range test's rate where it spoke."""
+        study = history.study
+        prior = Prior(study.space, study.max_epochs, centers=self.centers, known=self.known)
+        rate = find(study.space, "learning_rate")
+        if rate is None or rate in self.centers or not study.probes:
+            return prior
+        for trial in history.trials[:1]:
+            if trial.probe == "lr_range" and trial.answer is not None:
+                found = suggest_lr(trial.answer["lrs"], trial.answer["losses"])
+                if found.center is not None:
+                    return prior.with_center(rate, found.center, found.spread_decades)
+        return prior
+
+    def _range_test(self, history: History, prior: Prior) -> Action | None:
+        """The range test with the likeliest configuration, where the training offers one."""
+        rate = find(history.space, "learning_rate")
+        searched = rate is not None and not isinstance(history.space[rate], Choice | Constant)
+        if not searched or not self.known or "lr_range" not in history.study.probes:
+            return None
+        if not len(history.trials):
+            return Start(prior.mode(), until=0, why="which rates can this training stand?", probe="lr_range")
+        first = history.trials[0]
+        running = first.probe == "lr_range" and first.status is Status.RUNNING
+        return Wait("the range test comes first") if running else None
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """Ends a training whose loss exploded, or that has learned nothing and does not begin to."""
+        record = history.trials[trial]
+        if record.probe is not None or record.epoch >= record.until:
+            return None
+        if len(record.reports) % max(1, record.horizon // LOOKS):
+            return None
+        curves = from_trial(history, record)
+        if diverged(curves):
+            return Stop("diverged: the loss exploded")
+        return Stop("dead start: nothing was learned") if dead(curves) else None
+
+
+def _opening(history: History, prior: Prior, ladder: Sequence[int]) -> Start | None:
+    """The next configuration of the portfolio."""
+    picks = portfolio(opinions(prior))
+    begun = history.n_trained
+    if begun >= len(picks):
+        return None
+    pick = picks[begun]
+    why = f"portfolio, {begun + 1} of {len(picks)}: {pick.why}"
+    return Start(pick.config, until=ladder[0], why=why, notes={"from": pick.opinion})
+
+
+def _promotion(history: History, ladder: Sequence[int]) -> Resume | None:
+    """The best of the waiting trials that rank in the top third of their rung, highest rung first.
+
+    The first of two at a rung goes on at once: until one was trained to the end there is nothing to compare with.
+    """
+    for here, above in reversed(list(pairwise(ladder))):
+        waiting, ranked = history.waiting(here), history.ranked(here)
+        if not waiting or above - here > history.epochs_left:
+            continue
+        rank = ranked.rank(waiting[0])
+        nobody = not len(history.ranked(above)) and all(history.trials[i].until <= here for i in history.running)
+        if rank < len(ranked) // ETA or (nobody and rank == 0 and len(ranked) > 1):
+            why = f"rank {rank + 1} of {len(ranked)} at epoch {here}: it goes on to {above}"
+            return Resume(waiting[0][1], above, why)
+    return None
+
+
+def _audit(history: History, ladder: Sequence[int], rng: np.random.Generator) -> Resume | None:
+    """One of the stopped trials, to the end: now and then, to see what stopping costs."""
+    full = history.study.max_epochs
+    finished = len(history.ranked(full))
+    if len(ladder) < 2 or finished < AUDIT or full > history.epochs_left:
+        return None
+    if audited(history) >= finished // AUDIT or any(history.trials[i].until == full for i in history.running):
+        return None
+    ranked, waiting = history.ranked(ladder[0]), history.waiting(ladder[0])
+    lower = [i for loss, i in waiting if ranked.rank((loss, i)) >= len(ranked) // 2]
+    if not lower:
+        return None
+    return Resume(lower[int(rng.integers(len(lower)))], full, "stopped early; trained to the end to see what that cost")
+
+
+def audited(history: History) -> int:
+    """How many trials were trained to the end although they ranked in the worse half of the first rung."""
+    ladder = rungs(history.study.max_epochs, eta=ETA)
+    ranked = history.ranked(ladder[0])
+    count = 0
+    for _, i in history.ranked(history.study.max_epochs):
+        loss = history.loss_at(history.trials[i], ladder[0])
+        count += (loss, i) in ranked and ranked.rank((loss, i)) >= len(ranked) // 2
+    return count
+
+
+def _closing(history: History, ladder: Sequence[int]) -> Resume | None:
+    """With less than a full training left: the best of the paused trials that it suffices for, to the end."""
+    full, left = history.study.max_epochs, history.epochs_left
+    if left >= full:
+        return None
+    for here in reversed(ladder[:-1]):
+        waiting = history.waiting(here)
+        if waiting and full - here <= left:
+            return Resume(waiting[0][1], full, f"the rest of the budget takes the best at epoch {here} to the end")
+    return None
+
+
+def _draw(history: History, prior: Prior, ladder: Sequence[int], rng: np.random.Generator) -> Start:
+    """A new configuration: a move of one of the best, or a draw from one of the opinions."""
+    best, tried = leaders(history, ladder), history.index(Tried())
+    near = bool(best) and best[0].epoch >= ladder[-1] and bool(history.space.dims)
+    for _ in range(AGAIN):
+        if near and rng.random() < LOCAL:
+            odds = np.array(PARENTS[: len(best)])
+            parent = best[int(rng.choice(len(best), p=odds / odds.sum()))]
+            config = moved(prior, parent.config, rng)
+            why, notes = f"near trial {parent.id}", {"from": "local", "near": parent.id}
+        else:
+            opinion = heard(opinions(prior), history, ladder[0], rng)
+            config = opinion.prior.sample(rng)
+            why, notes = f"drawn from {opinion.name}", {"from": opinion.name}
+        if key(config) not in tried and not explosive(history, config):
+            break
+    return Start(config, until=ladder[0], why=f"{why}; {ladder[0]} epochs first", notes=notes)
