@@ -9,20 +9,22 @@ whose place each opinion's own record counts (:mod:`luthier.expert.opinions`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from luthier.contracts import Action, Resume, Start, Stop, Wait
 from luthier.core.history import History
-from luthier.core.params import Choice, Constant
+from luthier.core.params import Choice, Config, Constant
 from luthier.core.trial import Status
 from luthier.diagnosis import dead, diverged, from_trial, suggest_lr
 from luthier.expert.evidence import Tried, explosive, key, leaders
-from luthier.expert.opinions import heard, opinions
+from luthier.expert.opinions import opinions, standing
 from luthier.expert.portfolio import portfolio
+from luthier.expert.surrogate import fit, most_promising
 from luthier.knowledge import Prior, find
 from luthier.schedule.halving import rungs
 from luthier.search.local import moved
@@ -35,6 +37,10 @@ PARENTS = (4.0, 2.0, 1.0)
 """The odds of the best three to be moved."""
 AGAIN = 20
 """Draws before one is taken although it was tried already or is likely to explode."""
+DRAWS = 64
+"""Draws among which the model chooses."""
+BLIND = 0.25
+"""The part of the draws that it does not choose."""
 AUDIT = 8
 """Trials trained to the end for each stopped one that is trained to the end, too, to see what stopping costs."""
 LOOKS = 100
@@ -49,10 +55,12 @@ class Expert:
         centers: ``name -> (center, spread)`` for what you know better than the roles; see
             :class:`luthier.knowledge.Prior`.
         known: whether the roles have a say; False searches without experience.
+        model: whether a surrogate chooses among many draws.
     """
 
     centers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     known: bool = True
+    model: bool = True
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The range test where there is one, the portfolio, the highest promotion, or a new draw."""
@@ -64,7 +72,7 @@ class Expert:
             or _promotion(history, ladder)
             or _audit(history, ladder, rng)
             or _closing(history, ladder)
-            or _draw(history, prior, ladder, rng)
+            or _draw(history, prior, ladder, rng, self.model)
         )
 
     def prior(self, history: History) -> Prior:
@@ -172,20 +180,46 @@ def _closing(history: History, ladder: Sequence[int]) -> Resume | None:
     return None
 
 
-def _draw(history: History, prior: Prior, ladder: Sequence[int], rng: np.random.Generator) -> Start:
-    """A new configuration: a move of one of the best, or a draw from one of the opinions."""
+def _draw(history: History, prior: Prior, ladder: Sequence[int], rng: np.random.Generator, model: bool) -> Start:
+    """A new configuration: the most promising of many draws, or one draw, so that the model is not believed blindly."""
+    fitted = fit(history, prior, ladder) if model and rng.random() >= BLIND else None
+    drawn = _draws(history, prior, ladder, rng)
+    draws = [next(drawn) for _ in range(DRAWS if fitted is not None else 1)]
+    at = 0
+    if fitted is not None:
+        known = {i for _, i in history.ranked(ladder[0])}
+        running = [history.trials[i].config for i in history.running if i not in known]
+        at = most_promising(fitted, prior, running, [d.config for d in draws])
+    draw = draws[at]
+    chosen = f"the most promising of {DRAWS} draws, " if fitted is not None else ""
+    return Start(draw.config, ladder[0], f"{chosen}{draw.why}; {ladder[0]} epochs first", notes=draw.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A configuration, and where it comes from."""
+
+    config: Config
+    why: str
+    notes: Mapping[str, Any]
+
+
+def _draws(history: History, prior: Prior, ladder: Sequence[int], rng: np.random.Generator) -> Iterator[Draw]:
+    """Moves of the best and draws from the opinions, without end; new, and of no rate that is known to explode."""
     best, tried = leaders(history, ladder), history.index(Tried())
     near = bool(best) and best[0].epoch >= ladder[-1] and bool(history.space.dims)
-    for _ in range(AGAIN):
-        if near and rng.random() < LOCAL:
-            odds = np.array(PARENTS[: len(best)])
-            parent = best[int(rng.choice(len(best), p=odds / odds.sum()))]
-            config = moved(prior, parent.config, rng)
-            why, notes = f"near trial {parent.id}", {"from": "local", "near": parent.id}
-        else:
-            opinion = heard(opinions(prior), history, ladder[0], rng)
-            config = opinion.prior.sample(rng)
-            why, notes = f"drawn from {opinion.name}", {"from": opinion.name}
-        if key(config) not in tried and not explosive(history, config):
-            break
-    return Start(config, until=ladder[0], why=f"{why}; {ladder[0]} epochs first", notes=notes)
+    odds = np.array(PARENTS[: len(best)]) / sum(PARENTS[: len(best)] or (1.0,))
+    among = opinions(prior)
+    records = standing(among, history, ladder[0])
+    while True:
+        for _ in range(AGAIN):
+            if near and rng.random() < LOCAL:
+                parent = best[int(rng.choice(len(best), p=odds))]
+                config = moved(prior, parent.config, rng)
+                draw = Draw(config, f"near trial {parent.id}", {"from": "local", "near": parent.id})
+            else:
+                opinion = among[int(np.argmax([rng.beta(right, wrong) for right, wrong in records]))]
+                draw = Draw(opinion.prior.sample(rng), f"drawn from {opinion.name}", {"from": opinion.name})
+            if key(draw.config) not in tried and not explosive(history, draw.config):
+                break
+        yield draw

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from luthier.core.history import History
 from luthier.expert.evidence import Origins
 from luthier.knowledge import Prior
@@ -42,23 +40,22 @@ def opinions(prior: Prior) -> tuple[Opinion, ...]:
     return tuple(out)
 
 
-def heard(among: Sequence[Opinion], history: History, epoch: int, rng: np.random.Generator) -> Opinion:
-    """The opinion that the next draw comes from.
+def standing(among: Sequence[Opinion], history: History, epoch: int) -> list[tuple[float, float]]:
+    """How often each opinion was right and wrong so far, with what it is credited with: a beta distribution each.
 
     Args:
         among: the opinions.
         history: the study.
         epoch: of the first rung, at which a draw is judged.
-        rng: the decision's generator.
     """
     ranked, begun = history.ranked(epoch), history.index(Origins())
     right: dict[str, int] = {}
     for _, i in ranked[: max(1, round(GOOD * len(ranked)))]:
         origin = history.trials[i].notes.get("from", "")
         right[origin] = right.get(origin, 0) + 1
-    draws = []
+    out = []
     for opinion in among:
         more, less = TRUST[opinion.name]
         good = right.get(opinion.name, 0)
-        draws.append(rng.beta(more + good, less + max(0, begun.get(opinion.name, 0) - good)))
-    return among[int(np.argmax(draws))]
+        out.append((more + good, less + max(0, begun.get(opinion.name, 0) - good)))
+    return out

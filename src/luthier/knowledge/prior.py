@@ -28,6 +28,8 @@ TAIL = 0.1
 """The part of every marginal that is uniform: a prior may be wrong. Our choice."""
 VAGUE = 0.25
 """The standard deviation on the unit scale around a default of which nothing else is known. Our choice."""
+FLAT = 0.3
+"""What a standard deviation is on the unit scale where nothing is known. Our choice."""
 LARGE, LARGER = (0.6, 0.3), (0.9, 0.25)
 """Center and spread of a capacity on the unit scale: of a long training, and of a starved one. Our choice."""
 PREFERENCE = 0.5
@@ -108,6 +110,12 @@ class Hill:
         bell = math.exp(-0.5 * t * t) / (self.spread * math.sqrt(2.0 * math.pi)) / max(whole, 1e-6)
         spike = self.off / SPIKE if self.off and self.param.to_unit(at) <= SPIKE else 0.0
         return self.tail + (1.0 - self.tail) * ((1.0 - self.off) * bell * self._slope(at) + spike)
+
+    def standard(self, value: Value) -> float:
+        """``value`` in standard deviations from the center; of a flat scale in 0.3 of it."""
+        if self.tail >= 1.0:
+            return (self.param.to_unit(value) - 0.5) / FLAT
+        return (self._coordinate(float(str(value))) - self.center) / self.spread
 
     def shifted(self, value: Value, steps: float, of_spread: float, of_range: float) -> Value:
         """``value`` moved by ``steps`` of ``of_spread`` standard deviations; of ``of_range`` of a scale that is flat.

@@ -1,8 +1,8 @@
 """An exact Gaussian process of a few hundred points: Matern-5/2, a length-scale for each group of columns.
 
-Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5. The prior of the length-scales
-grows with the dimension: Hvarfner, Hellsten and Nardi, "Vanilla Bayesian Optimization Performs Great in High Dimensions"
-(arXiv 2402.02229), section 4. The hyperparameters are those of the largest posterior density (MAP).
+Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5. The prior of the lengths
+grows with the dimension: Hvarfner, Hellsten and Nardi, "Vanilla Bayesian Optimization Performs Great in High
+Dimensions" (arXiv 2402.02229), section 4. The hyperparameters are those of the largest posterior density (MAP).
 """
 
 from __future__ import annotations
