@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -19,10 +20,11 @@ import numpy as np
 from luthier.contracts import Action, Resume, Start, Stop, Wait
 from luthier.core.history import History
 from luthier.core.params import Choice, Config, Constant
+from luthier.core.space import Space
 from luthier.core.trial import Status
 from luthier.diagnosis import dead, diverged, from_trial, suggest_lr
 from luthier.expert.evidence import Tried, explosive, key, leaders
-from luthier.expert.opinions import opinions, standing
+from luthier.expert.opinions import Opinion, opinions, standing
 from luthier.expert.portfolio import portfolio
 from luthier.expert.surrogate import fit, most_promising
 from luthier.knowledge import Prior, find
@@ -64,30 +66,28 @@ class Expert:
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The range test where there is one, the portfolio, the highest promotion, or a new draw."""
-        prior = self.prior(history)
+        among = self.opinions(history)
         ladder = rungs(history.study.max_epochs, eta=ETA)
         return (
-            self._range_test(history, prior)
-            or _opening(history, prior, ladder)
+            self._range_test(history, among[0].prior)
+            or _opening(history, among, ladder)
             or _promotion(history, ladder)
             or _audit(history, ladder, rng)
             or _closing(history, ladder)
-            or _draw(history, prior, ladder, rng, self.model)
+            or _draw(history, among, ladder, rng, self.model)
         )
 
-    def prior(self, history: History) -> Prior:
+    def opinions(self, history: History) -> tuple[Opinion, ...]:
         """What is believed of a study's space: the roles, the user's centers, the range test's rate where it spoke."""
-        study = history.study
-        prior = Prior(study.space, study.max_epochs, centers=self.centers, known=self.known)
+        study, centers = history.study, dict(self.centers)
         rate = find(study.space, "learning_rate")
-        if rate is None or rate in self.centers or not study.probes:
-            return prior
-        for trial in history.trials[:1]:
-            if trial.probe == "lr_range" and trial.answer is not None:
-                found = suggest_lr(trial.answer["lrs"], trial.answer["losses"])
-                if found.center is not None:
-                    return prior.with_center(rate, found.center, found.spread_decades)
-        return prior
+        if rate is not None and rate not in centers:
+            for trial in history.trials[:1]:
+                if trial.probe == "lr_range" and trial.answer is not None:
+                    found = suggest_lr(trial.answer["lrs"], trial.answer["losses"])
+                    if found.center is not None:
+                        centers[rate] = found.center, found.spread_decades
+        return _opinions(study.space, study.max_epochs, tuple(sorted(centers.items())), self.known)
 
     def _range_test(self, history: History, prior: Prior) -> Action | None:
         """The range test with the likeliest configuration, where the training offers one."""
@@ -114,9 +114,17 @@ class Expert:
         return Stop("dead start: nothing was learned") if dead(curves) else None
 
 
-def _opening(history: History, prior: Prior, ladder: Sequence[int]) -> Start | None:
+@lru_cache(maxsize=8)
+def _opinions(
+    space: Space, epochs: int, centers: tuple[tuple[str, tuple[float, float]], ...], known: bool
+) -> tuple[Opinion, ...]:
+    """Made once for a study: a prior remembers the marginals that it was asked for."""
+    return opinions(Prior(space, epochs, centers=dict(centers), known=known))
+
+
+def _opening(history: History, among: Sequence[Opinion], ladder: Sequence[int]) -> Start | None:
     """The next configuration of the portfolio."""
-    picks = portfolio(opinions(prior))
+    picks = portfolio(among)
     begun = history.n_trained
     if begun >= len(picks):
         return None
@@ -180,10 +188,13 @@ def _closing(history: History, ladder: Sequence[int]) -> Resume | None:
     return None
 
 
-def _draw(history: History, prior: Prior, ladder: Sequence[int], rng: np.random.Generator, model: bool) -> Start:
+def _draw(
+    history: History, among: Sequence[Opinion], ladder: Sequence[int], rng: np.random.Generator, model: bool
+) -> Start:
     """A new configuration: the most promising of many draws, or one draw, so that the model is not believed blindly."""
+    prior = among[0].prior
     fitted = fit(history, prior, ladder) if model and rng.random() >= BLIND else None
-    drawn = _draws(history, prior, ladder, rng)
+    drawn = _draws(history, among, ladder, rng)
     draws = [next(drawn) for _ in range(DRAWS if fitted is not None else 1)]
     at = 0
     if fitted is not None:
@@ -204,18 +215,19 @@ class Draw:
     notes: Mapping[str, Any]
 
 
-def _draws(history: History, prior: Prior, ladder: Sequence[int], rng: np.random.Generator) -> Iterator[Draw]:
+def _draws(
+    history: History, among: Sequence[Opinion], ladder: Sequence[int], rng: np.random.Generator
+) -> Iterator[Draw]:
     """Moves of the best and draws from the opinions, without end; new, and of no rate that is known to explode."""
     best, tried = leaders(history, ladder), history.index(Tried())
     near = bool(best) and best[0].epoch >= ladder[-1] and bool(history.space.dims)
     odds = np.array(PARENTS[: len(best)]) / sum(PARENTS[: len(best)] or (1.0,))
-    among = opinions(prior)
     records = standing(among, history, ladder[0])
     while True:
         for _ in range(AGAIN):
             if near and rng.random() < LOCAL:
                 parent = best[int(rng.choice(len(best), p=odds))]
-                config = moved(prior, parent.config, rng)
+                config = moved(among[0].prior, parent.config, rng)
                 draw = Draw(config, f"near trial {parent.id}", {"from": "local", "near": parent.id})
             else:
                 opinion = among[int(np.argmax([rng.beta(right, wrong) for right, wrong in records]))]

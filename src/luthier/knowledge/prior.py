@@ -12,8 +12,9 @@ of 300 to 4,000 updates (``STARVED``); it is a direction, not a law.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol, final
 
 import numpy as np
@@ -21,8 +22,8 @@ import numpy as np
 from luthier.core.errors import SpaceError, nearest
 from luthier.core.params import Choice, Config, Constant, Float, Int, Value
 from luthier.core.space import Space
-from luthier.knowledge.defaults import optimizer_in, setting_of
-from luthier.knowledge.roles import Role, family, find, role_of
+from luthier.knowledge.defaults import setting_of
+from luthier.knowledge.roles import Role, Setting, family, find, role_of
 
 TAIL = 0.1
 """The part of every marginal that is uniform: a prior may be wrong. Our choice."""
@@ -219,8 +220,14 @@ class Prior:
     known: bool = True
     defaults: bool = True
     tail: float = TAIL
+    _facts: Facts = field(init=False, repr=False, compare=False)
+    # Marginals are asked for by the thousand; they are functions of what is above.
+    _marginals: dict[tuple[str, Value, Value], Marginal] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_facts", _facts(self.space))
         for name, (_, spread) in self.centers.items():
             if name not in self.space:
                 raise SpaceError(f"The prior has a center for {name!r}.", nearest(name, self.space))
@@ -269,14 +276,22 @@ class Prior:
         return total
 
     @property
-    def order(self) -> list[str]:
+    def order(self) -> Sequence[str]:
         """The names, parents first, and what the rate depends on before the rate."""
-        first = {n for n in (find(self.space, "optimizer"), find(self.space, "batch_size")) if n is not None}
-        depends = {n for n in first if self.space[n].when}
-        return sorted(self.space.parents_first, key=lambda n: not (n in first and n not in depends))
+        return self._facts.order
 
     def marginal(self, name: str, config: Config) -> Marginal:
         """The distribution of the searched value of ``name`` beside the values before it in ``config``."""
+        facts = self._facts
+        kind = config.get(facts.optimizer) if facts.optimizer else None
+        batch = config.get(facts.batch) if facts.batch and name == facts.rate else None
+        at = name, kind, batch
+        known = self._marginals.get(at)
+        if known is None:
+            known = self._marginals[at] = self._marginal(facts, name, kind, batch)
+        return known
+
+    def _marginal(self, facts: Facts, name: str, kind: Value, batch: Value) -> Marginal:
         param = self.space[name]
         assert not isinstance(param, Constant)
         known = role_of(name, param) if self.known else None
@@ -290,9 +305,8 @@ class Prior:
             if default is None:
                 return Hill(param, 0.5, 1.0, tail=1.0)
             return Hill(param, param.to_unit(default), VAGUE, tail=self.tail)
-        kind, setting = optimizer_in(self.space, config), setting_of(self.space)
-        spread = known.number("spread", kind, setting) or VAGUE
-        given = known.number("center", kind, setting) if default is None else float(str(default))
+        spread = known.number("spread", kind, facts.setting) or VAGUE
+        given = known.number("center", kind, facts.setting) if default is None else float(str(default))
         if given is None:
             if known.small is None:
                 return Hill(param, 0.5, 1.0, tail=1.0)
@@ -301,7 +315,7 @@ class Prior:
             return Hill(param, at, width, tail=self.tail)
         center = self._moved(known, given, kind) if default is None else given
         if known.name == "learning_rate" and default is None and not self.space.follows(name):
-            center *= self._for_batch(config, kind)
+            center *= _for_batch(batch, kind)
         return _bell(param, center, spread, known, self.tail)
 
     def _moved(self, known: Role, center: float, kind: Value) -> float:
@@ -315,17 +329,36 @@ class Prior:
             decades *= 0.5
         return float(center * 10.0**decades)
 
-    def _for_batch(self, config: Config, kind: Value) -> float:
-        """The rate follows the batch size: linearly for SGD, by the square root for adaptive methods."""
-        batch = find(self.space, "batch_size")
-        value = config.get(batch) if batch else None
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return 1.0
-        return float((value / REFERENCE) ** (1.0 if family(kind) == "sgd" else 0.5))
-
     def with_center(self, name: str, center: float, spread: float) -> Prior:
         """The same prior with another center for one hyperparameter."""
         return replace(self, centers={**self.centers, name: (center, spread)})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a space says once and for all."""
+
+    order: Sequence[str]
+    setting: Setting
+    optimizer: str | None
+    batch: str | None
+    rate: str | None
+
+
+@lru_cache(maxsize=16)
+def _facts(space: Space) -> Facts:
+    optimizer, batch, rate = (find(space, role) for role in ("optimizer", "batch_size", "learning_rate"))
+    first = {n for n in (optimizer, batch) if n is not None and not space[n].when}
+    order = sorted(space.parents_first, key=lambda n: n not in first)
+    return Facts(tuple(order), setting_of(space), optimizer, batch, rate)
+
+
+def _for_batch(batch: Value, kind: Value) -> float:
+    """What the rate's center is multiplied by beside a batch size: it follows linearly for SGD, by the square root for
+    adaptive methods."""
+    if not isinstance(batch, int | float) or isinstance(batch, bool):
+        return 1.0
+    return float((batch / REFERENCE) ** (1.0 if family(kind) == "sgd" else 0.5))
 
 
 class Pick(Protocol):
