@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from luthier.contracts import Scheduler
 from luthier.core.errors import UserError, nearest
 from luthier.core.study import Budget
+from luthier.diagnosis.ending import ending
 from luthier.schedule.budget import Within
+from luthier.schedule.early import Early
 from luthier.schedule.full import Full
-from luthier.schedule.halving import ASHA, Hyperband
+from luthier.schedule.halving import ASHA, Hyperband, SuccessiveHalving
+from luthier.schedule.median import Median
+from luthier.search.bohb import BOHB
 from luthier.search.grid import Grid
 from luthier.search.optuna_sampler import OptunaSampler, tpe
+from luthier.search.pibo import PiBO
 from luthier.search.sobol import Sobol
 from luthier.search.uniform import Random
 
@@ -28,6 +34,17 @@ def _expert() -> Scheduler:
     return Expert()
 
 
+def early(inner: Scheduler, trivial_loss: float | None = None) -> Early:
+    """``inner`` without the trainings whose loss explodes, or shows that they are dead starts.
+
+    Args:
+        inner: any scheduler.
+        trivial_loss: of a model that knows nothing (log of the number of classes, variance of the targets). Without it
+            only exploded trainings are ended, unless the study had a sanity probe, which measures it.
+    """
+    return Early(inner, partial(ending, trivial_loss=trivial_loss))
+
+
 STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "playbook": _playbook,
     "expert": _expert,
@@ -35,8 +52,13 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "grid": lambda: Full(Grid()),
     "sobol": lambda: Full(Sobol()),
     "tpe": lambda: Full(OptunaSampler(tpe, "tpe")),
+    "pibo": lambda: Full(PiBO()),
+    "median": lambda: Median(Full(Random())),
+    "early": lambda: early(Full(Random())),
+    "halving": lambda: SuccessiveHalving(Random()),
     "asha": lambda: ASHA(Random()),
     "hyperband": lambda: Hyperband(Random()),
+    "bohb": lambda: Hyperband(BOHB()),
 }
 
 ENDLESS = frozenset(STRATEGIES) - {"grid"}

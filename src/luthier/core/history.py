@@ -139,7 +139,7 @@ class History:
 
         Args:
             epoch: only the trials whose result at this epoch is in (:meth:`TrialRecord.reached`), by their loss there,
-                failed ones with an infinite one; all that have a score, at whatever length, where None.
+                failed ones and those stopped on the way with an infinite one; all that have a score, at whatever length, where None.
         """
         return self.index(Best() if epoch is None else Reached(self.objective, epoch))
 

@@ -1,0 +1,176 @@
+"""Bayesian optimization that listens to a prior, and less so with every trial.
+
+Hvarfner et al., "piBO: Augmenting Acquisition Functions with User Beliefs for Bayesian Optimization", ICLR 2022 (arXiv
+2204.11051), section 4: the acquisition, here the expected improvement, is multiplied by ``prior(x) ** (beta / n)`` for
+the n-th proposal of the model. The first trials are drawn from the prior. The model is the Gaussian process of
+``numerics/gp.py``, which sees running trials at their predicted mean (Ginsbourger et al. 2010, kriging believer) and
+failed ones as bad ones.
+
+The improvement is maximized over draws from the prior and from the whole space and moves around the best trials, and
+then around the best of these, not by its slopes: choices and conditions have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.core.encode import Encoder
+from luthier.core.history import History
+from luthier.core.params import Choice, Config
+from luthier.core.space import Space
+from luthier.core.trial import Status, TrialRecord
+from luthier.numerics.acquisition import log_expected_improvement
+from luthier.numerics.gp import GP, fit
+from luthier.numerics.scaling import Scale
+
+Array = NDArray[np.float64]
+
+BEST, LATEST, SPREAD = 96, 64, 96
+"""Trials that the model sees: the best ones, for there it must be exact; the latest, so that none is proposed again;
+and of the others so many, evenly spaced by rank, so that what is known to be bad stays known. Our choice: a decision
+stays under a tenth of a second at any number of trials."""
+FROM_PRIOR, UNIFORM, AROUND = 128, 512, 256
+"""Candidates by where they come from. Our choice."""
+ASKED = 128
+"""Candidates that do not come from the prior and whose density is looked up: the best by improvement alone."""
+WIDTHS = (0.1, 0.03)
+"""Standard deviations of the moves around the best, first and second round, as parts of the scale. Our choice."""
+TRIALS = 100
+"""Proposals that ``beta`` is meant for where the budget does not tell: the paper's beta is a tenth of them."""
+
+
+class Belief(Protocol):
+    """Where good configurations are believed to be."""
+
+    def sample(self, rng: np.random.Generator) -> Config:
+        """A configuration drawn from it."""
+        ...
+
+    def log_density(self, config: Config) -> float:
+        """The logarithm of its density at ``config``, up to a constant; finite."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PiBO:
+    """Expected improvement times a prior that fades.
+
+    Args:
+        prior: what is believed; every configuration is as good where None, and it is plain Bayesian optimization.
+        initial: trials drawn from the prior before the model is asked; one more than there are dimensions where None.
+        beta: how much the prior counts; a tenth of the budget, in full-length trainings, where None.
+    """
+
+    prior: Belief | None = None
+    initial: int | None = None
+    beta: float | None = None
+    name: ClassVar[str] = "pibo"
+
+    def suggest(self, history: History, rng: np.random.Generator) -> Config:
+        """A draw from the prior at first, then the candidate of the largest weighted improvement."""
+        space = history.space
+        prior = Flat(space) if self.prior is None else self.prior
+        trials = list(history.trained())
+        told = [t for t in trials if t.status is not Status.RUNNING]
+        initial = len(space.dims) + 1 if self.initial is None else self.initial
+        if len(trials) < initial or len(told) < 2 or not space.dims:
+            return prior.sample(rng)
+        encoder = Encoder(space)
+        model, best = _model(history, encoder, told)
+        weight = exponent(len(trials) - initial + 1, self._beta(history))
+        leaders = encoder.units(t.config for t in sorted(told, key=lambda t: (history.final_loss(t), t.id))[:3])
+
+        def worth(configs: list[Config], improvement: Array) -> Array:
+            return improvement + weight * np.array([prior.log_density(c) for c in configs])
+
+        drawn: list[Config] = [prior.sample(rng) for _ in range(FROM_PRIOR)]
+        units = np.concatenate(
+            [rng.random((UNIFORM, len(space.dims))), moved(space, leaders, AROUND, WIDTHS[0], rng)], axis=0
+        )
+        improvement = _improvement(model, encoder, units, best)
+        kept = np.argsort(-improvement, kind="stable")[:ASKED]
+        configs = [*drawn, *(space.from_unit(units[i].tolist()) for i in kept)]
+        every = np.concatenate([_improvement(model, encoder, encoder.units(drawn), best), improvement[kept]])
+        first = worth(configs, every)
+        at = int(np.argmax(first))
+        near = moved(space, encoder.units([configs[at]]), ASKED, WIDTHS[1], rng)
+        closer: list[Config] = [space.from_unit(u.tolist()) for u in near]
+        second = worth(closer, _improvement(model, encoder, near, best))
+        again = int(np.argmax(second))
+        return closer[again] if second[again] > first[at] else configs[at]
+
+    def _beta(self, history: History) -> float:
+        if self.beta is not None:
+            return self.beta
+        epochs = history.study.budget.epochs
+        return (TRIALS if epochs is None else epochs / history.study.max_epochs) / 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """The belief that says nothing: uniform on the scales of a space."""
+
+    space: Space
+
+    def sample(self, rng: np.random.Generator) -> Config:
+        """A uniform draw."""
+        return self.space.from_unit(rng.random(len(self.space.dims)).tolist())
+
+    def log_density(self, config: Config) -> float:
+        """Zero."""
+        return 0.0
+
+
+def exponent(n: int, beta: float) -> float:
+    """The power of the prior at the ``n``-th proposal, n from 1: ``beta / n`` (section 4.1)."""
+    return beta / n
+
+
+def moved(space: Space, around: Array, many: int, width: float, rng: np.random.Generator) -> Array:
+    """``many`` points near those of ``around`` (k, dims), in turn: of shape (many, dims).
+
+    Each coordinate moves with probability 1/2, by a normal of that ``width``, reflected at the ends; a choice is drawn
+    anew instead.
+    """
+    d = len(space.dims)
+    base = around[np.arange(many) % len(around)]
+    choices = np.array([isinstance(space[name], Choice) for name in space.dims])
+    step = np.where(choices, rng.random((many, d)), base + width * rng.normal(size=(many, d)))
+    step = np.abs(step)
+    step = np.where(step > 1.0, 2.0 - step, step)
+    chance = np.where(choices, 0.5 / max(1, int(choices.sum())), 0.5)
+    out: Array = np.clip(np.where(rng.random((many, d)) < chance, step, base), 0.0, 1.0)
+    return out
+
+
+def seen(order: list[TrialRecord]) -> list[TrialRecord]:
+    """Of trials sorted from best to worst those that the model sees, sorted likewise."""
+    if len(order) <= BEST + LATEST + SPREAD:
+        return order
+    latest = {t.id for t in sorted(order, key=lambda t: t.id)[-LATEST:]}
+    rest = [i for i, t in enumerate(order) if i >= BEST and t.id not in latest]
+    some = {rest[int(i)] for i in np.linspace(0, len(rest) - 1, SPREAD).round()}
+    return [t for i, t in enumerate(order) if i < BEST or t.id in latest or i in some]
+
+
+def _model(history: History, encoder: Encoder, told: list[TrialRecord]) -> tuple[GP, float]:
+    """The process given all that was told, running trials believed, and the best target."""
+    order = seen(sorted(told, key=lambda t: (history.final_loss(t), t.id)))
+    losses = [history.final_loss(t) for t in order]
+    y = Scale.of(losses)(losses)
+    x = encoder.features(encoder.units(t.config for t in order))
+    model = fit(x, y, encoder.groups)
+    running = [history.trials[i].config for i in history.running if history.trials[i].probe is None]
+    if running:
+        there = encoder.features(encoder.units(running))
+        model = model.with_points(np.concatenate([x, there]), np.concatenate([y, model.predict(there)[0]]))
+    # By the model's mean rather than by the luckiest loss: a noisy best would never be improved on.
+    return model, float(model.predict(x)[0].min())
+
+
+def _improvement(model: GP, encoder: Encoder, units: Array, best: float) -> Array:
+    return log_expected_improvement(*model.predict(encoder.features(units)), best)
