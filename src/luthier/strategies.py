@@ -11,6 +11,7 @@ from luthier.core.study import Budget
 from luthier.diagnosis.ending import ending
 from luthier.schedule.budget import Within
 from luthier.schedule.early import Early
+from luthier.schedule.freeze_thaw import FreezeThaw
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, SuccessiveHalving
 from luthier.schedule.median import Median
@@ -59,6 +60,7 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "asha": lambda: ASHA(Random()),
     "hyperband": lambda: Hyperband(Random()),
     "bohb": lambda: Hyperband(BOHB()),
+    "freeze_thaw": lambda: FreezeThaw(Random()),
 }
 
 ENDLESS = frozenset(STRATEGIES) - {"grid"}

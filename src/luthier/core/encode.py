@@ -73,6 +73,22 @@ class Encoder:
             on[name] = mask
         return np.stack([on[name] for name in dims], axis=1) if dims else np.zeros((len(units), 0), dtype=bool)
 
+    def moved(self, around: Array, many: int, width: float, rng: np.random.Generator) -> Array:
+        """``many`` points near those of ``around``, of shape (k, dims), in turn: of shape (many, dims).
+
+        A number moves with probability 1/2, by a normal of that ``width`` that is reflected at the ends of the scale;
+        of the choices one is drawn anew with about the same probability.
+        """
+        d = len(self.space.dims)
+        base = around[np.arange(many) % len(around)]
+        choices = np.array([isinstance(p, Choice) for p in self._params()], dtype=bool)
+        step = np.abs(base + width * rng.normal(size=(many, d)))
+        step = np.where(step > 1.0, 2.0 - step, step)
+        step = np.where(choices, rng.random((many, d)), step)
+        chance = np.where(choices, 0.5 / max(1, int(choices.sum())), 0.5)
+        out: Array = np.clip(np.where(rng.random((many, d)) < chance, step, base), 0.0, 1.0)
+        return out
+
     def _params(self) -> list[Param]:
         return [self.space[name] for name in self.space.dims]
 

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from luthier.core.encode import Encoder
 from luthier.core.history import History
-from luthier.core.params import Choice, Config
+from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
 from luthier.numerics.acquisition import log_expected_improvement
 from luthier.numerics.gp import GP, fit
 from luthier.numerics.scaling import Scale
+from luthier.numerics.selection import representative
 
 Array = NDArray[np.float64]
 
@@ -89,7 +90,7 @@ class PiBO:
 
         drawn: list[Config] = [prior.sample(rng) for _ in range(FROM_PRIOR)]
         units = np.concatenate(
-            [rng.random((UNIFORM, len(space.dims))), moved(space, leaders, AROUND, WIDTHS[0], rng)], axis=0
+            [rng.random((UNIFORM, len(space.dims))), encoder.moved(leaders, AROUND, WIDTHS[0], rng)], axis=0
         )
         improvement = _improvement(model, encoder, units, best)
         kept = np.argsort(-improvement, kind="stable")[:ASKED]
@@ -97,7 +98,7 @@ class PiBO:
         every = np.concatenate([_improvement(model, encoder, encoder.units(drawn), best), improvement[kept]])
         first = worth(configs, every)
         at = int(np.argmax(first))
-        near = moved(space, encoder.units([configs[at]]), ASKED, WIDTHS[1], rng)
+        near = encoder.moved(encoder.units([configs[at]]), ASKED, WIDTHS[1], rng)
         closer: list[Config] = [space.from_unit(u.tolist()) for u in near]
         second = worth(closer, _improvement(model, encoder, near, best))
         again = int(np.argmax(second))
@@ -130,36 +131,10 @@ def exponent(n: int, beta: float) -> float:
     return beta / n
 
 
-def moved(space: Space, around: Array, many: int, width: float, rng: np.random.Generator) -> Array:
-    """``many`` points near those of ``around`` (k, dims), in turn: of shape (many, dims).
-
-    Each coordinate moves with probability 1/2, by a normal of that ``width``, reflected at the ends; a choice is drawn
-    anew instead.
-    """
-    d = len(space.dims)
-    base = around[np.arange(many) % len(around)]
-    choices = np.array([isinstance(space[name], Choice) for name in space.dims])
-    step = np.where(choices, rng.random((many, d)), base + width * rng.normal(size=(many, d)))
-    step = np.abs(step)
-    step = np.where(step > 1.0, 2.0 - step, step)
-    chance = np.where(choices, 0.5 / max(1, int(choices.sum())), 0.5)
-    out: Array = np.clip(np.where(rng.random((many, d)) < chance, step, base), 0.0, 1.0)
-    return out
-
-
-def seen(order: list[TrialRecord]) -> list[TrialRecord]:
-    """Of trials sorted from best to worst those that the model sees, sorted likewise."""
-    if len(order) <= BEST + LATEST + SPREAD:
-        return order
-    latest = {t.id for t in sorted(order, key=lambda t: t.id)[-LATEST:]}
-    rest = [i for i, t in enumerate(order) if i >= BEST and t.id not in latest]
-    some = {rest[int(i)] for i in np.linspace(0, len(rest) - 1, SPREAD).round()}
-    return [t for i, t in enumerate(order) if i < BEST or t.id in latest or i in some]
-
-
 def _model(history: History, encoder: Encoder, told: list[TrialRecord]) -> tuple[GP, float]:
     """The process given all that was told, running trials believed, and the best target."""
-    order = seen(sorted(told, key=lambda t: (history.final_loss(t), t.id)))
+    ranked = sorted(told, key=lambda t: (history.final_loss(t), t.id))
+    order = [ranked[i] for i in representative([t.id for t in ranked], BEST, LATEST, SPREAD)]
     losses = [history.final_loss(t) for t in order]
     y = Scale.of(losses)(losses)
     x = encoder.features(encoder.units(t.config for t in order))
