@@ -25,9 +25,9 @@ from luthier.numerics.gp import ROOT5, cholesky, inverse, matern52, solve, squar
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-STEPS = 15
+STEPS = 10
 """Iterations of L-BFGS for the hyperparameters."""
-FITTED = 120
+FITTED = 100
 """Observations that they are fitted to."""
 NAMES = ("s_f^2", "s_g^2", "s_h^2", "s_n^2", "alpha", "beta")
 CENTRE = np.log([1.0, 0.5, 0.1, 1e-3, 1.0, 0.5])
@@ -103,8 +103,8 @@ class CurveGP:
 
 def condition(seen: Observed, y: Array, scales: Array, theta: Array) -> CurveGP:
     """The process with given hyperparameters on other observations."""
-    covariance = _parts(seen, scales, theta)[0]
-    factor = cholesky(covariance)
+    space = matern52(squared_distances(seen.x / scales, seen.x / scales))
+    factor = cholesky(_covariance(_Pairs.of(seen), space, theta)[0])
     return CurveGP(seen, scales, theta, factor, solve(factor, y))
 
 
@@ -123,11 +123,12 @@ def fit(seen: Observed, y: Array, groups: Sequence[int], most: int = FITTED) -> 
     many = int(of.max()) + 1 if len(of) else 0
     rows = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), most)).round().astype(np.int64))
     part, told = seen.take(rows), y[rows]
+    pairs = _Pairs.of(part)
     centre = np.concatenate([np.full(many, math.log(0.7 * math.sqrt(max(many, 1)))), CENTRE])
     width = np.concatenate([np.full(many, LENGTH_SD), WIDTH])
 
     def loss(point: Array) -> tuple[float, Array]:
-        value, slope = _negative_log_likelihood(part, told, np.exp(point[:many])[of], np.exp(point[many:]), of, many)
+        value, slope = _negative_log_likelihood(part.x, pairs, told, np.exp(point[:many])[of], np.exp(point[many:]), of, many)
         away = (point - centre) / width
         return value + 0.5 * float(away @ away), slope + away / width
 
@@ -137,21 +138,38 @@ def fit(seen: Observed, y: Array, groups: Sequence[int], most: int = FITTED) -> 
     return condition(seen, y, np.exp(best[:many])[of], np.exp(best[many:]))
 
 
-def _parts(seen: Observed, scales: Array, theta: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """The covariance, and what its slopes are made of: distances and kernel over x, kernel over t, same curve."""
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """What two observations each have to do with each other, whatever the hyperparameters.
+
+    Args:
+        sums: ``t + t'`` of the different times, which are few, of shape (k, k).
+        at: where each pair is found in it.
+        same: 1 where both are of one curve, of shape (n, n).
+    """
+
+    sums: Array
+    at: tuple[Ints, Ints]
+    same: Array
+
+    @classmethod
+    def of(cls, seen: Observed) -> _Pairs:
+        times, row = np.unique(seen.t, return_inverse=True)
+        same = (seen.curve[:, None] == seen.curve[None, :]).astype(float)
+        return cls(times[:, None] + times[None, :], (row[:, None], row[None, :]), same)
+
+
+def _covariance(pairs: _Pairs, space: Array, theta: Array) -> tuple[Array, Array]:
+    """The covariance, and the kernel over t alone; each of shape (n, n)."""
     s_f, s_g, s_h, s_n, alpha, beta = theta
-    scaled = seen.x / scales
-    squared = squared_distances(scaled, scaled)
-    space = matern52(squared)
-    time = _decay(seen.t, seen.t, alpha, beta)
-    same = (seen.curve[:, None] == seen.curve[None, :]).astype(float)
-    covariance = s_f * space + time * (s_g * space + s_h * same)
-    covariance[np.diag_indices(len(seen))] += s_n
-    return covariance, np.sqrt(squared), space, time, same
+    time = ((beta / (pairs.sums + beta)) ** alpha)[pairs.at]
+    covariance = s_f * space + time * (s_g * space + s_h * pairs.same)
+    covariance[np.diag_indices(len(covariance))] += s_n
+    return covariance, time
 
 
 def _decay(a: Array, b: Array, alpha: float, beta: float) -> Array:
-    """Equation 6 for every pair; computed once for each pair of different times, which are few."""
+    """Equation 6 for every pair of times, computed once for each pair of different ones."""
     rows, row = np.unique(a, return_inverse=True)
     columns, column = np.unique(b, return_inverse=True)
     table = (beta / (rows[:, None] + columns[None, :] + beta)) ** alpha
@@ -160,30 +178,35 @@ def _decay(a: Array, b: Array, alpha: float, beta: float) -> Array:
 
 
 def _negative_log_likelihood(
-    seen: Observed, y: Array, scales: Array, theta: Array, of: Ints, many: int
+    x: Array, pairs: _Pairs, y: Array, scales: Array, theta: Array, of: Ints, many: int
 ) -> tuple[float, Array]:
     """And its slopes for the logarithms of the lengths and of ``theta`` (Rasmussen and Williams, equation 5.9)."""
     s_f, s_g, s_h, s_n, alpha, beta = theta
-    covariance, r, space, time, same = _parts(seen, scales, theta)
+    scaled = x / scales
+    squared = squared_distances(scaled, scaled)
+    r = np.sqrt(squared)
+    near = np.exp(-ROOT5 * r)
+    space = (1.0 + ROOT5 * r + 5.0 / 3.0 * squared) * near
+    covariance, time = _covariance(pairs, space, theta)
     factor = cholesky(covariance)
     weights = solve(factor, y)
     value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + 0.5 * len(y) * math.log(2.0 * math.pi)
     inner = inverse(factor) - np.outer(weights, weights)
     slope = np.zeros(many + len(theta))
-    outer = inner * (s_f + s_g * time) * (5.0 / 3.0 * (1.0 + ROOT5 * r) * np.exp(-ROOT5 * r))
-    scaled = seen.x / scales
+    outer = inner * (s_f + s_g * time) * (5.0 / 3.0 * (1.0 + ROOT5 * r) * near)
     by_column = outer.sum(axis=1) @ scaled**2 - np.einsum("ij,ij->j", scaled, outer @ scaled)
     np.add.at(slope, of, by_column)
-    falling = time * (s_g * space + s_h * same)
-    t = seen.t[:, None] + seen.t[None, :]
+    here, late = inner * space, inner * time
+    falling = late * (s_g * space + s_h * pairs.same)
+    shape = pairs.sums / (pairs.sums + beta)
     slope[many:] = 0.5 * np.array(
         [
-            s_f * (inner * space).sum(),
-            s_g * (inner * time * space).sum(),
-            s_h * (inner * time * same).sum(),
+            s_f * here.sum(),
+            s_g * (here * time).sum(),
+            s_h * (late * pairs.same).sum(),
             s_n * np.trace(inner),
-            alpha * (inner * falling * np.log(beta / (t + beta))).sum(),
-            alpha * (inner * falling * t / (t + beta)).sum(),
+            alpha * (falling * np.log1p(-shape)[pairs.at]).sum(),
+            alpha * (falling * shape[pairs.at]).sum(),
         ]
     )
     return value, slope

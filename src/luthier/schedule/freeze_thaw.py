@@ -48,7 +48,7 @@ class FreezeThaw:
 
     Args:
         searcher: where the first trials come from, and one candidate of each decision.
-        step: epochs that a trial is trained for at a time; a tenth of the length, at least 1, where None.
+        step: epochs that a trial is trained for at a time; a tenth of the length, at least 2, where None.
         initial: trials before the model is asked; one more than there are dimensions, at most 10, where None.
     """
 
@@ -128,7 +128,7 @@ class FreezeThaw:
         return Start(config, until=min(self._step(length), length), why=why)
 
     def _step(self, length: int) -> int:
-        return max(1, round(length / 10)) if self.step is None else self.step
+        return max(2, round(length / 10)) if self.step is None else self.step
 
 
 @dataclass(frozen=True, slots=True)
