@@ -5,8 +5,8 @@ function of the log. Conditional spaces go through Optuna's define-by-run sugges
 would drop, failed trials, it is shown as bad ones (the worst loss seen), so that it does not propose their like again.
 What a sampler cannot model (GP: conditional hyperparameters; CMA-ES: choices as well) it draws at random.
 
-A sampler that numbers its own proposals in the study, as ``QMCSampler`` does, would begin from the first each time:
-quasi-random search is Luthier's own ``Sobol``. CMA-ES, which keeps its state in the trials, has ``optuna_cmaes.py``.
+CMA-ES keeps its state in the trials: ``optuna_cmaes.py`` works it out. ``QMCSampler`` counts its proposals in the study
+and would begin from the first each time; it is refused, for quasi-random search is Luthier's own ``Sobol``.
 
 TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; Watanabe, arXiv 2304.11127.
 """
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luthier.core.errors import SpaceError
+from luthier.core.errors import SpaceError, UserError
 from luthier.core.history import History
 from luthier.core.params import Config, Constant, Float, Int, Param, Value
 from luthier.core.space import Space
@@ -50,7 +50,11 @@ class OptunaSampler:
     recall: Callable[[list[optuna.trial.FrozenTrial]], list[optuna.trial.FrozenTrial]] | None = None
 
     def suggest(self, history: History, rng: np.random.Generator) -> Config:
-        """What the sampler proposes after the trials of ``history``."""
+        """What the sampler proposes after the trials of ``history``.
+
+        Raises:
+            UserError: Optuna's ``QMCSampler``.
+        """
         import optuna
 
         from luthier.search.optuna_storage import Snapshot
@@ -59,6 +63,8 @@ class OptunaSampler:
             past = frozen_trials(history)
             storage = Snapshot(past if self.recall is None else self.recall(past))
             sampler = self.make(int(rng.integers(2**31)))
+            if isinstance(sampler, optuna.samplers.QMCSampler):
+                raise UserError("Optuna's QMCSampler would propose its first point for ever.", 'Use strategy="sobol".')
             study = optuna.create_study(storage=storage, direction="minimize", sampler=sampler)
             return suggest(study.ask(), history.space)
 
