@@ -33,6 +33,12 @@ class Encoder:
         """The dimension that each feature belongs to, of shape (features,)."""
         return tuple(i for i, p in enumerate(self._params()) for _ in range(_width(p)))
 
+    def holds(self, config: Config) -> bool:
+        """Whether :meth:`units` can place ``config``: its choices are ones of the space. Numbers out of range are moved
+        onto its bounds."""
+        choices = [(n, p.choices) for n, p in self.space.items() if isinstance(p, Choice)]
+        return all(n not in config or config[n] in known for n, known in choices)
+
     def units(self, configs: Iterable[Config]) -> Array:
         """The points of ``configs``, of shape (configs, dims), each in [0, 1]."""
         rows = [self.space.to_unit(c) for c in configs]
@@ -77,7 +83,7 @@ class Encoder:
         """``many`` points near those of ``around``, of shape (k, dims), in turn: of shape (many, dims).
 
         A number moves with probability 1/2, by a normal of that ``width`` that is reflected at the ends of the scale;
-        of the choices one is drawn anew with about the same probability.
+        of the choices one is drawn anew with about the same probability. One coordinate at least moves.
         """
         d = len(self.space.dims)
         base = around[np.arange(many) % len(around)]
@@ -86,7 +92,10 @@ class Encoder:
         step = np.where(step > 1.0, 2.0 - step, step)
         step = np.where(choices, rng.random((many, d)), step)
         chance = np.where(choices, 0.5 / max(1, int(choices.sum())), 0.5)
-        out: Array = np.clip(np.where(rng.random((many, d)) < chance, step, base), 0.0, 1.0)
+        moves = rng.random((many, d)) < chance
+        if d:
+            moves[np.arange(many), rng.integers(d, size=many)] |= ~moves.any(axis=1)
+        out: Array = np.clip(np.where(moves, step, base), 0.0, 1.0)
         return out
 
     def _params(self) -> list[Param]:

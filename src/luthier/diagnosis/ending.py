@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from luthier.contracts import Stop
 from luthier.core.history import History
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.early import dead, diverged
@@ -16,9 +15,9 @@ LOOKS = 100
 
 def ending(
     history: History, trial: TrialRecord, *, spare: bool = False, trivial_loss: float | None = None
-) -> Stop | None:
-    """A stop where the loss exploded (:func:`luthier.diagnosis.diverged`), or where nothing was learned and nothing
-    begins to be (:func:`luthier.diagnosis.dead`); None otherwise, and at a report that ends its job anyway.
+) -> str | None:
+    """Why to end it: its loss exploded (:func:`luthier.diagnosis.diverged`), or nothing was learned and nothing begins to
+    be (:func:`luthier.diagnosis.dead`). None where it may go on, and at a report that ends its job anyway.
 
     Args:
         history: with the trial's latest report.
@@ -36,8 +35,8 @@ def ending(
     if losses is None or not len(losses):
         return None
     if diverged(curves):
-        return Stop(f"diverged: the loss is {losses.y[-1]:.3g}, after its first epoch it was {losses.y[0]:.3g}")
+        return f"diverged: the loss is {losses.y[-1]:.3g}, after its first epoch it was {losses.y[0]:.3g}"
     if not spare and dead(curves):
         best = float(losses.finite.y.min())
-        return Stop(f"dead start: the loss was never below {best:.3g}, knowing nothing gives {curves.trivial_loss:.3g}")
+        return f"dead start: the loss was never below {best:.3g}, knowing nothing gives {curves.trivial_loss:.3g}"
     return None

@@ -1,8 +1,8 @@
 """A Gaussian process over learning curves: how a loss goes on, given how it and others went so far.
 
-Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization" (arXiv 1406.3896), section 3: exponential decays with rates
-from a gamma density mix to the kernel ``(beta / (t + t' + beta)) ** alpha`` (equation 6), which forgets with training, so
-that what remains is the asymptote. Here, over points x and times t in (0, 1]::
+Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization" (arXiv 1406.3896), section 3: exponential decays with
+rates from a gamma density mix to the kernel ``(beta / (t + t' + beta)) ** alpha`` (equation 6), which forgets with
+training, so that what remains is the asymptote. Here, over points x and times t in (0, 1]::
 
     k = s_f^2 k_x(x, x') + k_t(t, t') (s_g^2 k_x(x, x') + s_h^2 [same curve]) + s_n^2 [same observation]
 
@@ -128,7 +128,9 @@ def fit(seen: Observed, y: Array, groups: Sequence[int], most: int = FITTED) -> 
     width = np.concatenate([np.full(many, LENGTH_SD), WIDTH])
 
     def loss(point: Array) -> tuple[float, Array]:
-        value, slope = _negative_log_likelihood(part.x, pairs, told, np.exp(point[:many])[of], np.exp(point[many:]), of, many)
+        value, slope = _negative_log_likelihood(
+            part.x, pairs, told, np.exp(point[:many])[of], np.exp(point[many:]), of, many
+        )
         away = (point - centre) / width
         return value + 0.5 * float(away @ away), slope + away / width
 

@@ -53,10 +53,10 @@ def ending(history: History, trial: TrialRecord) -> Stop | None:
     to (:func:`luthier.diagnosis.ending`). The strong default is ended for the first reason only."""
     if trial.stage in EVIDENCE or "arm" in trial.notes:
         return None
-    stop = diagnosis.ending(history, trial)
-    if stop is not None and dict(trial.config) == default_config(history.space):
-        return diagnosis.ending(history, trial, spare=True)
-    return stop
+    why = diagnosis.ending(history, trial)
+    if why is not None and dict(trial.config) == default_config(history.space):
+        why = diagnosis.ending(history, trial, spare=True)
+    return None if why is None else Stop(why)
 
 
 @dataclass(frozen=True, slots=True)

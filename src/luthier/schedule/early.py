@@ -22,11 +22,11 @@ class Early:
 
     Args:
         inner: the scheduler that starts and resumes.
-        ending: given the history and a running trial, a stop or None. Pure, like every decision.
+        ending: given the history and a running trial, why to end it, or None. Pure, like every decision.
     """
 
     inner: Scheduler
-    ending: Callable[[History, TrialRecord], Stop | None]
+    ending: Callable[[History, TrialRecord], str | None]
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The inner proposal."""
@@ -34,4 +34,7 @@ class Early:
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """The inner verdict, or what ``ending`` says."""
-        return self.inner.judge(history, trial) or self.ending(history, history.trials[trial])
+        verdict = self.inner.judge(history, trial)
+        if verdict is None and (why := self.ending(history, history.trials[trial])) is not None:
+            return Stop(why)
+        return verdict

@@ -1,15 +1,16 @@
 """Freeze-thaw: a few epochs at a time, to whichever trial, paused or new, is most likely worth them.
 
 Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization" (arXiv 1406.3896): a Gaussian process over configuration
-and epoch (``numerics/curve_gp.py``) predicts how every curve goes on. What is worth most is decided as in ifBO, Rakotoarison
-et al., "In-Context Freeze-Thaw Bayesian Optimization", ICML 2024 (arXiv 2404.16795), section 4.2, MFPI-random: draw a
-horizon ``h`` from 1 to the full length and a target that is better than the best by a part ``10^U(-4, -1)`` of what may
-still be gained, and take the trial that is most probable to be below the target ``h`` epochs later.
+and epoch (``numerics/curve_gp.py``) predicts how every curve goes on. What is worth most is decided as in ifBO,
+Rakotoarison et al., "In-Context Freeze-Thaw Bayesian Optimization", ICML 2024 (arXiv 2404.16795), section 4.2,
+MFPI-random: draw a horizon ``h`` from 1 to the full length and a target that is better than the best by a part
+``10^U(-4, -1)`` of what may still be gained, and take the trial that is most probable to be below the target ``h``
+epochs later.
 
-ifBO measures what may be gained from the best to the optimum, which is not known here: the distance from the best to
-the cap of the losses stands for it. Left out: ifBO's pretrained transformer, the paper's entropy search and its
-sampling of the process's hyperparameters (they are fitted), a logarithm of the losses, and rates that change the
-cost of an epoch.
+ifBO measures what may be gained from the best to the optimum, which is not known here: three times the mean distance of
+all losses from the best stands for it. Left out: ifBO's pretrained transformer; the first paper's entropy search and
+its sampling of the process's hyperparameters, which are fitted here; a logarithm of the losses; that an epoch of one
+configuration may cost more than one of another.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from luthier.core.params import Config
 from luthier.core.trial import Status, TrialRecord
 from luthier.numerics.acquisition import log_probability_below
 from luthier.numerics.curve_gp import CurveGP, Observed, condition, fit
-from luthier.numerics.scaling import Scale
+from luthier.numerics.scaling import KNEE, Scale
 from luthier.numerics.selection import representative
 
 Array = NDArray[np.float64]
@@ -85,10 +86,9 @@ class FreezeThaw:
         shown = {c.trial.id for c in curves}
         paused = [t for t in paused if t.id in shown]
         ranked = sorted(curves, key=lambda c: (c.best, c.trial.id))
-        best = float(scale([ranked[0].best])[0])
         horizon = int(rng.integers(1, length + 1))
-        part = 10.0 ** rng.uniform(*PARTS)
-        target = best - part * max(float(scale([math.inf])[0]) - best, 1e-3)
+        aim = scale.best - 10.0 ** rng.uniform(*PARTS) * KNEE * scale.unit
+        target = float(scale([aim])[0])
 
         old = encoder.units(t.config for t in paused)
         new = np.zeros((0, len(space.dims)))
@@ -109,9 +109,9 @@ class FreezeThaw:
         at = Observed(encoder.features(np.concatenate([old, new])), until / length, which)
         chance = log_probability_below(*model.predict(at), target)
         first = int(np.argmax(chance))
-        aim = history.objective.score(target * scale.spread + scale.centre)
+        score, odds = history.objective.score(aim), math.exp(chance[first])
         why = (
-            f"most likely ({math.exp(chance[first]):.2g}) to reach {aim:.4g} by epoch {until[first]}, "
+            f"most likely ({odds:.2g}) to reach {score:.4g} by epoch {until[first]}, "
             f"of {len(old)} paused and {len(new)} new"
         )
         if first < len(paused):
@@ -152,9 +152,11 @@ class Curve:
 
 def observed(history: History) -> list[Curve]:
     """The curves that the model sees, by trial: at most :data:`CURVES` of at most :data:`PER_CURVE` points."""
-    objective = history.objective
+    objective, holds = history.objective, Encoder(history.space).holds
     curves = []
     for trial in history.trained():
+        if not holds(trial.config):
+            continue
         points = [(e, objective.loss(y)) for e, y in trial.curve(objective.metric)]
         if objective.reduce == "best":
             low = math.inf
@@ -185,7 +187,8 @@ def believed(history: History, encoder: Encoder, curves: list[Curve], scale: Sca
     seen = _rows(encoder, [(c.trial, e) for c in curves for e, _ in c.points], length)
     y = scale([loss for c in curves for _, loss in c.points])
     model = fit(seen, y, encoder.groups)
-    running = [history.trials[i] for i in history.running if history.trials[i].probe is None]
+    going = [history.trials[i] for i in history.running]
+    running = [t for t in going if t.probe is None and encoder.holds(t.config)]
     if running:
         there = _rows(encoder, [(t, t.until) for t in running], length)
         hoped = np.concatenate([y, model.predict(there)[0]])

@@ -69,7 +69,8 @@ def largest_rung(history: History, fewest: int) -> list[TrialRecord] | None:
 
     The paper asks for N_min + 2 (Algorithm 2, line 3).
     """
-    ended = [t for t in history.trained() if t.status is not Status.RUNNING or t.reports]
+    holds = Encoder(history.space).holds
+    ended = [t for t in history.trained() if (t.status is not Status.RUNNING or t.reports) and holds(t.config)]
     standing = {t.epoch for t in ended if t.status in (Status.PAUSED, Status.DONE, Status.STOPPED) and t.epoch}
     for rung in sorted(standing, reverse=True):
         members = [t for t in ended if t.epoch >= rung or (t.status is Status.FAILED and t.until >= rung)]

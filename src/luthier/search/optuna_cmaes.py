@@ -1,7 +1,7 @@
 """The state of CMA-ES, worked out of the past.
 
-Optuna's ``CmaEsSampler`` keeps its state in attributes of its trials; a history has none. But the state is a function of
-what CMA-ES was told: the trials in their order, a generation at a time, the first one left out, which is drawn before
+Optuna's ``CmaEsSampler`` keeps its state in attributes of its trials; a history has none. But the state is a function
+of what CMA-ES was told: the trials in their order, a generation at a time, the first one left out, which is drawn before
 CMA-ES begins. So the generations are told once more, each by Optuna's own sampler in a study of that generation alone.
 With one trial at a time, and as long as the same hyperparameters are in every trial, this is the state that Optuna
 would have kept. Where a trial turns up that lacks one of them, Optuna's sampler draws at random from then on; here
@@ -63,7 +63,9 @@ def _modelled(ended: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
         shared &= trial.distributions.keys()
     every = ended[0].distributions
     return {
-        n: every[n] for n in sorted(shared) if not isinstance(every[n], CategoricalDistribution) and not every[n].single()
+        n: every[n]
+        for n in sorted(shared)
+        if not isinstance(every[n], CategoricalDistribution) and not every[n].single()
     }
 
 

@@ -1,7 +1,7 @@
 """A history as Optuna's storage: the past at once and unchecked, one study, and the trials asked for after it.
 
-Optuna's own in-memory storage checks and copies each trial that it is given, a tenth of a millisecond each; a sampler that
-is made anew for each decision would spend most of its time there.
+Optuna's own in-memory storage checks and copies each trial that it is given, a tenth of a millisecond each; a sampler
+that is made anew for each decision would spend most of its time there.
 """
 
 from __future__ import annotations
