@@ -16,8 +16,8 @@ LOOKS = 100
 def ending(
     history: History, trial: TrialRecord, *, spare: bool = False, trivial_loss: float | None = None
 ) -> str | None:
-    """Why to end it: its loss exploded (:func:`luthier.diagnosis.diverged`), or nothing was learned and nothing begins to
-    be (:func:`luthier.diagnosis.dead`). None where it may go on, and at a report that ends its job anyway.
+    """Why to end it: its loss exploded (:func:`luthier.diagnosis.diverged`), or nothing was learned and nothing begins
+    to be (:func:`luthier.diagnosis.dead`). None where it may go on, and at a report that ends its job anyway.
 
     Args:
         history: with the trial's latest report.

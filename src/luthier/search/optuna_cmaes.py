@@ -1,8 +1,8 @@
 """The state of CMA-ES, worked out of the past.
 
 Optuna's ``CmaEsSampler`` keeps its state in attributes of its trials; a history has none. But the state is a function
-of what CMA-ES was told: the trials in their order, a generation at a time, the first one left out, which is drawn before
-CMA-ES begins. So the generations are told once more, each by Optuna's own sampler in a study of that generation alone.
+of what CMA-ES was told: the trials in their order, a generation at a time, without the first one, which is drawn before
+it begins. So the generations are told once more, each by Optuna's own sampler in a study of that generation alone.
 With one trial at a time, and as long as the same hyperparameters are in every trial, this is the state that Optuna
 would have kept. Where a trial turns up that lacks one of them, Optuna's sampler draws at random from then on; here
 CMA-ES is told everything again without it.
