@@ -42,8 +42,8 @@ SPACE = lt.Space(
     label_smoothing=lt.Float(0.0, 0.2),
 )
 EPOCHS = 27
-METHODS = ("tpe", "cmaes", "bohb", "pibo", "freeze_thaw", "asha")
-SHORT = ("bohb", "freeze_thaw", "asha")
+METHODS = ("tpe", "cmaes", "bohb", "pibo", "freeze_thaw")
+SHORT = ("bohb", "freeze_thaw")
 """Those that decide on a history whose trials are mostly paused on the way."""
 
 

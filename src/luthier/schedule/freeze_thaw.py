@@ -33,7 +33,7 @@ from luthier.numerics.selection import representative
 
 Array = NDArray[np.float64]
 
-POINTS, CURVES = 600, 300
+POINTS, CURVES = 480, 240
 """Observations and curves that the process sees at most: its cost grows with the cube of the observations."""
 PER_CURVE = 8
 """Observations of a curve at most, at epochs evenly spaced by logarithm, the last one among them."""

@@ -30,13 +30,13 @@ from luthier.numerics.selection import representative
 
 Array = NDArray[np.float64]
 
-BEST, LATEST, SPREAD = 96, 64, 96
+BEST, LATEST, SPREAD = 80, 48, 64
 """Trials that the model sees: the best ones, for there it must be exact; the latest, so that none is proposed again;
 and of the others so many, evenly spaced by rank, so that what is known to be bad stays known. Our choice: a decision
 stays under a tenth of a second at any number of trials."""
-FROM_PRIOR, UNIFORM, AROUND, NEAR = 32, 512, 256, 24
+FROM_PRIOR, UNIFORM, AROUND, NEAR = 32, 384, 192, 24
 """Candidates by where they come from; the last are those of the second round. Our choice."""
-ASKED = 48
+ASKED = 32
 """Candidates that do not come from the prior and whose density is looked up: the best by improvement alone. A draw or
 a density of a prior takes a quarter of a millisecond, an improvement a hundredth."""
 WIDTHS = (0.1, 0.03)
