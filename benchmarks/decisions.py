@@ -1,8 +1,8 @@
 """How long a decision takes as a study grows. Target: at most 5 ms at 10,000 trials of 20 reports each.
 
-A study is driven in memory by 16 pretended workers that take no time. Timed are the last decisions before each size (what
-the strategy proposes and what the book does for it) and the last reports (judging, folding and appending one). Random,
-grid and the like train 20 epochs; what trains in rungs has its first one there and goes on to 180.
+A study is driven in memory by 16 pretended workers that take no time. Timed are the last decisions before each size
+(what the strategy proposes and what the book does for it) and the last reports (judging, folding and appending one).
+Random, grid and the like train 20 epochs; what trains in rungs has its first one there and goes on to 180.
 
 Times are the processor's, so that what else runs on the machine does not count.
 
@@ -39,8 +39,8 @@ SPACE = lt.Space(
     label_smoothing=lt.Float(0.0, 0.3),
     warmup=lt.Float(0.0, 0.2),
 )
-WITH_A_MODEL = {"playbook", "expert", "tpe", "gp", "cmaes", "bohb", "freeze_thaw", "pb2"}
-AT_FULL_LENGTH = {"random", "grid", "sobol"}
+WITH_A_MODEL = {"playbook", "expert", "tpe", "gp", "cmaes", "bohb", "pibo", "freeze_thaw", "pb2"}
+AT_FULL_LENGTH = {"random", "grid", "sobol", "median", "early"}
 WORKERS = 16
 
 

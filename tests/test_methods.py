@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -21,9 +22,12 @@ from luthier.schedule.halving import ASHA, Bracket, Hyperband, brackets, rungs
 from luthier.search.grid import Grid, grid
 from luthier.search.optuna_sampler import OptunaSampler, distributions
 from luthier.search.uniform import Random
-from luthier.strategies import STRATEGIES, build
+from luthier.strategies import NEEDS, STRATEGIES, build
 
-EVERY = sorted(STRATEGIES)
+EVERY = [
+    pytest.param(s, marks=pytest.mark.skipif(bool(s in NEEDS and not find_spec(NEEDS[s][0])), reason="not installed"))
+    for s in sorted(STRATEGIES)
+]
 
 
 def decisions(study: lt.AskTell) -> list:

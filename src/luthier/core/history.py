@@ -139,7 +139,8 @@ class History:
 
         Args:
             epoch: only the trials whose result at this epoch is in (:meth:`TrialRecord.reached`), by their loss there,
-                failed ones with an infinite one; all that have a score, at whatever length, where None.
+                infinite where it failed or was stopped on the way; all that have a score, at whatever length, where
+                None.
         """
         return self.index(Best() if epoch is None else Reached(self.objective, epoch))
 

@@ -69,6 +69,14 @@ def loss_at(objective: Objective, trial: TrialRecord, epoch: int) -> float:
     return math.inf if found is None else found
 
 
+def result_at(objective: Objective, trial: TrialRecord, epoch: int) -> float:
+    """What a trial is ranked by among those that reached ``epoch``: its loss there, infinite where it failed or was
+    stopped on the way."""
+    if trial.status is Status.STOPPED and trial.epoch < epoch:
+        return math.inf
+    return loss_at(objective, trial, epoch)
+
+
 @dataclass(frozen=True, slots=True)
 class Best:
     """The trials that have a score, by their loss at whatever length."""
@@ -89,7 +97,8 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The trials whose result at ``epoch`` is in (:meth:`TrialRecord.reached`), by their loss there; failed ones last.
+    """The trials whose result at ``epoch`` is in (:meth:`TrialRecord.reached`), by their loss there; last
+    those that failed, or were stopped on the way there.
 
     Args:
         waiting: only those that are paused there and have a score, so that they can go on.
@@ -112,7 +121,7 @@ class Reached:
             return None
         if self.waiting and (trial.status is not Status.PAUSED or trial.until > self.epoch):
             return None
-        loss = loss_at(self.objective, trial, self.epoch)
+        loss = result_at(self.objective, trial, self.epoch)
         return None if self.waiting and not math.isfinite(loss) else loss
 
 

@@ -25,6 +25,10 @@ class Status(StrEnum):
     """Raised, died or reported nonsense; see ``failure``."""
 
 
+ENDED = (Status.FAILED, Status.STOPPED, Status.DONE)
+"""No longer to be resumed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a trial reported after an epoch.
@@ -123,7 +127,7 @@ class TrialRecord:
 
         Once it is, what the trial does later does not change it, unless it fails.
         """
-        if self.status in (Status.FAILED, Status.STOPPED, Status.DONE):
+        if self.status in ENDED:
             return self.until >= epoch
         return self.epoch >= epoch and (self.status is Status.PAUSED or self.until > epoch)
 

@@ -2,6 +2,7 @@
 
 from luthier.diagnosis.curves import Curves, Series
 from luthier.diagnosis.early import dead, diverged, hopeless
+from luthier.diagnosis.ending import ending
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.diagnosis.lr_range import LRSuggestion, suggest_lr
 from luthier.diagnosis.read import KINDS, diagnose, diagnose_curves
@@ -22,6 +23,7 @@ __all__ = [
     "diagnose_curves",
     "diagnose_study",
     "diverged",
+    "ending",
     "from_trial",
     "hopeless",
     "judge_sanity",

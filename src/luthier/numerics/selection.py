@@ -1,4 +1,5 @@
-"""The winner's curse: the best of many noisy scores is better than it will be again."""
+"""Which of many: the winner's curse (the best of many noisy scores is better than it will be again), and the few that
+stand for all."""
 
 from __future__ import annotations
 
@@ -86,3 +87,21 @@ def shrunk_means(table: Sequence[Sequence[float]], noise: float) -> list[float]:
     tau = max(0.0, float(means.var(ddof=1)) - error)
     weight = tau / (tau + error) if tau > 0 else 0.0
     return [float(means.mean() + weight * (m - means.mean())) for m in means]
+
+
+def representative(ids: Sequence[int], best: int, latest: int, spread: int) -> list[int]:
+    """Positions of those that a model of bounded size sees, ascending; all of them where they are few enough.
+
+    The best, for there it must be exact; the latest, so that nothing is tried again; of the others some evenly spaced
+    by rank, so that what is known to be bad stays known.
+
+    Args:
+        ids: from best to worst, each growing with time.
+        best, latest, spread: how many of each.
+    """
+    if len(ids) <= best + latest + spread:
+        return list(range(len(ids)))
+    new = set(sorted(ids)[-latest:]) if latest else set()
+    rest = [i for i, which in enumerate(ids) if i >= best and which not in new]
+    some = {rest[int(i)] for i in np.linspace(0, len(rest) - 1, spread).round()}
+    return [i for i, which in enumerate(ids) if i < best or which in new or i in some]

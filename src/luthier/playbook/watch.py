@@ -13,19 +13,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from luthier import diagnosis
 from luthier.contracts import Stop
 from luthier.core.events import StageClosed
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
 from luthier.core.summary import CONFIRM
 from luthier.core.trial import Status, TrialRecord
-from luthier.diagnosis import Curves, Series, dead, diverged, from_trial
+from luthier.diagnosis import Curves, Series, diverged, from_trial
 from luthier.knowledge import default_config, find, optimizer_in, role_of, setting_of
 
 EVIDENCE = (CONFIRM, "ablation")
 """Stages whose failing trainings are what they ask for; none is ended early, none counts as a sign of a mistake."""
-LOOKS = 100
-"""Reports of a trial that are judged at most, so that long trainings cost no more than short ones."""
 FIRST = 12
 """Trainings that mistakes are looked for in; one that nobody has named by then is left to the stages."""
 NOTHING = 0.005
@@ -51,21 +50,13 @@ it takes :data:`TRIED` trainings."""
 
 def ending(history: History, trial: TrialRecord) -> Stop | None:
     """Whether to end a running training of the search: its loss exploded, or it has learned nothing and does not begin
-    to (:func:`luthier.diagnosis.hopeless`). The strong default is ended for the first reason only."""
-    if trial.probe is not None or trial.stage in EVIDENCE or "arm" in trial.notes:
+    to (:func:`luthier.diagnosis.ending`). The strong default is ended for the first reason only."""
+    if trial.stage in EVIDENCE or "arm" in trial.notes:
         return None
-    if len(trial.reports) % max(1, trial.horizon // LOOKS) or trial.epoch >= trial.until:
-        return None
-    curves = from_trial(history, trial)
-    losses = curves.val_loss if curves.val_loss is not None else curves.train_loss
-    if losses is None or not len(losses):
-        return None
-    if diverged(curves):
-        return Stop(f"diverged: the loss is {losses.y[-1]:.3g}, after its first epoch it was {losses.y[0]:.3g}")
-    if dead(curves) and dict(trial.config) != default_config(history.space):
-        best = float(losses.finite.y.min())
-        return Stop(f"dead start: the loss was never below {best:.3g}, knowing nothing gives {curves.trivial_loss:.3g}")
-    return None
+    why = diagnosis.ending(history, trial)
+    if why is not None and dict(trial.config) == default_config(history.space):
+        why = diagnosis.ending(history, trial, spare=True)
+    return None if why is None else Stop(why)
 
 
 @dataclass(frozen=True, slots=True)

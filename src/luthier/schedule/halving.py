@@ -1,13 +1,15 @@
-"""Successive halving: many trials a little, the better ones longer. ASHA and Hyperband.
+"""Successive halving: many trials a little, the better ones longer. ASHA, synchronous halving and Hyperband.
 
 ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (arXiv 1810.05934), Algorithm 2:
 the promotion type, in which a trial that reached a rung is paused there and resumed when it ranks in the rung's top
 1/eta.
+Synchronous: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
+2016 (arXiv 1502.07943), in the form of Hyperband's inner loop: a rung is judged when it is complete.
 Hyperband: Li et al., JMLR 18 (2018, arXiv 1603.06560), Algorithm 1: brackets of synchronous successive halving that
 hedge over how early one dares to judge.
 
-Both are functions of the history: a rung's members are the trials that were trained that far. A trial that failed
-counts as the worst of the rung it was heading for. Left out: the infinite-horizon variants.
+All are functions of the history: a rung's members are the trials that were trained that far. A trial that failed or was
+stopped counts as the worst of the rung it was heading for. Left out: the infinite-horizon variants.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ import numpy as np
 
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
 from luthier.core.history import History
-from luthier.core.index import Changes, loss_at
+from luthier.core.index import Changes, result_at
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
 from luthier.core.study import Objective
-from luthier.core.trial import Status, TrialRecord
+from luthier.core.trial import ENDED, Status, TrialRecord
 
 
 def rungs(max_epochs: int, min_epochs: int | None = None, eta: int = 3) -> tuple[int, ...]:
@@ -109,6 +111,31 @@ def brackets(max_epochs: int, min_epochs: int = 1, eta: int = 3) -> tuple[Bracke
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessiveHalving:
+    """Round after round of synchronous successive halving, each Hyperband's most aggressive bracket.
+
+    A free worker that finds a round waiting for its rung starts on the next round.
+
+    Args:
+        searcher: where new trials come from.
+        eta: one in ``eta`` survives each rung.
+        min_epochs: the first rung; a tenth of the length where None.
+    """
+
+    searcher: Searcher
+    eta: int = 3
+    min_epochs: int | None = None
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The next step of the earliest round that has one."""
+        return _next(_table(history, self.min_epochs, self.eta)[:1], "round", self.searcher, history, rng)
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """Never: a trial is paused at its rung instead."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Hyperband:
     """Bracket after bracket, over and over while the budget lasts.
 
@@ -127,27 +154,37 @@ class Hyperband:
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The next step of the earliest bracket that has one."""
-        longest = history.study.max_epochs
-        table = brackets(longest, self.min_epochs or max(1, math.ceil(longest / 10)), self.eta)
-        board = history.index(Brackets(table, history.objective))
-        if board.ready and board.ready[0] < board.filling:
-            step = board.groups[board.ready[0]].step
-            assert step is not None
-            return step
-        config = self.searcher.suggest(history, rng)
-        if config is None:
-            return ASHA._drained(history)
-        bracket = table[board.filling % len(table)]
-        many = len(board.groups[board.filling].trials) if board.filling < len(board.groups) else 0
-        why = (
-            f"{self.searcher.name}: trial {many + 1} of {bracket.sizes[0]} of bracket {board.filling}, "
-            f"{bracket.epochs[0]} epochs first"
-        )
-        return Start(config, until=bracket.epochs[0], why=why, notes={"bracket": board.filling})
+        return _next(_table(history, self.min_epochs, self.eta), "bracket", self.searcher, history, rng)
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never: a trial is paused at its rung instead."""
         return None
+
+
+def _table(history: History, min_epochs: int | None, eta: int) -> tuple[Bracket, ...]:
+    longest = history.study.max_epochs
+    return brackets(longest, min_epochs or max(1, math.ceil(longest / 10)), eta)
+
+
+def _next(
+    table: tuple[Bracket, ...], word: str, searcher: Searcher, history: History, rng: np.random.Generator
+) -> Action:
+    """The next step of the earliest bracket that has one, those of ``table`` in turn without end."""
+    board = history.index(Brackets(table, history.objective))
+    if board.ready and board.ready[0] < board.filling:
+        step = board.groups[board.ready[0]].step
+        assert step is not None
+        return step
+    config = searcher.suggest(history, rng)
+    if config is None:
+        return ASHA._drained(history)
+    bracket = table[board.filling % len(table)]
+    many = len(board.groups[board.filling].trials) if board.filling < len(board.groups) else 0
+    why = (
+        f"{searcher.name}: trial {many + 1} of {bracket.sizes[0]} of {word} {board.filling}, "
+        f"{bracket.epochs[0]} epochs first"
+    )
+    return Start(config, until=bracket.epochs[0], why=why, notes={"bracket": board.filling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +206,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Brackets:
-    """The index from which Hyperband decides: only a bracket in which something changed is judged again."""
+    """The index from which brackets are decided: only a bracket in which something changed is judged again."""
 
     table: tuple[Bracket, ...]
     objective: Objective
@@ -207,10 +244,11 @@ class Brackets:
     def _promotion(self, bracket: Bracket, mine: Sequence[TrialRecord]) -> Resume | None:
         rung = mine
         for here, above, keep in zip(bracket.epochs, bracket.epochs[1:], bracket.sizes[1:]):
-            if not all(t.reached(here) for t in rung):
+            if not all(t.status in ENDED or t.reached(here) for t in rung):
                 return None  # synchronous: the rung is judged when it is complete
-            ranked = sorted(rung, key=lambda t: (loss_at(self.objective, t, here), t.id))
-            rung = [t for t in ranked[:keep] if math.isfinite(loss_at(self.objective, t, here))]
+            losses = {t.id: result_at(self.objective, t, here) for t in rung}
+            ranked = sorted(rung, key=lambda t: (losses[t.id], t.id))
+            rung = [t for t in ranked[:keep] if math.isfinite(losses[t.id])]
             for rank, trial in enumerate(rung, start=1):
                 if trial.status is Status.PAUSED and trial.until <= here:
                     why = f"rank {rank} of {len(ranked)} at epoch {here}: the best {keep} go on to {above}"

@@ -3,6 +3,10 @@
 The sampler is made anew for each suggestion and fed the history as an in-memory Optuna study, so that a suggestion is a
 function of the log. Conditional spaces go through Optuna's define-by-run suggestions, parents first. What Optuna
 would drop, failed trials, it is shown as bad ones (the worst loss seen), so that it does not propose their like again.
+What a sampler cannot model (GP: conditional hyperparameters; CMA-ES: choices as well) it draws at random.
+
+CMA-ES keeps its state in the trials: ``optuna_cmaes.py`` works it out. ``QMCSampler`` counts its proposals in the study
+and would begin from the first each time; it is refused, for quasi-random search is Luthier's own ``Sobol``.
 
 TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; Watanabe, arXiv 2304.11127.
 """
@@ -10,14 +14,16 @@ TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 201
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luthier.core.errors import SpaceError
+from luthier.core.errors import SpaceError, UserError
 from luthier.core.history import History
 from luthier.core.params import Config, Constant, Float, Int, Param, Value
 from luthier.core.space import Space
@@ -25,6 +31,8 @@ from luthier.core.trial import Status, TrialRecord
 
 if TYPE_CHECKING:
     import optuna
+
+Made = dict[int, tuple[TrialRecord, float | None, "optuna.trial.FrozenTrial"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +42,30 @@ class OptunaSampler:
     Args:
         make: given a seed, a new sampler: ``lambda seed: optuna.samplers.GPSampler(seed=seed)``.
         name: what to call it.
+        recall: given the past trials, the same with the attributes in which the sampler keeps its state.
     """
 
     make: Callable[[int], optuna.samplers.BaseSampler]
     name: str = "optuna"
+    recall: Callable[[list[optuna.trial.FrozenTrial]], list[optuna.trial.FrozenTrial]] | None = None
 
     def suggest(self, history: History, rng: np.random.Generator) -> Config:
-        """What the sampler proposes after the trials of ``history``."""
+        """What the sampler proposes after the trials of ``history``.
+
+        Raises:
+            UserError: Optuna's ``QMCSampler``.
+        """
         import optuna
 
+        from luthier.search.optuna_storage import Snapshot
+
         with quiet():
-            study = optuna.create_study(direction="minimize", sampler=self.make(int(rng.integers(2**31))))
-            study.add_trials(frozen_trials(history))
+            past = frozen_trials(history)
+            storage = Snapshot(past if self.recall is None else self.recall(past))
+            sampler = self.make(int(rng.integers(2**31)))
+            if isinstance(sampler, optuna.samplers.QMCSampler):
+                raise UserError("Optuna's QMCSampler would propose its first point for ever.", 'Use strategy="sobol".')
+            study = optuna.create_study(storage=storage, direction="minimize", sampler=sampler)
             return suggest(study.ask(), history.space)
 
 
@@ -56,32 +76,56 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed)
 
 
+def gp(seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's Gaussian process as it comes: ten random trials first, then log expected improvement; needs PyTorch."""
+    import optuna
+
+    return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+
+
+def cmaes(seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's CMA-ES as it comes, over the numbers that every trial has; needs the package ``cmaes``. To be used with
+    ``recall=luthier.search.optuna_cmaes.recall``. Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv 1604.00772).
+    """
+    import optuna
+
+    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
 def distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
     """Optuna's distribution of each hyperparameter but the constants."""
     return {name: _distribution(space[name]) for name in space.dims}
 
 
 def frozen_trials(history: History) -> list[optuna.trial.FrozenTrial]:
-    """The history in Optuna's terms, losses to be minimized."""
-    import optuna
+    """The history in Optuna's terms, losses to be minimized; numbered from 0, probes left out."""
+    from optuna.trial import TrialState
+
+    from luthier.search.optuna_storage import frozen
 
     known = distributions(history.space)
     finite = [x for t in history.trained() if math.isfinite(x := history.final_loss(t))]
     worst = max(finite, default=0.0)
+    made = _made(history.space.to_json())
     trials = []
-    for trial in history.trained():
-        params = params_of(history.space, trial)
+    for number, trial in enumerate(history.trained()):
         running = trial.status is Status.RUNNING
-        state = optuna.trial.TrialState.RUNNING if running else optuna.trial.TrialState.COMPLETE
-        trials.append(
-            optuna.trial.create_trial(
-                state=state,
-                params=params,
-                distributions={k: known[k] for k in params},
-                value=None if running else _value(history, trial, worst),
-            )
-        )
+        value = None if running else _value(history, trial, worst)
+        record, before, it = made.get(number, (None, None, None))
+        if it is None or record is not trial or before != value:
+            params = params_of(history.space, trial)
+            state = TrialState.RUNNING if running else TrialState.COMPLETE
+            it = frozen(number, state, dict(params), {k: known[k] for k in params}, value)
+            made[number] = trial, value, it
+        trials.append(it)
     return trials
+
+
+@lru_cache(maxsize=4)
+def _made(space: str) -> Made:
+    """Optuna's trials by number, for each of the latest spaces. They are what :func:`frozen_trials` would make again of
+    the same record, which never changes: it saves time and changes nothing."""
+    return {}
 
 
 def params_of(space: Space, trial: TrialRecord) -> dict[str, Value]:
@@ -135,12 +179,15 @@ def _fits(param: Param, value: Value) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna announces each study at INFO; ours are made and thrown away by the thousand."""
+    """Optuna announces each study, and says of each sampler once what it cannot do and what is experimental; ours are
+    made and thrown away by the thousand."""
     import optuna
 
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(before)

@@ -1,0 +1,66 @@
+"""The median stopping rule, around any scheduler: who is worse than others were on average is ended.
+
+Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, section 3.2.2: a trial is ended at an
+epoch if its best objective so far is strictly worse than the median of the other trials' running averages up to that
+epoch. The paper compares with completed trials; here every other trial counts that came that far and did not fail, so
+that the rule has something to go by under schedulers that pause. The grace period and the least number of others are
+ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+
+from luthier.contracts import Action, Scheduler, Stop
+from luthier.core.history import History
+from luthier.core.trial import TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """What ``inner`` proposes; its trials are ended by the median of the others.
+
+    Args:
+        inner: the scheduler that starts and resumes.
+        grace: epochs before which none is ended; a fifth of the length, at least 1, where None.
+        fewest: others that must have come as far.
+    """
+
+    inner: Scheduler
+    grace: int | None = None
+    fewest: int = 3
+
+    def propose(self, history: History, rng: np.random.Generator) -> Action:
+        """The inner proposal."""
+        return self.inner.propose(history, rng)
+
+    def judge(self, history: History, trial: int) -> Stop | None:
+        """The inner verdict, or a stop when the trial's best is worse than the others' median."""
+        verdict = self.inner.judge(history, trial)
+        record = history.trials[trial]
+        grace = math.ceil(history.study.max_epochs / 5) if self.grace is None else self.grace
+        if verdict is not None or record.probe is not None or record.epoch < max(grace, 1):
+            return verdict
+        best = min(_losses(history, record, record.epoch), default=math.inf)
+        others = [
+            fmean(_losses(history, t, record.epoch))
+            for t in history.trained()
+            if t.id != trial and t.epoch >= record.epoch and t.failure is None and t.loss is not None
+        ]
+        if len(others) < self.fewest or best <= (middle := median(others)):
+            return None
+        score = history.objective.score
+        return Stop(
+            f"its best up to epoch {record.epoch} is {score(best):.4g}, the median of {len(others)} others' averages "
+            f"{score(middle):.4g}"
+        )
+
+
+def _losses(history: History, trial: TrialRecord, epoch: int) -> list[float]:
+    """What the trial reported of the objective up to ``epoch``, smaller is better."""
+    objective = history.objective
+    return [objective.loss(y) for x, y in trial.curve(objective.metric) if x <= epoch]
