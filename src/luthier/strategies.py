@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from luthier.contracts import Scheduler
 from luthier.core.errors import UserError, nearest
-from luthier.core.study import Budget
+from luthier.core.study import Budget, Objective
 from luthier.schedule.budget import Within
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband
 from luthier.search.grid import Grid
-from luthier.search.optuna_sampler import OptunaSampler, tpe
+from luthier.search.optuna_sampler import OptunaSampler, nsga2, tpe
 from luthier.search.sobol import Sobol
 from luthier.search.uniform import Random
 
@@ -35,6 +35,7 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "grid": lambda: Full(Grid()),
     "sobol": lambda: Full(Sobol()),
     "tpe": lambda: Full(OptunaSampler(tpe, "tpe")),
+    "nsga2": lambda: Full(OptunaSampler(nsga2, "nsga2")),
     "asha": lambda: ASHA(Random()),
     "hyperband": lambda: Hyperband(Random()),
 }
@@ -43,6 +44,24 @@ ENDLESS = frozenset(STRATEGIES) - {"grid"}
 """Strategies that go on until the budget is spent: without one they get ``DEFAULT_BUDGET``."""
 
 DEFAULT_BUDGET = "20 trials"
+
+
+SINGLE: frozenset[str] = frozenset()
+"""Strategies that follow one objective and cannot be asked for several."""
+
+
+def check_goals(strategy: str, objectives: tuple[Objective, ...]) -> None:
+    """Refuse several objectives where the strategy cannot follow them.
+
+    Raises:
+        UserError: naming those that can.
+    """
+    if len(objectives) > 1 and strategy in SINGLE:
+        able = ", ".join(repr(s) for s in STRATEGIES if s not in SINGLE)
+        raise UserError(
+            f"The strategy {strategy!r} cannot do several objectives ({', '.join(o.metric for o in objectives)}).",
+            f"Those that can: {able}; or keep one objective and make constraints= of the others.",
+        )
 
 
 def check_strategy(strategy: str | Scheduler) -> str:
