@@ -66,7 +66,7 @@ def test_a_periodic_stream_is_learned_to_nothing():
     recipe = Recipe("transformer", periodic(1500), periodic(200), task="language")
     _, trial = train(recipe, {**SMALL, "dropout": 0.0}, until=20)
     assert (recipe.metric, recipe.minimize) == ("val_loss", True)
-    assert set(trial.reports[-1]) == {"train_loss", "train_accuracy", "val_loss", "val_accuracy"}
+    assert set(trial.reports[-1]) == {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "params"}
     assert trial.reports[-1]["val_loss"] < 0.05
     assert trial.reports[-1]["val_accuracy"] == 1.0
 

@@ -86,7 +86,7 @@ SMALL = {"batch_size": 20, "width": 12, "dropout": 0.3, "learning_rate": 0.01}  
 def test_the_cnn_learns_the_digits():
     model, trial = train(digits_recipe("cnn"), {"learning_rate": 0.01}, until=5)
     assert isinstance(model, CNN)
-    assert set(trial.reports[-1]) == {"train_loss", "train_accuracy", "val_loss", "val_accuracy"}
+    assert set(trial.reports[-1]) == {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "params"}
     assert trial.reports[-1]["val_accuracy"] > 0.95
     assert trial.reports[-1]["train_loss"] < trial.reports[0]["train_loss"] / 5
 
@@ -102,7 +102,7 @@ def test_regression_learns_a_line():
     recipe = Recipe("mlp", TensorDataset(x[:96], y[:96]), TensorDataset(x[96:], y[96:]), task="regression")
     _, trial = train(recipe, {"batch_size": 16, "learning_rate": 0.01}, until=15)
     assert (recipe.metric, recipe.minimize) == ("val_loss", True)
-    assert set(trial.reports[-1]) == {"train_loss", "val_loss", "val_mae"}
+    assert set(trial.reports[-1]) == {"train_loss", "val_loss", "val_mae", "params"}
     assert trial.reports[-1]["val_loss"] < 0.05 * float(y.var())
 
 

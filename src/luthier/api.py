@@ -13,14 +13,15 @@ from luthier import insight
 from luthier.contracts import Executor, Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
+from luthier.core.goals import Point, hypervolume
 from luthier.core.history import History
 from luthier.core.params import Config
 from luthier.core.space import Space
-from luthier.core.study import Budget, Objective, Study
+from luthier.core.study import Budget, Study
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
-from luthier.request import objective_from, same_question, study_from, whole
+from luthier.request import Names, objectives_from, same_question, study_from, whole
 from luthier.run.book import Book
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
@@ -62,6 +63,29 @@ class Result:
     def default_score(self) -> float | None:
         """The strong default's mean score on the same fresh seeds; None where it was not repeated."""
         return self.summary.default_score
+
+    @property
+    def pareto(self) -> Sequence[Point]:
+        """With several objectives the trials that no other dominates, the best in the first objective first; where no
+        trial meets the constraints, those that violate them least."""
+        return self.summary.pareto
+
+    @property
+    def feasible(self) -> bool | None:
+        """Whether the configuration to keep meets the constraints; None where none were asked or none has a score."""
+        return self.summary.feasible
+
+    def hypervolume(self, reference: Mapping[str, float]) -> float:
+        """How much the feasible part of the front covers, in the product of the metrics' units; larger is better.
+
+        Args:
+            reference: for each objective's metric a value worse than all that matter; what is worse than it counts
+                nothing.
+
+        Raises:
+            UserError: a metric that is missing, or is no objective.
+        """
+        return hypervolume(self.history, reference)
 
     @property
     def stages(self) -> Sequence[Mapping[str, Any]]:
@@ -108,9 +132,10 @@ def tune(
     target: Callable[..., Any],
     space: Space | Mapping[str, Any] | None = None,
     *,
-    minimize: str | None = None,
-    maximize: str | None = None,
-    metric: str | None = None,
+    minimize: Names = None,
+    maximize: Names = None,
+    metric: Names = None,
+    constraints: Mapping[str, str] | Sequence[str] | None = None,
     max_epochs: int = DEFAULT_EPOCHS,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
@@ -129,10 +154,13 @@ def tune(
         target: ``train(trial)``, or a :class:`luthier.Recipe`.
         space: what to search; a recipe brings one of its own.
         minimize, maximize: the metric to optimize; a recipe brings one. ``metric=`` leaves the direction to the name.
+            Each may be a list: with several objectives the first one leads, see ``docs/goals.md``.
+        constraints: bounds on reported metrics, ``{"latency_ms": "<= 20", "params": "<= 1e6"}``. A trial that keeps
+            them beats every one that does not.
         max_epochs: the length of a full training.
         budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
-        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"asha"``, ``"hyperband"``, or a
-            Scheduler.
+        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"nsga2"``, ``"asha"``,
+            ``"hyperband"``, or a Scheduler.
         workers: processes that train at once; 0 trains in this process, for debugging.
         threads: processor threads of each worker; cores / workers where None.
         storage: a folder, a file or a URL for the log; in memory where None. A study found there goes on.
@@ -158,6 +186,7 @@ def tune(
         minimize=minimize,
         maximize=maximize,
         metric=metric,
+        constraints=constraints,
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
@@ -275,9 +304,10 @@ def prepare(
     space: Space | Mapping[str, Any] | None,
     say: Callable[[str], None],
     *,
-    minimize: str | None = None,
-    maximize: str | None = None,
-    metric: str | None = None,
+    minimize: Names = None,
+    maximize: Names = None,
+    metric: Names = None,
+    constraints: Mapping[str, str] | Sequence[str] | None = None,
     max_epochs: int = DEFAULT_EPOCHS,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
@@ -288,12 +318,11 @@ def prepare(
     """The study that the arguments of :func:`tune` ask for, checked; nothing is written."""
     if not callable(target):
         raise UserError(f"tune() got a {type(target).__name__} to train.", "Pass a function train(trial) or a Recipe.")
-    own_metric = getattr(target, "metric", None)
-    objective: Objective
-    if own_metric is not None and minimize is maximize is metric is None:
-        objective, told = Objective(own_metric, target.minimize), "the recipe's own"  # type: ignore[attr-defined]
-    else:
-        objective, told = objective_from(minimize, maximize, metric, reduce), "by its name" if metric else ""
+    own_metric, told = getattr(target, "metric", None), "by its name" if metric else ""
+    if own_metric is not None and not (minimize or maximize or metric):
+        minimize, maximize = (own_metric, None) if target.minimize else (None, own_metric)  # type: ignore[attr-defined]
+        told = "the recipe's own"
+    objectives = objectives_from(minimize, maximize, metric, reduce)
     if space is None:
         if not hasattr(target, "space"):
             raise UserError(
@@ -303,16 +332,17 @@ def prepare(
     study = study_from(
         name=name or str(getattr(target, "name", None) or getattr(target, "__name__", "study")),
         space=space,
-        objective=objective,
+        objectives=objectives,
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
         seed=seed,
         target=describe(target),
         probes=tuple(getattr(target, "probes", ())),
+        constraints=constraints,
     )
     if hasattr(target, "accept"):
         target.accept(study.space)
     if told:
-        say(f"{objective.direction} {objective.metric} ({told})")
+        say(f"{' and '.join(f'{o.direction} {o.metric}' for o in objectives)} ({told})")
     return study

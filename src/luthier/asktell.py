@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import UserError
+from luthier.core.goals import Point
 from luthier.core.history import History
 from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import Status
-from luthier.request import objective_from, same_question, study_from
+from luthier.request import Names, objectives_from, same_question, study_from
 from luthier.run.book import Book, job_of, requeued
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
@@ -43,9 +44,10 @@ class AskTell:
         self,
         space: Space | Mapping[str, Any],
         *,
-        minimize: str | None = None,
-        maximize: str | None = None,
-        metric: str | None = None,
+        minimize: Names = None,
+        maximize: Names = None,
+        metric: Names = None,
+        constraints: Mapping[str, str] | Sequence[str] | None = None,
         max_epochs: int = 1,
         budget: str | int | float | Budget | None = None,
         strategy: str | Scheduler = "playbook",
@@ -57,11 +59,12 @@ class AskTell:
         study = study_from(
             name=name,
             space=space,
-            objective=objective_from(minimize, maximize, metric, reduce),
+            objectives=objectives_from(minimize, maximize, metric, reduce),
             max_epochs=max_epochs,
             budget=budget,
             strategy=strategy,
             seed=seed,
+            constraints=constraints,
         )
         self._scheduler = build(strategy)
         store = _store(storage, name)
@@ -151,6 +154,11 @@ class AskTell:
     def best_score(self) -> float | None:
         """Its score."""
         return self.summary.best_score
+
+    @property
+    def pareto(self) -> Sequence[Point]:
+        """With several objectives the trials that no other dominates, the best in the first objective first."""
+        return self.summary.pareto
 
 
 def _store(storage: str | Path | None, name: str) -> Store:

@@ -77,12 +77,17 @@ def quickstart(
 def tune(
     target: Annotated[str, typer.Argument(help="FILE.py:NAME or MODULE:NAME of a training function or a Recipe.")],
     space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")] = None,
-    maximize: Annotated[str | None, typer.Option(help="The metric to maximize.")] = None,
-    minimize: Annotated[str | None, typer.Option(help="The metric to minimize.")] = None,
-    metric: Annotated[str | None, typer.Option(help="The metric; its name tells the direction.")] = None,
+    maximize: Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")] = None,
+    minimize: Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
+    ] = None,
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
     budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
-    strategy: Annotated[str, typer.Option(help="playbook, random, grid, sobol, tpe, asha or hyperband.")] = "playbook",
+    strategy: Annotated[
+        str, typer.Option(help="playbook, random, grid, sobol, tpe, nsga2, asha or hyperband.")
+    ] = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
@@ -105,6 +110,7 @@ def tune(
         maximize=maximize,
         minimize=minimize,
         metric=metric,
+        constraints=constraint,
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,

@@ -58,9 +58,9 @@ def diagnosis(history: History) -> Diagnosis:
 def next_steps(history: History) -> list[str]:
     """What a practitioner would try with twice the budget, most promising first, as sentences.
 
-    In this order: what is broken; a best value on the edge of its range; what was never varied of the first two tiers;
-    a training that still improves; a gain that is not proven; what else the winner's curves say; changes that do not
-    carry the gain; what else was never varied.
+    In this order: constraints that nothing meets; what is broken; a best value on the edge of its range; what was never
+    varied of the first two tiers; a training that still improves; a gain that is not proven; what else the winner's
+    curves say; changes that do not carry the gain; what else was never varied.
     """
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal is not None:
@@ -75,6 +75,7 @@ def next_steps(history: History) -> list[str]:
     length = [f for f in found if f.kind in LENGTH_KINDS and f not in broken]
     others = [f for f in found if f not in broken and f not in length]
     return [
+        *_unmet(history, summary),
         *map(_advised, broken),
         *_edges(history, summary.best_config),
         *_untouched(history, summary.best_config, (1, 2)),
@@ -85,6 +86,17 @@ def next_steps(history: History) -> list[str]:
         *_idle(history, summary),
         *_untouched(history, summary.best_config, (3, 4, 5, 6)),
     ]
+
+
+def _unmet(history: History, summary: Summary) -> list[str]:
+    """That no trial meets the constraints, and how near the nearest came."""
+    scored = [t for t in history.trained() if history.score(t) is not None]
+    if summary.feasible is not False or not all(t.violation for t in scored):
+        return []
+    bounds = " and ".join(map(str, history.study.constraints))
+    names = dict.fromkeys(c.metric for c in history.study.constraints)
+    values = ", ".join(f"{n} {_said(summary.values[n])}" for n in names if n in summary.values)
+    return [f"Widen the space towards {bounds}, or loosen that: no trial meets it, the nearest has {values}."]
 
 
 def _advised(found: Finding) -> str:
@@ -141,6 +153,8 @@ def _beyond(param: Float | Int, end: str) -> float | int:
 def _unproven(history: History, summary: Summary) -> list[str]:
     """What the claim lacks."""
     c = summary.confirmation
+    if c is not None and c.by_constraint:
+        return []
     if c is None:
         stage = history.stage(CONFIRM)
         if (stage is not None and stage.settled) or summary.trials < 2:

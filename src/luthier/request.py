@@ -2,56 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.contracts import Scheduler
 from luthier.core.errors import UserError, nearest
 from luthier.core.space import Space
-from luthier.core.study import Budget, Objective, Reduce, Study, guess_direction
-from luthier.strategies import budget_for, check_strategy
+from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
+from luthier.strategies import budget_for, check_goals, check_strategy
+
+Names = str | Sequence[str] | None
+"""A metric, or several."""
 
 
-def objective_from(minimize: str | None, maximize: str | None, metric: str | None, reduce: str) -> Objective:
-    """The objective from ``minimize=``, ``maximize=`` or ``metric=``, exactly one of them.
+def objectives_from(minimize: Names, maximize: Names, metric: Names, reduce: str) -> tuple[Objective, ...]:
+    """The objectives from ``minimize=`` and ``maximize=``, or from ``metric=``; the first one leads.
 
-    With ``metric=`` the direction follows from the name.
+    Each may be a name or several in their order. Of ``minimize=`` and ``maximize=`` together the one comes first whose
+    first name is known to measure quality (a loss, an error, an accuracy, ...), ``maximize=`` where that does not tell:
+    the epoch that counts shall be the best of the model, not the fastest. With ``metric=`` the direction follows from
+    the name.
+
+    Raises:
+        UserError: no metric, one given twice or in both directions, a name without a known direction, an unknown
+            ``reduce``.
     """
-    given = [m for m in (minimize, maximize, metric) if m is not None]
-    if len(given) != 1:
-        problem = "Several metrics were given to optimize." if given else "No metric was given to optimize."
-        raise UserError(problem, 'Write maximize="val_accuracy" or minimize="val_loss".')
-    name = given[0]
-    if not isinstance(name, str) or not name:
-        raise UserError(f"A metric's name must be a non-empty string, got {name!r}.")
+    down, up, told = _names("minimize", minimize), _names("maximize", maximize), _names("metric", metric)
+    mend = 'Write maximize="val_accuracy" or minimize="val_loss".'
+    if not down and not up and not told:
+        raise UserError("No metric was given to optimize.", mend)
+    if told and (down or up):
+        raise UserError("Both metric= and a direction were given.", mend)
     if reduce not in ("best", "last"):
         raise UserError(f"reduce= must be 'best' or 'last', got {reduce!r}.", nearest(str(reduce), ("best", "last")))
     kind: Reduce = "last" if reduce == "last" else "best"
-    if metric is None:
-        return Objective(name, minimize is not None, kind)
-    direction = guess_direction(name)
-    if direction is None:
-        raise UserError(
-            f"Whether {name!r} should go up or down cannot be told from its name.",
-            f"Write minimize={name!r} or maximize={name!r}.",
-        )
-    return Objective(name, direction == "minimize", kind)
+    for name in (*down, *up):
+        if name in down and name in up:
+            raise UserError(f"The metric {name!r} is both minimized and maximized.", "Keep one of the two.")
+    lower, upper = ([(n, d) for n in names] for names, d in ((down, "minimize"), (up, "maximize")))
+    leads = bool(down) and guess_direction(down[0]) is not None and not (up and guess_direction(up[0]) is not None)
+    asked = [*lower, *upper] if leads else [*upper, *lower]
+    for name in told:
+        direction = guess_direction(name)
+        if direction is None:
+            raise UserError(
+                f"Whether {name!r} should go up or down cannot be told from its name.",
+                f"Write minimize={name!r} or maximize={name!r}.",
+            )
+        asked.append((name, direction))
+    return tuple(Objective(name, direction == "minimize", kind) for name, direction in asked)
+
+
+def _names(option: str, given: Names) -> list[str]:
+    names = [given] if isinstance(given, str) else given or []
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
+        raise UserError(f"{option}= must name a metric or several, got {given!r}.", 'Write maximize="val_accuracy".')
+    for name in names:
+        if list(names).count(name) > 1:
+            raise UserError(f"{option}= names {name!r} twice.", "Name each metric once.")
+    return list(names)
+
+
+def constraints_from(given: Mapping[str, str] | Sequence[str] | None) -> tuple[Constraint, ...]:
+    """The constraints from ``{"latency_ms": "<= 20"}``, or from ``["latency_ms <= 20"]`` as the terminal has them.
+
+    Raises:
+        UserError: a constraint that cannot be read, or two on the same side of one metric.
+    """
+    if given is None:
+        return ()
+    mend = 'Write constraints={"latency_ms": "<= 20"}.'
+    if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
+        raise UserError(f"constraints= got {given!r}.", mend)
+    pairs: list[tuple[str, object]] = []
+    for each in given.items() if isinstance(given, Mapping) else given:
+        if isinstance(each, str):
+            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each)
+            if not found:
+                raise UserError(f"The constraint {each!r} cannot be read.", 'Write "latency_ms <= 20".')
+            pairs.append((found[1], found[2]))
+        else:
+            pairs.append(each)
+    out = [Constraint.parse(metric, text) for metric, text in pairs]
+    for i, one in enumerate(out):
+        for other in out[:i]:
+            if one.metric == other.metric and one.upper == other.upper:
+                raise UserError(
+                    f"{one.metric!r} has two bounds of one kind: {other} and {one}.", "Keep one of the two."
+                )
+            low, high = (one, other) if other.upper else (other, one)
+            if one.metric == other.metric and low.bound > high.bound:
+                raise UserError(f"No value of {one.metric!r} keeps both {high} and {low}.", "Mend one of the two.")
+    return tuple(out)
 
 
 def study_from(
     *,
     name: str,
     space: Space | Mapping[str, Any],
-    objective: Objective,
+    objectives: tuple[Objective, ...],
     max_epochs: int,
     budget: str | int | float | Budget | None,
     strategy: str | Scheduler,
     seed: int,
     target: Mapping[str, Any] | None = None,
     probes: tuple[str, ...] = (),
+    constraints: Mapping[str, str] | Sequence[str] | None = None,
 ) -> Study:
     """A study, or the UserError that says what to mend."""
     label = check_strategy(strategy)
+    check_goals(label, objectives)
     if not isinstance(space, Space):
         space = Space.from_dict(space)
     whole("max_epochs", max_epochs, 1)
@@ -61,13 +122,15 @@ def study_from(
     return Study(
         name=name,
         space=space,
-        objective=objective,
+        objective=objectives[0],
         max_epochs=max_epochs,
         budget=budget_for(label, budget, max_epochs),
         seed=seed,
         strategy=label,
         target=target,
         probes=probes,
+        also=objectives[1:],
+        constraints=constraints_from(constraints),
     )
 
 
@@ -87,6 +150,7 @@ def same_question(old: Study, new: Study) -> None:
     """
     pairs = {
         "objective": (old.objective, new.objective),
+        "goal": (str(old.goals), str(new.goals)),
         "max_epochs": (old.max_epochs, new.max_epochs),
         "seed": (old.seed, new.seed),
         "strategy": (old.strategy, new.strategy),

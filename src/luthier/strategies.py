@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from luthier.contracts import Scheduler
 from luthier.core.errors import UserError, nearest
-from luthier.core.study import Budget
+from luthier.core.study import Budget, Objective
 from luthier.diagnosis.ending import ending
 from luthier.schedule.budget import Within
 from luthier.schedule.early import Early
@@ -18,7 +18,7 @@ from luthier.schedule.halving import ASHA, Hyperband, SuccessiveHalving
 from luthier.schedule.median import Median
 from luthier.search.bohb import BOHB
 from luthier.search.grid import Grid
-from luthier.search.optuna_sampler import OptunaSampler, cmaes, gp, tpe
+from luthier.search.optuna_sampler import OptunaSampler, cmaes, gp, nsga2, tpe
 from luthier.search.pibo import PiBO
 from luthier.search.sobol import Sobol
 from luthier.search.uniform import Random
@@ -62,6 +62,7 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "tpe": lambda: Full(OptunaSampler(tpe, "tpe")),
     "gp": lambda: Full(OptunaSampler(gp, "gp")),
     "cmaes": _cmaes,
+    "nsga2": lambda: Full(OptunaSampler(nsga2, "nsga2")),
     "pibo": lambda: Full(PiBO()),
     "median": lambda: Median(Full(Random())),
     "early": lambda: early(Full(Random())),
@@ -79,6 +80,24 @@ DEFAULT_BUDGET = "20 trials"
 
 NEEDS = {"gp": ("torch", "torch"), "cmaes": ("cmaes", "cmaes")}
 """The module that a strategy needs beyond what Luthier always has, and the extra that installs it."""
+
+
+SINGLE = frozenset({"cmaes"})
+"""Strategies that cannot be asked for several objectives; docs/goals.md has what the others do with them."""
+
+
+def check_goals(strategy: str, objectives: tuple[Objective, ...]) -> None:
+    """Refuse several objectives where the strategy cannot follow them.
+
+    Raises:
+        UserError: naming those that can.
+    """
+    if len(objectives) > 1 and strategy in SINGLE:
+        able = ", ".join(repr(s) for s in STRATEGIES if s not in SINGLE)
+        raise UserError(
+            f"The strategy {strategy!r} cannot do several objectives ({', '.join(o.metric for o in objectives)}).",
+            f"Those that can: {able}; or keep one objective and make constraints= of the others.",
+        )
 
 
 def check_strategy(strategy: str | Scheduler) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeVar
 
 from luthier.core import events as ev
+from luthier.core import goals
 from luthier.core.errors import StorageError
-from luthier.core.index import Best, Index, Ranking, Reached, Totals, loss_at
+from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
 from luthier.core.params import Config
 from luthier.core.rows import Rows
 from luthier.core.space import Space
@@ -51,6 +53,14 @@ class StageRecord:
         return self.verdict is None
 
 
+class Place(NamedTuple):
+    """Where a trial stands: its rank, from 1, ``among`` so many."""
+
+    trial: int
+    rank: int
+    among: int
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """Everything known about a study after some number of events.
@@ -89,7 +99,7 @@ class History:
 
     @property
     def objective(self) -> Objective:
-        """The metric and its direction."""
+        """The metric and its direction; of several objectives the first."""
         return self.study.objective
 
     def trained(self) -> Iterator[TrialRecord]:
@@ -142,30 +152,56 @@ class History:
                 infinite where it failed or was stopped on the way; all that have a score, at whatever length, where
                 None.
         """
-        return self.index(Best() if epoch is None else Reached(self.objective, epoch))
+        return self.index(Best() if epoch is None else Reached(self.study.goals, epoch))
 
     def waiting(self, epoch: int) -> Ranking:
         """Those of ``ranked(epoch)`` that are paused at ``epoch`` and have a finite loss: they could go on."""
-        return self.index(Reached(self.objective, epoch, waiting=True))
+        return self.index(Reached(self.study.goals, epoch, waiting=True))
+
+    def foremost(self, epoch: int) -> Place | None:
+        """The best of those that could go on from ``epoch``, with its rank among all whose result there is in; None
+        where nobody waits. With several objectives they are ranked by non-dominated sorting
+        (:func:`luthier.core.goals.ordered`)."""
+        waiting = self.waiting(epoch)
+        if not waiting:
+            return None
+        if not self.study.also:
+            ranked = self.ranked(epoch)
+            return Place(waiting[0][1], ranked.rank(waiting[0]) + 1, len(ranked))
+        order, able = self.index(Sorted(self.study.goals, epoch)).order, {i for _, i in waiting}
+        rank, trial = next((rank, i) for rank, i in enumerate(order, start=1) if i in able)
+        return Place(trial, rank, len(order))
 
     def loss_at(self, trial: TrialRecord, epoch: int) -> float:
-        """The objective over the reports up to ``epoch``, smaller is better; infinite where there is none."""
-        return loss_at(self.objective, trial, epoch)
+        """The first objective over the reports up to ``epoch``, smaller is better; infinite where there is none, beyond
+        every other loss where a constraint is broken."""
+        return goals.loss_at(self.study.goals, trial, epoch)
 
     def final_loss(self, trial: TrialRecord) -> float:
-        """The objective of a trial, smaller is better; infinite for one that failed or never reported."""
-        return math.inf if trial.loss is None or trial.failure is not None else trial.loss
+        """The first objective of a trial, smaller is better; infinite for one that failed or never reported, beyond
+        every other loss for one that breaks a constraint."""
+        return goals.final_loss(trial)
 
     def score(self, trial: TrialRecord) -> float | None:
         """The objective of a trial in the metric's own units; None for one that failed or never reported."""
-        loss = self.final_loss(trial)
-        return self.objective.score(loss) if math.isfinite(loss) else None
+        if trial.loss is None or trial.failure is not None or not math.isfinite(trial.loss):
+            return None
+        return self.objective.score(trial.loss)
+
+    def unreported(self, trial: TrialRecord) -> tuple[str, ...]:
+        """The metrics of the study's goals that ``trial`` has not reported."""
+        if not self.study.also and not self.study.constraints:
+            return (self.objective.metric,) if trial.loss is None else ()
+        return tuple(m for m in self.study.goals.metrics if all(m not in r.metrics for r in trial.reports))
 
     @property
     def incumbent(self) -> TrialRecord | None:
-        """The best trial so far at any length; the older one of a tie."""
+        """The best trial so far at any length, of several objectives in the first; the older one of a tie."""
         best = self.ranked()
-        return self.trials[best[0][1]] if best else None
+        if not best or not self.study.also:
+            return self.trials[best[0][1]] if best else None
+        tied = [self.trials[i] for _, i in takewhile(lambda item: item[0] == best[0][0], best)]
+        return min(tied, key=lambda t: goals.losses(self.study.goals, t))  # one that nothing dominates
 
     @property
     def committed(self) -> float:
@@ -329,7 +365,10 @@ def _reported(history: History, event: ev.Reported) -> Changes:
         loss = new if loss is None or objective.reduce == "last" else min(loss, new)
     step = event.epoch - trial.epoch
     report = Report(event.epoch, event.metrics, event.seconds)
-    changes = _put(history, replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step))
+    trial = replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step)
+    if history.study.constraints:
+        trial = replace(trial, violation=goals.violation(history.study.goals, trial))
+    changes = _put(history, trial)
     changes["spent"] = history.spent + step
     return changes
 

@@ -8,12 +8,13 @@ happened, and not what there is. The value is a function of the trials alone: it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from luthier.core.goals import Standing, final_loss, ordered, result_at, standing
 from luthier.core.ordered import Ordered
-from luthier.core.study import Objective
+from luthier.core.study import Goals
 from luthier.core.trial import Status, TrialRecord
 
 T = TypeVar("T")
@@ -54,29 +55,6 @@ def mend(ranking: Ranking, changes: Changes, loss: Callable[[TrialRecord], float
     return ranking
 
 
-def loss_at(objective: Objective, trial: TrialRecord, epoch: int) -> float:
-    """The objective over the reports up to ``epoch``, smaller is better; infinite where there is none."""
-    if trial.failure is not None:
-        return math.inf
-    found: float | None = None
-    last = objective.reduce == "last"
-    for report in trial.reports:
-        if report.epoch > epoch:
-            break
-        if objective.metric in report.metrics:
-            loss = objective.loss(report.metrics[objective.metric])
-            found = loss if last or found is None else min(found, loss)
-    return math.inf if found is None else found
-
-
-def result_at(objective: Objective, trial: TrialRecord, epoch: int) -> float:
-    """What a trial is ranked by among those that reached ``epoch``: its loss there, infinite where it failed or was
-    stopped on the way."""
-    if trial.status is Status.STOPPED and trial.epoch < epoch:
-        return math.inf
-    return loss_at(objective, trial, epoch)
-
-
 @dataclass(frozen=True, slots=True)
 class Best:
     """The trials that have a score, by their loss at whatever length."""
@@ -91,8 +69,8 @@ class Best:
 
     @staticmethod
     def _loss(trial: TrialRecord) -> float | None:
-        scored = trial.probe is None and trial.failure is None and trial.loss is not None and math.isfinite(trial.loss)
-        return trial.loss if scored else None
+        loss = final_loss(trial) if trial.probe is None else math.inf
+        return loss if math.isfinite(loss) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +82,7 @@ class Reached:
         waiting: only those that are paused there and have a score, so that they can go on.
     """
 
-    objective: Objective
+    goals: Goals
     epoch: int
     waiting: bool = False
 
@@ -121,8 +99,41 @@ class Reached:
             return None
         if self.waiting and (trial.status is not Status.PAUSED or trial.until > self.epoch):
             return None
-        loss = result_at(self.objective, trial, self.epoch)
+        loss = result_at(self.goals, trial, self.epoch)
         return None if self.waiting and not math.isfinite(loss) else loss
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """The trials of a rung by what they are ranked by, and their order, best first."""
+
+    standings: Mapping[int, Standing] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What :class:`Reached` is with several objectives, where a trial's place depends on all others: sorted anew when
+    one of them changes."""
+
+    goals: Goals
+    epoch: int
+
+    def empty(self) -> Rung:
+        """Nobody."""
+        return Rung()
+
+    def change(self, value: Rung, changes: Changes) -> Rung:
+        """With the trials where they belong now."""
+        new = {
+            trial.id: standing(self.goals, trial, self.epoch)
+            for _, trial in changes
+            if trial.probe is None and trial.reached(self.epoch)
+        }
+        if all(value.standings.get(i) == it for i, it in new.items()):
+            return value
+        standings = {**value.standings, **new}
+        return Rung(standings, tuple(ordered(standings)))
 
 
 @dataclass(frozen=True, slots=True)

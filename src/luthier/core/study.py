@@ -83,6 +83,79 @@ class Objective:
         return self.loss(old) - self.loss(new)
 
 
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A bound on a reported metric: ``latency_ms <= 20``.
+
+    Args:
+        metric: the name under which it is reported.
+        bound: the largest value allowed, the smallest with ``upper=False``; finite.
+        upper: whether values above the bound break it.
+    """
+
+    metric: str
+    bound: float
+    upper: bool = True
+
+    @classmethod
+    def parse(cls, metric: str, text: object) -> Constraint:
+        """Read ``"<= 20"`` or ``">= 0.9"``.
+
+        Raises:
+            UserError: anything else, or a bound that is not finite.
+        """
+        if not isinstance(metric, str) or not metric.strip():
+            raise UserError(f"A constraint's metric must be a non-empty string, got {metric!r}.")
+        mend = f'Write constraints={{{metric!r}: "<= 20"}} or ">= 20".'
+        if not isinstance(text, str):
+            raise UserError(f"The constraint on {metric!r} is {text!r}, which says no direction.", mend)
+        found = re.fullmatch(r"\s*(<=|>=)\s*(\S+)\s*", text)
+        if not found:
+            raise UserError(f"The constraint {text!r} on {metric!r} cannot be read.", mend)
+        try:
+            bound = float(found[2])
+        except ValueError:
+            raise UserError(f"The bound {found[2]!r} on {metric!r} is no number.", mend) from None
+        if not math.isfinite(bound):
+            raise UserError(f"The bound {found[2]!r} on {metric!r} is not finite.", mend)
+        return cls(metric, bound, found[1] == "<=")
+
+    def excess(self, value: float) -> float:
+        """How far ``value`` lies beyond the bound, as a part of it (of 1 where it is 0); negative within it."""
+        if not math.isfinite(value):
+            return math.inf
+        beyond = value - self.bound if self.upper else self.bound - value
+        return beyond / (abs(self.bound) or 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'<=' if self.upper else '>='} {self.bound:.12g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """What trials are judged by: at least one objective, the first of which leads, and the constraints."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def first(self) -> Objective:
+        """The objective that names the epoch that counts and the configuration to keep."""
+        return self.objectives[0]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What every training has to report: the objectives', then the constraints' metrics."""
+        return tuple(dict.fromkeys([*(o.metric for o in self.objectives), *(c.metric for c in self.constraints)]))
+
+    def __hash__(self) -> int:
+        return hash(self.objectives[0].metric)  # asked for with every look at a ranking, and enough
+
+    def __str__(self) -> str:
+        aims = " and ".join(f"{o.direction} {o.metric}" for o in self.objectives)
+        return aims + (f", with {' and '.join(map(str, self.constraints))}" if self.constraints else "")
+
+
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "m": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
           "d": 86400.0, "day": 86400.0}  # fmt: skip
 
@@ -146,13 +219,15 @@ class Study:
     Args:
         name: names the study inside its storage.
         space: the search space.
-        objective: metric, direction, best or last epoch.
+        objective: metric, direction, best or last epoch; the first of several.
         max_epochs: the length of a full training.
         budget: what may be spent.
         seed: the study's seed; every decision's generator derives from it.
         strategy: the name of a built-in strategy, or ``"custom"`` for an object.
         target: how to find the training function again (plain data), if it can be found.
         probes: what the target can answer besides training (``"sanity"``, ``"lr_range"``).
+        also: the further objectives.
+        constraints: what a trial must keep to be feasible.
     """
 
     name: str
@@ -164,6 +239,14 @@ class Study:
     strategy: str = "playbook"
     target: Mapping[str, Any] | None = None
     probes: Sequence[str] = ()
+    also: tuple[Objective, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+
+    goals: Goals = field(init=False, repr=False, compare=False)
+    """All objectives, the first of which leads, and the constraints."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "goals", Goals((self.objective, *self.also), self.constraints))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the log."""
@@ -179,6 +262,8 @@ class Study:
             "strategy": self.strategy,
             "target": dict(self.target) if self.target is not None else None,
             "probes": list(self.probes),
+            "also": [{"metric": o.metric, "direction": o.direction} for o in self.also],
+            "constraints": [{"metric": c.metric, "bound": c.bound, "upper": c.upper} for c in self.constraints],
         }
 
     @classmethod
@@ -194,4 +279,9 @@ class Study:
             strategy=data["strategy"],
             target=data["target"],
             probes=tuple(data["probes"]),
+            # Logs of older versions know one objective and no constraints.
+            also=tuple(
+                Objective(o["metric"], o["direction"] == "minimize", data["reduce"]) for o in data.get("also", ())
+            ),
+            constraints=tuple(Constraint(**c) for c in data.get("constraints", ())),
         )

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from luthier.core import goals
+from luthier.core.goals import Point
 from luthier.core.history import History
 from luthier.core.study import is_share
-from luthier.core.trial import Status, TrialRecord
+from luthier.core.trial import Status
 
 CONFIRM = "confirm"
 """The name of the stage that trains winner and default on fresh seeds; its numbers are a :class:`Confirmation`."""
@@ -24,6 +26,7 @@ class Arm:
     Args:
         label: how its trials are noted: ``"winner"`` for the search's own, ``"default"``, ``"challenger 1"``.
         failed: runs of it that failed; they have no score.
+        feasible: most of its runs that have a score meet the constraints.
     """
 
     config: Mapping[str, Any]
@@ -32,6 +35,7 @@ class Arm:
     sd: float
     label: str = ""
     failed: int = 0
+    feasible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ class Confirmation:
     def proven(self) -> bool:
         """The whole interval lies above zero."""
         return self.interval[0] > 0
+
+    @property
+    def by_constraint(self) -> bool:
+        """Whether constraints decided, which one of the two breaks: no gain does then."""
+        return self.winner.feasible != self.default.feasible
 
     @property
     def failed(self) -> int:
@@ -134,6 +143,10 @@ class Summary:
         trials: how many trials trained (probes not counted).
         failed: how many of them failed.
         stages: ``name``, ``verdict``, ``why``, ``skipped`` and ``epochs`` (spent) of each stage.
+        pareto: with several objectives the trials that no other dominates, the best in the first objective first, which
+            is ``best_config`` where no fresh seeds were run; empty with one objective.
+        feasible: whether the kept configuration meets the constraints; None where none were asked or none has a score.
+        values: every objective's and constrained metric's value of ``best_trial`` at the epoch that counts.
     """
 
     best_config: Mapping[str, Any] | None
@@ -147,9 +160,17 @@ class Summary:
     confirmation: Confirmation | None = None
     ablation: Ablation | None = None
     stages: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    pareto: Sequence[Point] = ()
+    feasible: bool | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The plain data that ``--json`` prints."""
+        more: dict[str, Any] = {} if self.feasible is None else {"feasible": self.feasible}
+        if self.pareto:
+            more["pareto"] = [p.to_dict() for p in self.pareto]
+        if more:
+            more["values"] = dict(self.values)
         return {
             "best_config": dict(self.best_config) if self.best_config is not None else None,
             "best_score": self.best_score,
@@ -159,6 +180,7 @@ class Summary:
             "trials": self.trials,
             "failed": self.failed,
             "stages": [dict(s) for s in self.stages],
+            **more,
         }
 
 
@@ -166,7 +188,7 @@ def summarize(history: History) -> Summary:
     """The summary of a history, finished or not."""
     trained = list(history.trained())
     confirmation = _confirmation(history)
-    config, score, epochs, trial = _best(history, trained, confirmation)
+    config, score, epochs, trial = _best(history, confirmation)
     return Summary(
         best_config=config,
         best_score=score,
@@ -188,7 +210,18 @@ def summarize(history: History) -> Summary:
             }
             for s in history.stages
         ),
+        pareto=tuple(goals.front(history)) if history.study.also else (),
+        feasible=_feasible(history, confirmation, trial),
+        values=goals.values(history.study.goals, history.trials[trial]) if trial is not None else {},
     )
+
+
+def _feasible(history: History, c: Confirmation | None, best: int | None) -> bool | None:
+    if best is None or not history.study.constraints:
+        return None
+    if c is not None:
+        return c.winner.feasible if c.better else c.default.feasible
+    return history.trials[best].violation == 0.0
 
 
 def in_points(history: History) -> bool:
@@ -267,7 +300,7 @@ def _ablation(history: History) -> Ablation | None:
 
 
 def _best(
-    history: History, trained: Sequence[TrialRecord], confirmation: Confirmation | None
+    history: History, confirmation: Confirmation | None
 ) -> tuple[Mapping[str, Any] | None, float | None, int | None, int | None]:
     if confirmation:
         arm, role = (confirmation.winner, "winner") if confirmation.better else (confirmation.default, "default")

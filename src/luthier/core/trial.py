@@ -84,6 +84,8 @@ class TrialRecord:
         probe: the name of the question it answers instead of training (``"sanity"``, ``"lr_range"``), if any.
         answer: the probe's answer, plain data.
         loss: the objective over all reports, turned so that smaller is better; None before the metric was reported.
+        violation: by how much the constraints are broken at the epoch that counts, in parts of their bounds; 0 where
+            they are met, and where nothing is told yet.
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
     """
 
@@ -105,6 +107,7 @@ class TrialRecord:
     stop_why: str | None = None
     attempts: int = 1
     loss: float | None = None
+    violation: float = 0.0
     spent: float = 0.0
 
     @property

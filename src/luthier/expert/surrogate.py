@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
 from luthier.core.params import Choice, Config, Value
 from luthier.core.trial import Status, TrialRecord
@@ -196,10 +197,10 @@ class Line:
 def lines(history: History, ladder: Sequence[int]) -> list[Line]:
     """The line of each rung, by the trials that were trained to the end; shrunk towards half a step for each."""
     finished = [history.trials[i] for loss, i in history.ranked(ladder[-1]) if math.isfinite(loss)]
-    ends = np.array([history.loss_at(t, ladder[-1]) for t in finished])
+    ends = np.array([_loss(history, t, ladder[-1]) for t in finished])
     out = []
     for epoch in ladder[:-1]:
-        every = np.array([loss for loss, _ in history.ranked(epoch) if math.isfinite(loss)])
+        every = np.array([_loss(history, history.trials[i], epoch) for x, i in history.ranked(epoch) if x < math.inf])
         if not len(every):
             out.append(Line(0.0, 0.0, 1.0, 0.0, 0.0))
             continue
@@ -208,7 +209,7 @@ def lines(history: History, ladder: Sequence[int]) -> list[Line]:
         if not len(finished):
             out.append(Line(0.0, 0.0, 1.0, cap, 0.2 * spread))
             continue
-        x = np.array([history.loss_at(t, epoch) for t in finished])
+        x = np.array([_loss(history, t, epoch) for t in finished])
         mean, level, held = float(np.minimum(x, cap).mean()), float(ends.mean()), 2.0 * max(spread, 1e-12)
         slope = (float((x - mean) @ (ends - level)) + 0.5 * held) / (float((x - mean) @ (x - mean)) + held)
         slope = min(max(slope, 0.05), 1.0)
@@ -217,11 +218,23 @@ def lines(history: History, ladder: Sequence[int]) -> list[Line]:
     return out
 
 
+def _loss(history: History, trial: TrialRecord, epoch: int) -> float:
+    """A trial's loss at a rung in the size of the others: where it breaks a constraint, the worst that breaks none and
+    as much of their span as the violation, at most all of it."""
+    loss = history.loss_at(trial, epoch)
+    if not INFEASIBLE <= loss < math.inf:
+        return loss
+    ranked = history.ranked(epoch)
+    kept = ranked.rank((INFEASIBLE, -1))
+    best, edge = (ranked[0][0], ranked[kept - 1][0]) if kept else (0.0, 0.0)
+    return edge + (edge - best or 1.0) * min(1.0, loss / INFEASIBLE - 1.0)
+
+
 def _expected(history: History, trial: TrialRecord, ladder: Sequence[int], rung: Sequence[Line]) -> tuple[float, float]:
     """What is to be expected of a trial at full length, and the variance of that."""
     if trial.status not in (Status.FAILED, Status.STOPPED):
         for k in range(len(ladder) - 1, -1, -1):
-            loss = history.loss_at(trial, ladder[k])
+            loss = _loss(history, trial, ladder[k])
             if trial.epoch >= ladder[k] and math.isfinite(loss):
                 return (loss, 0.0) if k == len(ladder) - 1 else (rung[k](loss), rung[k].variance)
     return (rung[0](math.inf), rung[0].variance) if rung else (math.inf, 0.0)

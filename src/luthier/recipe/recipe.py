@@ -70,7 +70,8 @@ class Recipe:
     ``val_loss`` is the plain loss of the task, cross-entropy in nats or squared error, whatever is trained on, so that
     it can be compared between configurations (label smoothing and class weights change a loss's floor); ``train_loss``
     is what is trained on. With ``ema`` the averaged weights are judged and kept; with ``grad_clip`` the fraction of
-    updates that it touched is reported as ``clipped``.
+    updates that it touched is reported as ``clipped``. ``params`` is how many numbers the model holds, a size to bound
+    or to trade: ``constraints={"params": "<= 1e6"}``.
 
     With ``task="language"`` the model predicts each token from those before it. A stream of tokens is cut into windows
     as long as the knob ``context`` says, 64 by default; an epoch is about the whole stream whatever the context, in
@@ -221,7 +222,7 @@ class Recipe:
                 metrics |= evaluate(model, bench.data, bench.batch_size, knobs["precision"])
                 best.see(metrics[self.metric])
             plateau.see(metrics[self.metric])
-            trial.report(**metrics)
+            trial.report(**metrics, params=float(sum(p.numel() for p in model.parameters())))
         best.restore()
         return models.as_it_was(model)
 

@@ -74,8 +74,9 @@ class Book:
 
     @property
     def tentative(self) -> bool:
-        """Whether nothing was learned yet: no trial reported the metric, answered or failed by itself."""
-        return all(t.loss is None and t.answer is None and t.failure is None for t in self.history.trials)
+        """Whether nothing was learned yet: no trial reported all the metrics, answered or failed by itself."""
+        trials = self.history.trials
+        return all(self.history.unreported(t) and t.answer is None and t.failure is None for t in trials)
 
     # -- deciding --------------------------------------------------------------------------------------------------
     def next(self, scheduler: Scheduler) -> Job | Wait | Done:
@@ -103,7 +104,7 @@ class Book:
         """Take in what a worker says. Returns what was appended: nothing for a report that is late or a repetition.
 
         Raises:
-            UserError: the study's metric was never reported although a trial ended.
+            UserError: a metric of the study's objectives or constraints was never reported although a trial ended.
         """
         assert isinstance(event, ev.Reported | ev.Ended | ev.Failed | ev.Requeued)
         if not 0 <= event.trial < len(self.history.trials):
@@ -115,8 +116,9 @@ class Book:
             return self._hear_report(event, trial, scheduler)
         if isinstance(event, ev.Failed) and event.kind == "killed" and trial.attempts < RETRIES:
             event = ev.Requeued(event.trial, f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}", blame=True)
-        if isinstance(event, ev.Ended) and trial.probe is None and trial.loss is None:
-            event = self._silent(trial)
+        if isinstance(event, ev.Ended) and trial.probe is None:
+            missing = self.history.unreported(trial)
+            event = self._silent(trial, missing) if missing else event
         self.append(event)
         return (event,)
 
@@ -141,14 +143,17 @@ class Book:
         self._commit(entries, history)
         return tuple(events)
 
-    def _silent(self, trial: TrialRecord) -> ev.Failed:
-        metric = self.history.objective.metric
+    def _silent(self, trial: TrialRecord, missing: tuple[str, ...]) -> ev.Failed:
+        def never(metric: str) -> bool:
+            return all(metric not in r.metrics for t in self.history.trained() for r in t.reports)
+
+        metric = next(filter(never, missing), None)
         names = trial.metric_names
         seen = f"it reported {', '.join(names)}" if names else "it reported nothing"
-        if all(t.loss is None for t in self.history.trained()):
+        if metric is not None:
             mend = nearest(metric, names) if names else f"Call trial.report({metric}=...) after each epoch."
             raise UserError(f"The metric {metric!r} was never reported: trial {trial.id} ended and {seen}.", mend)
-        return ev.Failed(trial.id, "silent", f"ended without reporting {metric!r}; {seen}")
+        return ev.Failed(trial.id, "silent", f"ended without reporting {', '.join(map(repr, missing))}; {seen}")
 
 
 def decision_rng(history: History) -> np.random.Generator:
@@ -234,7 +239,7 @@ def replay(entries: Iterable[Entry], scheduler: Scheduler) -> int:
 
 def _nonfinite(event: ev.Reported, history: History) -> str | None:
     for name, value in event.metrics.items():
-        if not math.isfinite(value) and (name == history.objective.metric or guess_direction(name) == "minimize"):
+        if not math.isfinite(value) and (name in history.study.goals.metrics or guess_direction(name) == "minimize"):
             return name
     return None
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
 from luthier.core.encode import Encoder
+from luthier.core.goals import penalized, sized
 from luthier.core.history import History
 from luthier.core.params import Config
 from luthier.core.trial import Status, TrialRecord
@@ -110,10 +111,8 @@ class FreezeThaw:
         chance = log_probability_below(*model.predict(at), target)
         first = int(np.argmax(chance))
         score, odds = history.objective.score(aim), math.exp(chance[first])
-        why = (
-            f"most likely ({odds:.2g}) to reach {score:.4g} by epoch {until[first]}, "
-            f"of {len(old)} paused and {len(new)} new"
-        )
+        reach = "come closer to the constraints" if ranked[0].trial.violation else f"reach {score:.4g}"
+        why = f"most likely ({odds:.2g}) to {reach} by epoch {until[first]}, of {len(old)} paused and {len(new)} new"
         if first < len(paused):
             trial = paused[first]
             # Without a checkpoint it starts over: once, then.
@@ -138,7 +137,8 @@ class Curve:
     Args:
         trial: the trial.
         points: ``(epoch, loss)``, smaller is better; the best up to each epoch where the best epoch counts. A failure
-            is an infinite loss at the epoch that was not reached.
+            is an infinite loss at the epoch that was not reached; one that breaks a constraint has losses beyond those
+            of all that break none.
     """
 
     trial: TrialRecord
@@ -157,7 +157,7 @@ def observed(history: History) -> list[Curve]:
     for trial in history.trained():
         if not holds(trial.config):
             continue
-        points = [(e, objective.loss(y)) for e, y in trial.curve(objective.metric)]
+        points = [(e, penalized(objective.loss(y), trial.violation)) for e, y in trial.curve(objective.metric)]
         if objective.reduce == "best":
             low = math.inf
             points = [(e, low := min(low, y)) for e, y in points]
@@ -170,7 +170,9 @@ def observed(history: History) -> list[Curve]:
     kept = representative([c.trial.id for c in order], half, half // 2, half // 2)
     few = max(2, min(PER_CURVE, POINTS // max(len(kept), 1)))
     chosen = sorted((order[i] for i in kept), key=lambda c: c.trial.id)
-    return [Curve(c.trial, tuple(_thinned(list(c.points), few))) for c in chosen]
+    thinned = [(c.trial, _thinned(list(c.points), few)) for c in chosen]
+    losses = iter(sized([y for _, points in thinned for _, y in points]))
+    return [Curve(trial, tuple((e, next(losses)) for e, _ in points)) for trial, points in thinned]
 
 
 def _thinned(points: list[tuple[int, float]], most: int) -> list[tuple[int, float]]:

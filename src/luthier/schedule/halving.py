@@ -9,7 +9,8 @@ Hyperband: Li et al., JMLR 18 (2018, arXiv 1603.06560), Algorithm 1: brackets of
 hedge over how early one dares to judge.
 
 All are functions of the history: a rung's members are the trials that were trained that far. A trial that failed or was
-stopped counts as the worst of the rung it was heading for. Left out: the infinite-horizon variants.
+stopped counts as the worst of the rung it was heading for. With several objectives a rung is ranked by non-dominated
+sorting (MO-ASHA, see ``core/pareto.py``). Left out: the infinite-horizon variants.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from itertools import pairwise
 import numpy as np
 
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
+from luthier.core.goals import ranked_at, result_at
 from luthier.core.history import History
-from luthier.core.index import Changes, result_at
+from luthier.core.index import Changes
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
-from luthier.core.study import Objective
+from luthier.core.study import Goals
 from luthier.core.trial import ENDED, Status, TrialRecord
 
 
@@ -60,19 +62,15 @@ class ASHA:
         """The highest promotion there is, else a new trial for the lowest rung."""
         ladder = rungs(history.study.max_epochs, self.min_epochs, self.eta)
         for here, above in reversed(list(pairwise(ladder))):
-            waiting = history.waiting(here)
-            if not waiting:
-                continue
-            ranked = history.ranked(here)
-            rank = ranked.rank(waiting[0]) + 1
-            if rank <= len(ranked) // self.eta:
-                why = f"rank {rank} of {len(ranked)} at epoch {here}: the top 1/{self.eta} goes on to {above}"
-                return Resume(waiting[0][1], above, why)
+            first = history.foremost(here)
+            if first is not None and first.rank <= first.among // self.eta:
+                why = f"rank {first.rank} of {first.among} at epoch {here}: the top 1/{self.eta} goes on to {above}"
+                return Resume(first.trial, above, why)
         config = self.searcher.suggest(history, rng)
         if config is None:
             return self._drained(history)
-        first = ladder[0]
-        return Start(config, until=first, why=f"{self.searcher.name}: a new trial for the first rung, {first} epochs")
+        lowest = ladder[0]
+        return Start(config, until=lowest, why=f"{self.searcher.name}: a new trial for the first rung, {lowest} epochs")
 
     @staticmethod
     def _drained(history: History) -> Action:
@@ -170,7 +168,7 @@ def _next(
     table: tuple[Bracket, ...], word: str, searcher: Searcher, history: History, rng: np.random.Generator
 ) -> Action:
     """The next step of the earliest bracket that has one, those of ``table`` in turn without end."""
-    board = history.index(Brackets(table, history.objective))
+    board = history.index(Brackets(table, history.study.goals))
     if board.ready and board.ready[0] < board.filling:
         step = board.groups[board.ready[0]].step
         assert step is not None
@@ -209,7 +207,7 @@ class Brackets:
     """The index from which brackets are decided: only a bracket in which something changed is judged again."""
 
     table: tuple[Bracket, ...]
-    objective: Objective
+    goals: Goals
 
     def empty(self) -> Board:
         """No bracket was begun."""
@@ -246,9 +244,8 @@ class Brackets:
         for here, above, keep in zip(bracket.epochs, bracket.epochs[1:], bracket.sizes[1:]):
             if not all(t.status in ENDED or t.reached(here) for t in rung):
                 return None  # synchronous: the rung is judged when it is complete
-            losses = {t.id: result_at(self.objective, t, here) for t in rung}
-            ranked = sorted(rung, key=lambda t: (losses[t.id], t.id))
-            rung = [t for t in ranked[:keep] if math.isfinite(losses[t.id])]
+            ranked = ranked_at(self.goals, rung, here)
+            rung = [t for t in ranked[:keep] if math.isfinite(result_at(self.goals, t, here))]
             for rank, trial in enumerate(rung, start=1):
                 if trial.status is Status.PAUSED and trial.until <= here:
                     why = f"rank {rank} of {len(ranked)} at epoch {here}: the best {keep} go on to {above}"

@@ -4,7 +4,8 @@ Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017,
 epoch if its best objective so far is strictly worse than the median of the other trials' running averages up to that
 epoch. The paper compares with completed trials; here every other trial counts that came that far and did not fail, so
 that the rule has something to go by under schedulers that pause. The grace period and the least number of others are
-ours.
+ours; so is that a trial which keeps the constraints is better than one that does not, and that with several objectives
+it must be worse in each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from statistics import fmean, median
 import numpy as np
 
 from luthier.contracts import Action, Scheduler, Stop
+from luthier.core.goals import penalized
 from luthier.core.history import History
+from luthier.core.study import Objective
 from luthier.core.trial import TrialRecord
 
 
@@ -45,22 +48,32 @@ class Median:
         grace = math.ceil(history.study.max_epochs / 5) if self.grace is None else self.grace
         if verdict is not None or record.probe is not None or record.epoch < max(grace, 1):
             return verdict
-        best = min(_losses(history, record, record.epoch), default=math.inf)
+        worse = [self._worse(history, record, objective) for objective in history.study.goals.objectives]
+        whys = [why for why in worse if why is not None]
+        return Stop("; ".join(whys)) if len(whys) == len(worse) else None
+
+    def _worse(self, history: History, record: TrialRecord, objective: Objective) -> str | None:
+        """In what words the trial is worse than the others' median; None where it is not, or nothing can be said."""
+        mine = _losses(objective, record, record.epoch)
         others = [
-            fmean(_losses(history, t, record.epoch))
+            penalized(fmean(losses), t.violation)
             for t in history.trained()
-            if t.id != trial and t.epoch >= record.epoch and t.failure is None and t.loss is not None
+            if t.id != record.id and t.epoch >= record.epoch and t.failure is None
+            if (losses := _losses(objective, t, record.epoch))
         ]
-        if len(others) < self.fewest or best <= (middle := median(others)):
+        if not mine or len(others) < self.fewest:
             return None
-        score = history.objective.score
-        return Stop(
-            f"its best up to epoch {record.epoch} is {score(best):.4g}, the median of {len(others)} others' averages "
-            f"{score(middle):.4g}"
+        best, middle = penalized(min(mine), record.violation), median(others)
+        if best <= middle:
+            return None
+        if record.violation:
+            return f"up to epoch {record.epoch} it breaks the constraints more than half of {len(others)} others"
+        return (
+            f"its best {objective.metric} up to epoch {record.epoch} is {objective.score(best):.4g}, the median of "
+            f"{len(others)} others' averages {objective.score(middle):.4g}"
         )
 
 
-def _losses(history: History, trial: TrialRecord, epoch: int) -> list[float]:
+def _losses(objective: Objective, trial: TrialRecord, epoch: int) -> list[float]:
     """What the trial reported of the objective up to ``epoch``, smaller is better."""
-    objective = history.objective
     return [objective.loss(y) for x, y in trial.curve(objective.metric) if x <= epoch]

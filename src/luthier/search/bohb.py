@@ -3,6 +3,7 @@
 Falkner, Klein and Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018 (arXiv
 1807.01774), section 4 and Algorithm 2. With it Hyperband is BOHB. The searcher reads the rungs off the history: the
 epochs at which trials were left standing. A failed trial counts as the worst of every rung that it was heading for.
+With several objectives the good ones are the first by non-dominated sorting (``core/goals.py: ordered``), our choice.
 
 Numbers have Gaussian kernels, choices those of Aitchison and Aitken (1976), each hyperparameter a bandwidth of its own.
 An inactive hyperparameter says nothing: its kernel is 1, the uniform density. (The paper leaves that open; its authors'
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.encode import Encoder
+from luthier.core.goals import ranked_at
 from luthier.core.history import History
 from luthier.core.params import Choice, Config
 from luthier.core.space import Space
@@ -75,7 +77,7 @@ def largest_rung(history: History, fewest: int) -> list[TrialRecord] | None:
     for rung in sorted(standing, reverse=True):
         members = [t for t in ended if t.epoch >= rung or (t.status is Status.FAILED and t.until >= rung)]
         if len(members) >= fewest:
-            return sorted(members, key=lambda t: (history.loss_at(t, rung), t.id))
+            return ranked_at(history.study.goals, members, rung)
     return None
 
 

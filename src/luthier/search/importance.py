@@ -86,9 +86,7 @@ def _by_comparison(history: History) -> Importance:
         told = trial.full and math.isfinite(history.final_loss(trial))
         if told and trial.stage not in (CONFIRM, ABLATION):
             lengths.setdefault(trial.horizon, []).append(trial)
-    worst = {
-        length: float(np.quantile([history.final_loss(t) for t in trials], 0.75)) for length, trials in lengths.items()
-    }
+    worst = {length: float(np.quantile([_plain_loss(t) for t in trials], 0.75)) for length, trials in lengths.items()}
     used: set[int] = set()
     effects: dict[str, float] = {}
     for name in history.space.dims:
@@ -100,7 +98,7 @@ def _by_comparison(history: History) -> Importance:
                 if name in trial.config:
                     rest = repr(sorted((k, v) for k, v in trial.config.items() if k not in free))
                     room, value = rooms.setdefault((length, trial.seed, rest), {}), repr(trial.config[name])
-                    room[value] = min(room.get(value, math.inf), min(history.final_loss(trial), worst[length]))
+                    room[value] = min(room.get(value, math.inf), min(_plain_loss(trial), worst[length]))
                     members.setdefault((length, trial.seed, rest), []).append(trial.id)
         compared = {key: room for key, room in rooms.items() if len(room) > 1}
         if compared:
@@ -111,6 +109,11 @@ def _by_comparison(history: History) -> Importance:
         return Importance({}, len(used), "it needs trials that differ in one hyperparameter only")
     parts = {name: effect / whole for name, effect in effects.items()}
     return Importance(_sorted(parts), len(used), f"comparisons of {len(used)} trials that differ in nothing else")
+
+
+def _plain_loss(trial: TrialRecord) -> float:
+    """The loss by itself: that a trial breaks a constraint is no distance in the metric's units."""
+    return math.inf if trial.loss is None else trial.loss
 
 
 def _sorted(parts: Mapping[str, float]) -> dict[str, float]:

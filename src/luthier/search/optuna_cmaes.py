@@ -71,7 +71,7 @@ def _modelled(ended: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
 
 def _marked(trial: FrozenTrial, generation: int, marks: Marks) -> FrozenTrial:
     attributes = {GENERATION: generation, **dict(marks)}
-    return frozen(trial.number, trial.state, trial.params, trial.distributions, trial.value, attributes)
+    return frozen(trial.number, trial.state, trial.params, trial.distributions, trial.values, attributes)
 
 
 @lru_cache(maxsize=2048)
@@ -82,7 +82,7 @@ def _next(
     distributions = dict(modelled)
     attributes = {GENERATION: generation, **dict(marks)}
     block = [
-        frozen(i, TrialState.COMPLETE, dict(values), distributions, loss, attributes)
+        frozen(i, TrialState.COMPLETE, dict(values), distributions, [loss], attributes)
         for i, (values, loss) in enumerate(points)
     ]
     # The seed decides what is asked for next, which nobody looks at; the state is what was told.

@@ -2,7 +2,7 @@
 
 The sampler is made anew for each suggestion and fed the history as an in-memory Optuna study, so that a suggestion is a
 function of the log. Conditional spaces go through Optuna's define-by-run suggestions, parents first. What Optuna
-would drop, failed trials, it is shown as bad ones (the worst loss seen), so that it does not propose their like again.
+would drop, failed trials, it is shown as bad ones; with several objectives and constraints see ``optuna_goals.py``.
 What a sampler cannot model (GP: conditional hyperparameters; CMA-ES: choices as well) it draws at random.
 
 CMA-ES keeps its state in the trials: ``optuna_cmaes.py`` works it out. ``QMCSampler`` counts its proposals in the study
@@ -13,7 +13,6 @@ TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 201
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,11 +27,12 @@ from luthier.core.history import History
 from luthier.core.params import Config, Constant, Float, Int, Param, Value
 from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
+from luthier.search.optuna_goals import POPULATION, Shown, choose_parents, generations, shown
 
 if TYPE_CHECKING:
     import optuna
 
-Made = dict[int, tuple[TrialRecord, float | None, "optuna.trial.FrozenTrial"]]
+Made = dict[int, tuple[TrialRecord, tuple[Shown | None, dict[str, int]], "optuna.trial.FrozenTrial"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,33 @@ class OptunaSampler:
         """What the sampler proposes after the trials of ``history``.
 
         Raises:
-            UserError: Optuna's ``QMCSampler``.
+            UserError: Optuna's ``QMCSampler``; several objectives, of a sampler that cannot do them.
         """
         import optuna
 
         from luthier.search.optuna_storage import Snapshot
 
         with quiet():
-            past = frozen_trials(history)
-            storage = Snapshot(past if self.recall is None else self.recall(past))
             sampler = self.make(int(rng.integers(2**31)))
+            many = len(history.study.goals.objectives)
             if isinstance(sampler, optuna.samplers.QMCSampler):
                 raise UserError("Optuna's QMCSampler would propose its first point for ever.", 'Use strategy="sobol".')
-            study = optuna.create_study(storage=storage, direction="minimize", sampler=sampler)
-            return suggest(study.ask(), history.space)
+            cannot = UserError(
+                f"The sampler {self.name!r} ({type(sampler).__name__}) cannot do several objectives.",
+                "TPESampler, GPSampler, NSGAIISampler and NSGAIIISampler can.",
+            )
+            if self.recall is not None and many > 1:
+                raise cannot  # what keeps its state in one value a trial
+            past = frozen_trials(history, sampler)
+            storage = Snapshot(past if self.recall is None else self.recall(past))
+            study = optuna.create_study(storage=storage, directions=["minimize"] * many, sampler=sampler)
+            choose_parents(study, sampler, generations(history, sampler))
+            try:
+                return suggest(study.ask(), history.space)
+            except ValueError as error:
+                if many == 1 or "multi-objective" not in str(error):
+                    raise
+                raise cannot from None
 
 
 def tpe(seed: int) -> optuna.samplers.BaseSampler:
@@ -92,31 +105,44 @@ def cmaes(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
+def nsga2(seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's NSGA-II with a small population."""
+    import optuna
+
+    return optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+
+
 def distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
     """Optuna's distribution of each hyperparameter but the constants."""
     return {name: _distribution(space[name]) for name in space.dims}
 
 
-def frozen_trials(history: History) -> list[optuna.trial.FrozenTrial]:
-    """The history in Optuna's terms, losses to be minimized; numbered from 0, probes left out."""
+def frozen_trials(
+    history: History, sampler: optuna.samplers.BaseSampler | None = None
+) -> list[optuna.trial.FrozenTrial]:
+    """The history in Optuna's terms, losses to be minimized, as ``sampler`` wants to see it; numbered from 0, probes
+    left out."""
     from optuna.trial import TrialState
 
     from luthier.search.optuna_storage import frozen
 
     known = distributions(history.space)
-    finite = [x for t in history.trained() if math.isfinite(x := history.final_loss(t))]
-    worst = max(finite, default=0.0)
+    told, born = shown(history, sampler), generations(history, sampler)
+    key = f"{type(sampler).__name__}:generation"
     made = _made(history.space.to_json())
     trials = []
     for number, trial in enumerate(history.trained()):
         running = trial.status is Status.RUNNING
-        value = None if running else _value(history, trial, worst)
+        now = None if running else told[trial.id], {key: born[number]} if born else {}
         record, before, it = made.get(number, (None, None, None))
-        if it is None or record is not trial or before != value:
+        if it is None or record is not trial or before != now:
             params = params_of(history.space, trial)
             state = TrialState.RUNNING if running else TrialState.COMPLETE
-            it = frozen(number, state, dict(params), {k: known[k] for k in params}, value)
-            made[number] = trial, value, it
+            values, constraints = now[0] or (None, {})
+            it = frozen(number, state, dict(params), {k: known[k] for k in params}, values, dict(now[1]))
+            for name, excess in constraints.items():
+                it.set_constraint(name, excess)
+            made[number] = trial, now, it
         trials.append(it)
     return trials
 
@@ -151,11 +177,6 @@ def suggest(trial: optuna.trial.Trial, space: Space) -> dict[str, Value]:
         else:
             config[name] = trial.suggest_categorical(name, param.choices)
     return {name: config[name] for name in space if name in config}
-
-
-def _value(history: History, trial: TrialRecord, worst: float) -> float:
-    loss = history.final_loss(trial)
-    return loss if math.isfinite(loss) else worst
 
 
 def _distribution(param: Param) -> optuna.distributions.BaseDistribution:

@@ -142,7 +142,7 @@ def frozen(
     state: TrialState,
     params: dict[str, Any],
     distributions: dict[str, BaseDistribution],
-    value: float | None = None,
+    values: Sequence[float] | None = None,
     system_attrs: dict[str, Any] | None = None,
 ) -> FrozenTrial:
     """A trial of that number and no time."""
@@ -150,7 +150,8 @@ def frozen(
         number=number,
         trial_id=number,
         state=state,
-        value=value,
+        value=None,
+        values=values,
         datetime_start=None,
         datetime_complete=None,
         params=params,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.encode import Encoder
+from luthier.core.goals import sized
 from luthier.core.history import History
 from luthier.core.params import Config
 from luthier.core.trial import Status, TrialRecord
@@ -125,7 +126,7 @@ def _model(history: History, encoder: Encoder, told: list[TrialRecord]) -> tuple
     """The process given all that was told, running trials believed, and the best target."""
     ranked = sorted(told, key=lambda t: (history.final_loss(t), t.id))
     order = [ranked[i] for i in representative([t.id for t in ranked], BEST, LATEST, SPREAD)]
-    losses = [history.final_loss(t) for t in order]
+    losses = sized([history.final_loss(t) for t in order])
     y = Scale.of(losses)(losses)
     x = encoder.features(encoder.units(t.config for t in order))
     model = fit(x, y, encoder.groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luthier.core.history import History
 from luthier.core.summary import gain_text, in_points, summarize
-from luthier.view.story import clean, epochs, number, setting, spent_of, verdict
+from luthier.view.story import clean, epochs, number, pareto_lines, setting, spent_of, verdict
 
 OTHERS = {"winner": "first choice"}
 """What the search's own winner is called once a challenger has taken its place."""
@@ -25,6 +25,7 @@ def closing(history: History) -> str:
             changed = name in default and default[name] != value
             note = f"   (default {setting(default[name])})" if changed else ""
             lines.append(f"  {clean(name, 40):<{width}}  {setting(value)}{note}")
+    lines += pareto_lines(history)
     if (c := summary.confirmation) is not None:
         metric = clean(history.objective.metric)
         lines.append("")

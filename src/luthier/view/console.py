@@ -19,7 +19,7 @@ from luthier.core import events as ev
 from luthier.core.history import History
 from luthier.core.trial import TrialRecord
 from luthier.view.findings import finding_of
-from luthier.view.story import clean, count, duration, epochs, number, short, sparkline, spent_of, told, varied
+from luthier.view.story import clean, count, duration, epochs, number, scores, short, sparkline, spent_of, told, varied
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,7 +57,7 @@ class Console:
         self._best = _best(history)
         study = history.study
         self.say(
-            f"{clean(study.name)}: {history.objective.direction} {clean(history.objective.metric)}, "
+            f"{clean(study.name)}: {clean(study.goals)}, "
             f"{study.strategy} strategy, up to {epochs(study.max_epochs)} a trial, budget {study.budget}, "
             f"seed {study.seed}" + (f"; goes on after {spent_of(history)}" if len(history.trials) else "")
         )
@@ -121,7 +121,7 @@ def _best(history: History) -> int | None:
 
 
 def _score(history: History, trial: TrialRecord) -> str:
-    return f"{clean(history.objective.metric)} {number(history.score(trial))}"
+    return scores(history, trial)
 
 
 def _line(history: History, event: ev.Event) -> str | None:
@@ -215,8 +215,11 @@ def _running(history: History) -> RenderableType:
             table.add_row(f"trial {trial.id}", Text(f"probe {clean(trial.probe)}"), "", "", "")
             continue
         values = [v for _, v in trial.curve(history.objective.metric)]
-        metric = history.objective.metric
-        metrics = sorted(trial.metrics.items(), key=lambda m: m[0] != metric)[:2]  # the objective first
+        metric, asked = (
+            history.objective.metric,
+            history.study.goals.metrics,
+        )  # the objective first, then what was asked too
+        metrics = sorted(trial.metrics.items(), key=lambda m: (m[0] != metric, m[0] not in asked))[:2]
         latest = "  ".join(f"{clean(k, 20)} {number(v)}" for k, v in metrics)
         eta = _remaining(trial)
         table.add_row(

@@ -20,6 +20,7 @@ from luthier.view.numbers import (
     Role,
     Steps,
     Swept,
+    Traded,
     TrainingPanel,
     curve_panels,
     lr_ranges,
@@ -27,6 +28,7 @@ from luthier.view.numbers import (
     progress,
     span,
     sweeps,
+    traded,
 )
 from luthier.view.story import clean, number, setting, short, varied
 
@@ -203,6 +205,27 @@ def paired_figure(data: Paired) -> Spec:
     zero = {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.2, "side": "right", "anchor": "x2"}
     layout["yaxis2"] = {**_axis(""), **zero, "tickformat": "+.3~g", "nticks": 5, "range": _padded(*span)}
     return {"data": [*traces, spread, mean_gain], "layout": layout}
+
+
+def traded_figure(data: Traded) -> Spec:
+    """Two objectives against each other: the Pareto front and its edge in colour, what breaks a constraint faint."""
+    layout = _layout(f"{clean(data.y_metric, 30)} against {clean(data.x_metric, 30)}", safe(data.x_metric))
+    low, high = span(data.ys, data.y_minimize)
+    layout["yaxis"]["range"] = _padded(low, high)
+    left, right = span(data.xs, data.x_minimize)
+    if left > 0 and right / left > 20:
+        layout["xaxis"].update(_log(left, right))
+        spread = 0.06 * math.log10(right / left)
+        layout["xaxis"]["range"] = [math.log10(left) - spread, math.log10(right) + spread]
+    else:
+        layout["xaxis"]["range"] = _padded(left, right)
+    step = {
+        "type": "scatter", "mode": "lines", "x": [_digits(x) for x, _ in data.edge], "hoverinfo": "skip",
+        "y": [_digits(y) for _, y in data.edge], "opacity": 0.7,
+        "line": {"color": COLORS["winner"], "width": 1.6, "shape": "hv" if data.x_minimize else "vh"},
+    }  # fmt: skip
+    dots = _dots(data.xs, data.ys, data.trials, data.kinds, low, high, data.y_metric)
+    return {"data": [*([step] if len(data.edge) > 1 else []), *dots], "layout": layout}
 
 
 def importance_figure(parts: Mapping[str, float]) -> Spec:
@@ -427,6 +450,7 @@ FIGURES: Mapping[str, Callable[[History], list[Spec]]] = {
     "curves": _one(curves_figure, curve_panels),
     "progress": _one(progress_figure, progress),
     "paired": _one(paired_figure, paired),
+    "pareto": _one(traded_figure, traded),
     "sweeps": _one(sweep_figure, sweeps),
     "lr_range": _one(lr_range_figure, lr_ranges),
 }

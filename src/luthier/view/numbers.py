@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.core import goals
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
 from luthier.core.summary import CONFIRM, Ablation, in_points, summarize
@@ -151,6 +152,26 @@ class LrRange:
     upper: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """Two objectives of the trials against each other, the first one upwards.
+
+    Args:
+        kinds: ``"winner"`` on the Pareto front, ``"ended"`` where a constraint is broken, else ``"plain"``.
+        edge: with two objectives the points of the front from left to right; else empty.
+    """
+
+    x_metric: str
+    y_metric: str
+    x_minimize: bool
+    y_minimize: bool
+    trials: tuple[int, ...]
+    kinds: tuple[Role, ...]
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    edge: tuple[tuple[float, float], ...]
+
+
 def roles(history: History) -> dict[int, Role]:
     """What each trained trial is in the pictures: winner, default, failed, stopped early or plain."""
     arms = {t.notes.get("arm"): t.config for t in history.in_stage(CONFIRM)}
@@ -222,7 +243,7 @@ def progress(history: History) -> Progress:
 
     The history keeps no order between trials that ran side by side, so they are laid end to end.
     """
-    role, spent, best = roles(history), 0.0, math.inf
+    role, spent, least, best = roles(history), 0.0, math.inf, math.nan
     stages: list[tuple[str, float]] = []
     begins = {s.trials[0]: s.name for s in history.stages if s.trials}
     rows: list[tuple[int, Role, float, float, float]] = []
@@ -232,8 +253,9 @@ def progress(history: History) -> Progress:
         spent += t.spent
         score = history.score(t)
         if t.probe is None and score is not None:
-            best = min(best, history.objective.loss(score))
-            rows.append((t.id, role[t.id], spent, score, history.objective.score(best)))
+            if history.final_loss(t) < least:  # the feasible before the others
+                least, best = history.final_loss(t), score
+            rows.append((t.id, role[t.id], spent, score, best))
     ids, kinds, at, scores, bests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     objective = history.objective
     return Progress(
@@ -260,6 +282,22 @@ def paired(history: History) -> Paired | None:
         high=high,
         better=c.better,
     )
+
+
+def traded(history: History) -> list[Traded]:
+    """The first objective against each further one; nothing with one objective."""
+    first, front = history.objective, goals.front(history)
+    points = [p for t in history.trained() if (p := goals.point(history, t)) is not None]
+    best = {p.trial for p in front}
+    kinds: tuple[Role, ...] = tuple("winner" if p.trial in best else "plain" if p.feasible else "ended" for p in points)
+    ids, ys = tuple(p.trial for p in points), tuple(p.scores[first.metric] for p in points)
+    out = []
+    for other in history.study.also if points else ():
+        xs = tuple(p.scores[other.metric] for p in points)
+        edge = sorted((p.scores[other.metric], p.scores[first.metric]) for p in front)
+        drawn = tuple(edge) if len(history.study.also) == 1 else ()
+        out.append(Traded(other.metric, first.metric, other.minimize, first.minimize, ids, kinds, xs, ys, drawn))
+    return out
 
 
 def steps(history: History, ablation: Ablation) -> Steps:

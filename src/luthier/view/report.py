@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from luthier.core import goals
 from luthier.core.events import plain
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Constant
@@ -48,7 +49,7 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
     shelf = _Shelf()
     view = {
         "study": history.study,
-        "direction": history.objective.direction,
+        "goal": str(history.study.goals),
         "metric": history.objective.metric,
         "verdict": story.verdict(history),
         "tone": _tone(history, summary),
@@ -62,9 +63,11 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "importance": _importance(lesson, shelf),
         "stages": [_stage(history, stage, shelf) for stage in history.stages],
         "curves": _shelve(shelf, history, "curves", "Learning curves of all trials"),
+        "pareto": _pareto(history, summary, shelf),
         "progress": _shelve(shelf, history, "progress", "Best score over the epochs spent") if _scored(history) else [],
         "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter"),
         "failures": story.failures(history),
+        "more": [(m, "n") for m in history.study.goals.metrics[1:]],
         "winner": numbers.winner_word(history),
         "space": [(n, _range_of(p), _when_of(p)) for n, p in history.space.items()],
         **_rows(history, summary),
@@ -90,6 +93,29 @@ def _path(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
     ]
     figure = shelf.put(fig.steps_figure(numbers.steps(history, summary.ablation)), "Gain of each change")
     return {"rows": rows, "figure": figure, "seeds": story.count(many, "fresh seed")}
+
+
+def _pareto(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
+    """The Pareto front: the figures, and its configurations with all their scores."""
+    if not summary.pareto:
+        return None
+    names = story.varied(history)
+    rows = [
+        {
+            "trial": p.trial,
+            "values": [{**p.limits, **p.scores}[n] for n in history.study.goals.metrics],
+            "config": story.short(p.config, names, limit=12),
+            "epoch": p.epoch,
+        }
+        for p in summary.pareto
+    ]
+    figures = _shelve(shelf, history, "pareto", "Objectives of all trials against each other, the Pareto front marked")
+    return {
+        "rows": rows,
+        "figures": figures,
+        "heads": [(m, "n") for m in history.study.goals.metrics],
+        "feasible": summary.pareto[0].feasible,
+    }
 
 
 def _importance(lesson: Lesson | None, shelf: _Shelf) -> Row | None:
@@ -125,6 +151,8 @@ def _scored(history: History) -> bool:
 def _tone(history: History, summary: Summary) -> str:
     if any(s.fatal for s in history.stages) or (summary.best_score is None and summary.failed):
         return "bad"
+    if summary.feasible is False:
+        return "bad"
     return "good" if summary.confirmation and summary.confirmation.proven else "plain"
 
 
@@ -149,6 +177,11 @@ def _facts(history: History, summary: Summary) -> list[tuple[str, str, str]]:
     facts.append(
         ("epochs used", story.epochs(history.spent).split()[0], f"{bound} in {story.duration(history.elapsed)}")
     )
+    if summary.feasible is not None:
+        word = "met" if summary.feasible else "broken"
+        facts.append(("constraints", word, story.clean(" and ".join(map(str, history.study.constraints)), 80)))
+    if summary.pareto:
+        facts.append(("Pareto front", f"{len(summary.pareto)}", "configurations"))
     probes = len(history.trials) - summary.trials
     running = f"{len(history.running)} running" if history.running else ""
     facts.append(
@@ -189,6 +222,9 @@ def _arms(history: History, summary: Summary) -> dict[str, Any] | None:
 
 
 def _ruling(c: Confirmation) -> str:
+    if c.by_constraint:
+        broken, kept = ("default", "winner") if c.better else ("winner", "default")
+        return f"The {broken} breaks a constraint, so the {kept} is kept."
     if not c.better:
         return "The difference is within the noise, so the default is kept."
     if c.proven:
@@ -239,6 +275,8 @@ def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail
         "status": f"{t.probe} probe" if t.probe else t.status.value,
         "state": t.status.value,
         "score": score,
+        "more": [_value_of(history, t, m) for m in history.study.goals.metrics[1:]],
+        "broken": t.violation > 0,
         "rank": "" if score is None else repr(score),
         "epoch": t.epoch,
         "horizon": t.horizon,
@@ -252,6 +290,11 @@ def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail
         "detail": detail if len(detail) <= tail else "…" + detail[-tail:],
         "curve": story.sparkline([v for _, v in t.curve(history.objective.metric)], 12),
     }
+
+
+def _value_of(history: History, t: TrialRecord, metric: str) -> float | None:
+    """A further metric of the study's goals at the epoch that counts."""
+    return None if t.failure else goals.values(history.study.goals, t).get(metric)
 
 
 def _range_of(param: Any) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from luthier.core import goals
 from luthier.core.history import History, StageRecord
 from luthier.core.summary import (
     Confirmation,
@@ -28,6 +29,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 MOST = 8
 """Trials whose findings are told in the story."""
+ON_FRONT = 12
+"""Configurations of the Pareto front that are listed."""
 LOOKED_AT = 40
 """Trials that are read for it: those that were ended early, then the best."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -132,14 +135,61 @@ def verdict(history: History) -> str:
         said = clean(fatal.verdict or fatal.because, 600)
         return f"{said} (The study ended at the stage “{clean(fatal.name)}”; no tuning mends this.)"
     if summary.confirmation:
-        return _confirmed(metric, history, summary, summary.confirmation)
+        lead = _confirmed(metric, history, summary, summary.confirmation)
+        traded = f"{count(len(summary.pareto), 'configuration')} on the Pareto front." if summary.pareto else ""
+        return " ".join(filter(None, (lead, traded, _infeasible(history, summary))))
     if summary.best_score is None:
         return _unscored(history, summary, metric)
     many = sum(history.score(t) is not None for t in history.trained())
     which = f"trial {summary.best_trial}, "
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
     caution = "an optimistic figure until it is repeated on fresh seeds"
-    return f"Best {metric} {number(summary.best_score)} ({which}: {caution})."
+    lead = f"Best {metric} {number(summary.best_score)} ({which}: {caution})."
+    return " ".join(filter(None, (lead, _traded(history, summary), _infeasible(history, summary))))
+
+
+def _traded(history: History, summary: Summary) -> str:
+    """What several objectives found, in a sentence."""
+    if not summary.pareto:
+        return ""
+    names = " and ".join(clean(o.metric, 40) for o in history.study.goals.objectives)
+    many = len(summary.pareto)
+    if many == 1:
+        return f"It is the best in {names} at once."
+    return f"{many} configurations trade {names}; of those this one is the best in {clean(history.objective.metric)}."
+
+
+def _infeasible(history: History, summary: Summary) -> str:
+    """That the kept configuration breaks a constraint, in a sentence."""
+    if summary.feasible is not False:
+        return ""
+    told = _broken(history, summary.values) or " and ".join(clean(c) for c in history.study.constraints)
+    none = all(t.violation for t in history.trained() if history.score(t) is not None)
+    return f"It is infeasible: {told}" + ("; no trial meets the constraints." if none else ".")
+
+
+def _broken(history: History, values: Mapping[str, float]) -> str:
+    """``latency_ms is 31.2, not <= 20`` for each constraint that ``values`` break."""
+    return " and ".join(
+        f"{clean(c.metric, 40)} is {number(values[c.metric])}, not {'<=' if c.upper else '>='} {c.bound:.6g}"
+        for c in history.study.constraints
+        if c.metric in values and c.excess(values[c.metric]) > 0
+    )
+
+
+def scores(history: History, trial: TrialRecord) -> str:
+    """A trial's score with its metric's name; of several objectives all, and which constraint it breaks."""
+    names = dict.fromkeys([history.objective.metric])
+    values: Mapping[str, float] = {}
+    if history.study.also or history.study.constraints:
+        values = goals.values(history.study.goals, trial) if trial.failure is None else {}
+        names |= dict.fromkeys(o.metric for o in history.study.also)
+    first = history.score(trial)
+    told = ", ".join(
+        f"{clean(n, 40)} {number(first if n == history.objective.metric else values.get(n))}" for n in names
+    )
+    broken = _broken(history, values)
+    return f"{told}; infeasible: {broken}" if broken else told
 
 
 def gain_of(history: History, c: Confirmation) -> str:
@@ -159,6 +209,12 @@ def _confirmed(metric: str, history: History, summary: Summary, c: Confirmation)
     tuned = f"{metric} {number(new, like=scale)} ± {number(real(c.winner.sd), like=scale)}"
     default = f"{number(old, like=scale)} ± {number(real(c.default.sd), like=scale)}"
     gain = gain_of(history, c)
+    if c.by_constraint and c.better:
+        return (
+            f"Tuned configuration reaches {tuned} within the constraints; the strong default breaks them at {default}."
+        )
+    if c.by_constraint:
+        return f"Tuned configuration reaches {tuned} but breaks a constraint; the default with {default} is kept."
     if c.better:
         caution = "" if c.proven else f"; kept as probably better (P = {real(c.probability):.2f}), not yet proven"
         # A lower loss is a positive gain; only then does the sign need a word.
@@ -213,12 +269,12 @@ def spent_of(history: History) -> str:
 def tell(history: History, lesson: Lesson | None = None) -> str:
     """The whole story for a terminal: what was asked, stage by stage, the best, findings, the failed, what runs, what
     is left, and with a ``lesson`` what mattered and what to try next. A mistake that ended it comes first."""
-    study, metric = history.study, clean(history.objective.metric)
+    study = history.study
     trained = list(history.trained())
     fatal = any(s.fatal for s in history.stages)
     lines = [verdict(history), ""] if fatal else []
     lines += [
-        f"Study {clean(study.name)}: {clean(study.strategy)} strategy, {history.objective.direction} {metric}, "
+        f"Study {clean(study.name)}: {clean(study.strategy)} strategy, {clean(study.goals)}, "
         f"up to {study.max_epochs} epochs a trial, seed {study.seed}",
         f"Used {spent_of(history)}; {count(len(trained), 'trial')}",
     ]
@@ -232,7 +288,8 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
     if best:
         names = varied(history)
         lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
-        lines += [f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names, limit=8)}" for t in best]
+        lines += [f"  {t.id:>4}  {_told_score(history, t):>9}  {short(t.config, names, limit=8)}" for t in best]
+    lines += pareto_lines(history)
     noted = notable(history)
     if noted:
         lines += ["", "Findings"]
@@ -248,6 +305,33 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
     if lesson is not None:
         lines += _lesson_lines(lesson)
     return "\n".join(lines)
+
+
+def _told_score(history: History, trial: TrialRecord) -> str:
+    return f"{number(history.score(trial))}{' infeasible' if trial.violation else ''}"
+
+
+def pareto_lines(history: History, most: int = ON_FRONT) -> list[str]:
+    """The Pareto front as a table for a terminal; nothing with one objective."""
+    if not history.study.also:
+        return []
+    points = goals.front(history)
+    if not points:
+        return []
+    names = varied(history)
+    heads = [*points[0].scores, *(n for n in points[0].limits if n not in points[0].scores)]
+    rows = [[number({**p.limits, **p.scores}[n]) for n in heads] for p in points[:most]]
+    titles = [clean(n, 16) for n in heads]
+    widths = [max(map(len, column)) for column in zip(titles, *rows)]
+    kind = "" if points[0].feasible else ", all infeasible"
+    lines = ["", f"Pareto front ({count(len(points), 'configuration')}{kind})"]
+    lines.append("  trial  " + "  ".join(f"{t:>{w}}" for t, w in zip(titles, widths)))
+    for p, row in zip(points, rows):
+        values = "  ".join(f"{text:>{w}}" for text, w in zip(row, widths))
+        lines.append(f"  {p.trial:>5}  {values}  {short(p.config, names, limit=8)}")
+    if len(points) > most:
+        lines.append(f"         and {len(points) - most} more")
+    return lines
 
 
 def _lesson_lines(lesson: Lesson) -> list[str]:

@@ -29,6 +29,8 @@ def ablation(look: Look) -> Script:
     confirmed = look.numbers(CONFIRM)
     if not confirmed.get("winner") or not confirmed.get("better"):
         return Verdict("skipped", "no gain was confirmed that could be taken apart", skipped=True)
+    if not confirmed["default"].get("feasible", True) and confirmed["winner"]["feasible"]:
+        return Verdict("skipped", "the winner was kept for the constraints, not for a gain", skipped=True)
     winner, length = confirmed["winner"]["config"], int(confirmed["length"])
     changes = _changes(look, winner, look.default)
     if length != look.full:

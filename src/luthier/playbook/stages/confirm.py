@@ -150,19 +150,22 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
     sign = -1.0 if objective.minimize else 1.0
     table = {arm: [scores[arm][i] for i in both] for arm in (*complete, "default")}
     shrunk = shrunk_means([[sign * x for x in table[arm]] for arm in complete], noise.sd)
-    kept = max(range(len(complete)), key=shrunk.__getitem__)  # the first of equals: the search's own winner
+    sound = {arm: _keeps(arm, runs) for arm in table}
+    # The feasible before the others; the first of equals is the search's own winner.
+    kept = max(range(len(complete)), key=lambda k: (sound[complete[k]], shrunk[k]))
     label = complete[kept]
     # A challenger was chosen after a look at these seeds: its interval is widened for that (Bonferroni).
     confidence = 1 - 0.05 / (len(complete) if kept else 1)
     new, old = table[label], table["default"]
     gain = paired_difference([sign * x for x in new], [sign * x for x in old], confidence, noise.sd)
-    better = gain.probability >= ACCEPT
+    better = gain.probability >= ACCEPT if sound[label] == sound["default"] else sound[label]
     p_value = sign_flip_p([sign * (n - o) for n, o in zip(new, old)])
 
     def arm_of(arm: str) -> dict[str, Any]:
         mean, sd = mean_sd(table[arm])
         return {
             "config": arms[arm], "scores": table[arm], "mean": mean, "sd": sd, "label": arm, "failed": failures[arm],
+            "feasible": sound[arm],
         }  # fmt: skip
 
     first, second = arm_of(label), arm_of("default")
@@ -172,7 +175,10 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
         f"{second['mean']:.4g} ± {second['sd']:.2g} for the strong default: "
         f"{gain_text(gain.mean, (gain.low, gain.high), in_points(look.history), seeds_text(len(both)))}"
     )
-    if not better:
+    if sound[label] != sound["default"]:
+        broken, other = ("default", "tuned configuration") if better else ("tuned configuration", "default")
+        text += f"; the {broken} breaks a constraint, the {other} is kept"
+    elif not better:
         text += "; the difference is within the noise, the default is kept"
     elif gain.low <= 0:
         text += f"; kept as probably better (P = {gain.probability:.2f}), more seeds would have to prove it"
@@ -213,11 +219,17 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
     )
 
 
+def _keeps(arm: str, runs: Sequence[TrialRecord]) -> bool:
+    """Whether most of an arm's scored runs meet the constraints."""
+    broken = [run.violation > 0 for run in runs if run.notes["arm"] == arm and run.failure is None]
+    return 2 * sum(broken) < len(broken) or not any(broken)
+
+
 def _promised(look: Look, config: Config, noise: SeedNoise) -> dict[str, float]:
     """What the search's best score promised, if ``config`` has it: ``score``, ``tried`` and ``expected``."""
     best_each: dict[str, TrialRecord] = {}
     for trial in _searched(look):
-        if math.isfinite(look.loss(trial)):
+        if math.isfinite(look.loss(trial)) and not trial.violation:
             best_each.setdefault(repr(sorted(trial.config.items())), trial)
     best = look.best(list(best_each.values()))
     if best is None or best.config != config:
