@@ -14,6 +14,7 @@ from luthier.contracts import Executor, Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.history import History
+from luthier.core.lineage import Segment, lineage
 from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Study
@@ -67,6 +68,17 @@ class Result:
     def stages(self) -> Sequence[Mapping[str, Any]]:
         """``name``, ``verdict``, ``why``, ``skipped``, ``epochs`` of each stage of the playbook."""
         return self.summary.stages
+
+    def lineage(self, trial: int | None = None) -> tuple[Segment, ...]:
+        """The schedule by which a trial was trained: the configurations, one after the other, each with its epochs.
+
+        Several after population-based training, one after anything else; empty where nothing has a score. Trained again
+        by ``lt.tune(..., strategy=Replay(result.lineage()))``, see :class:`luthier.schedule.replay.Replay`.
+
+        Args:
+            trial: the trial's number; the one of the kept configuration where None.
+        """
+        return tuple(self.summary.schedule) if trial is None else lineage(self.history, trial)
 
     def trials(self) -> list[TrialRecord]:
         """Every trial that trained, oldest first."""
@@ -131,8 +143,8 @@ def tune(
         minimize, maximize: the metric to optimize; a recipe brings one. ``metric=`` leaves the direction to the name.
         max_epochs: the length of a full training.
         budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
-        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"asha"``, ``"hyperband"``, or a
-            Scheduler.
+        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"asha"``, ``"hyperband"``,
+            ``"pbt"``, ``"pb2"``, or a Scheduler.
         workers: processes that train at once; 0 trains in this process, for debugging.
         threads: processor threads of each worker; cores / workers where None.
         storage: a folder, a file or a URL for the log; in memory where None. A study found there goes on.

@@ -82,7 +82,9 @@ def tune(
     metric: Annotated[str | None, typer.Option(help="The metric; its name tells the direction.")] = None,
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
     budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
-    strategy: Annotated[str, typer.Option(help="playbook, random, grid, sobol, tpe, asha or hyperband.")] = "playbook",
+    strategy: Annotated[
+        str, typer.Option(help="playbook, random, grid, sobol, tpe, asha, hyperband, pbt or pb2.")
+    ] = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",

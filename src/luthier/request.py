@@ -9,7 +9,7 @@ from luthier.contracts import Scheduler
 from luthier.core.errors import UserError, nearest
 from luthier.core.space import Space
 from luthier.core.study import Budget, Objective, Reduce, Study, guess_direction
-from luthier.strategies import budget_for, check_strategy
+from luthier.strategies import budget_for, check_fit, check_strategy
 
 
 def objective_from(minimize: str | None, maximize: str | None, metric: str | None, reduce: str) -> Objective:
@@ -58,7 +58,7 @@ def study_from(
     whole("seed", seed, 0)
     if not isinstance(name, str) or not 0 < len(name) <= 200:
         raise UserError(f"name= must be a string of 1 to 200 characters, got {name!r}.")
-    return Study(
+    study = Study(
         name=name,
         space=space,
         objective=objective,
@@ -69,6 +69,8 @@ def study_from(
         target=target,
         probes=probes,
     )
+    check_fit(strategy, study)
+    return study
 
 
 def whole(name: str, value: Any, least: int) -> None:

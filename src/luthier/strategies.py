@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from luthier.contracts import Scheduler
+from luthier.contracts import Particular, Scheduler
 from luthier.core.errors import UserError, nearest
-from luthier.core.study import Budget
+from luthier.core.study import Budget, Study
 from luthier.schedule.budget import Within
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband
+from luthier.schedule.pb2 import PB2
+from luthier.schedule.pbt import PBT
 from luthier.search.grid import Grid
 from luthier.search.optuna_sampler import OptunaSampler, tpe
 from luthier.search.sobol import Sobol
@@ -37,6 +39,8 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "tpe": lambda: Full(OptunaSampler(tpe, "tpe")),
     "asha": lambda: ASHA(Random()),
     "hyperband": lambda: Hyperband(Random()),
+    "pbt": PBT,
+    "pb2": PB2,
 }
 
 ENDLESS = frozenset(STRATEGIES) - {"grid"}
@@ -66,6 +70,17 @@ def check_strategy(strategy: str | Scheduler) -> str:
 def build(strategy: str | Scheduler) -> Scheduler:
     """The scheduler of a strategy, kept within the study's budget."""
     return Within(STRATEGIES[strategy]() if isinstance(strategy, str) else strategy)
+
+
+def check_fit(strategy: str | Scheduler, study: Study) -> None:
+    """Let a strategy that does not suit every study say what it cannot work with.
+
+    Raises:
+        UserError: what that is.
+    """
+    scheduler = STRATEGIES[strategy]() if isinstance(strategy, str) else strategy
+    if isinstance(scheduler, Particular):
+        scheduler.accept(study)
 
 
 def budget_for(strategy: str, budget: str | int | float | Budget | None, max_epochs: int) -> Budget:

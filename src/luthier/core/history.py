@@ -187,7 +187,7 @@ class History:
             totals = self.index(Totals())
             return totals.nanoseconds / 1e9 / totals.epochs if totals.epochs else 0.0
         trials = [t for t in self.trials if t.reports and t.id not in without]
-        epochs = sum(t.epoch for t in trials)
+        epochs = sum(t.epoch - t.begin for t in trials)
         return sum(r.seconds for t in trials for r in t.reports) / epochs if epochs else 0.0
 
     # -- folding ---------------------------------------------------------------------------------------------------
@@ -263,6 +263,8 @@ def _budget_changed(history: History, event: ev.BudgetChanged) -> Changes:
 
 def _started(history: History, event: ev.Started) -> Changes:
     stage = history.open_stage
+    donor = history.trials[event.parent] if event.clone and event.parent is not None else None
+    inherited = donor.checkpoint if donor is not None else None
     trial = TrialRecord(
         id=event.trial,
         config=event.config,
@@ -272,10 +274,18 @@ def _started(history: History, event: ev.Started) -> Changes:
         why=event.why,
         stage=stage.name if stage else None,
         parent=event.parent,
+        inherited=inherited,
+        checkpoint=inherited,
+        instead_of=event.instead_of,
         notes=event.notes,
         probe=event.probe,
     )
     changes = _put(history, trial)
+    if event.instead_of is not None:
+        left = history.trials[event.instead_of]
+        if left.status is Status.PAUSED:
+            left = replace(left, status=Status.STOPPED, stop_why=f"trial {trial.id} takes its place: {event.why}")
+            changes["trials"] = changes["trials"].with_item(left.id, left)
     if stage:
         changes["stages"] = (*history.stages[:-1], replace(stage, trials=(*stage.trials, trial.id)))
     return changes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.core.history import History
+from luthier.core.lineage import Segment, lineage
 from luthier.core.study import is_share
 from luthier.core.trial import Status, TrialRecord
 
@@ -134,6 +135,8 @@ class Summary:
         trials: how many trials trained (probes not counted).
         failed: how many of them failed.
         stages: ``name``, ``verdict``, ``why``, ``skipped`` and ``epochs`` (spent) of each stage.
+        schedule: the configurations that trained ``best_trial``, one after the other; several where it is a clone of
+            another trial, as in population-based training, and then ``best_config`` is only the last of them.
     """
 
     best_config: Mapping[str, Any] | None
@@ -147,6 +150,7 @@ class Summary:
     confirmation: Confirmation | None = None
     ablation: Ablation | None = None
     stages: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    schedule: Sequence[Segment] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The plain data that ``--json`` prints."""
@@ -159,6 +163,7 @@ class Summary:
             "trials": self.trials,
             "failed": self.failed,
             "stages": [dict(s) for s in self.stages],
+            **({"schedule": [s.to_dict() for s in self.schedule]} if len(self.schedule) > 1 else {}),
         }
 
 
@@ -188,6 +193,7 @@ def summarize(history: History) -> Summary:
             }
             for s in history.stages
         ),
+        schedule=lineage(history, trial) if trial is not None else (),
     )
 
 

@@ -80,6 +80,8 @@ class TrialRecord:
         probe: the name of the question it answers instead of training (``"sanity"``, ``"lr_range"``), if any.
         answer: the probe's answer, plain data.
         loss: the objective over all reports, turned so that smaller is better; None before the metric was reported.
+        inherited: of a clone, the checkpoint of its parent that it began from; ``checkpoint`` until it has its own.
+        instead_of: the trial whose place it took, if any.
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
     """
 
@@ -91,6 +93,8 @@ class TrialRecord:
     why: str = ""
     stage: str | None = None
     parent: int | None = None
+    inherited: Checkpoint | None = None
+    instead_of: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     probe: str | None = None
     answer: Mapping[str, Any] | None = None
@@ -104,9 +108,14 @@ class TrialRecord:
     spent: float = 0.0
 
     @property
+    def begin(self) -> int:
+        """Epochs that it inherited: where a clone began; 0 for every other trial."""
+        return self.inherited.epoch if self.inherited else 0
+
+    @property
     def epoch(self) -> int:
-        """The last reported epoch; 0 before the first."""
-        return self.reports[-1].epoch if self.reports else 0
+        """The last reported epoch; before the first, what it inherited."""
+        return self.reports[-1].epoch if self.reports else self.begin
 
     @property
     def metrics(self) -> Mapping[str, float]:

@@ -86,14 +86,21 @@ def run(
 
 
 def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
-    """Keep a trial's newest checkpoint only; called once the log points to it."""
-    kept = history.trials[trial_id].checkpoint
-    if kept is None:
+    """Delete what the log no longer points to, beside a trial's newest checkpoint, the one that it inherited and the
+    one of the trial whose place it took; called once the log points to the newest.
+
+    A clone points to its parent's checkpoint until it has its own. A trial that gave up its place is not gone on from.
+    """
+    trial = history.trials[trial_id]
+    if trial.checkpoint is None or trial.checkpoint == trial.inherited:
         return
-    newest = files / kept.path
-    for old in newest.parent.glob("*.ckpt"):
-        if old != newest:
-            old.unlink(missing_ok=True)
+    left = history.trials[trial.instead_of].checkpoint if trial.instead_of is not None else None
+    pointed = {t.checkpoint.path for t in history.trials if t.checkpoint is not None and t.id != trial.instead_of}
+    places = {kept.path for kept in (trial.checkpoint, trial.inherited, left) if kept is not None}
+    for folder in {(files / path).parent for path in places}:
+        for old in folder.glob("*.ckpt"):
+            if old.relative_to(files).as_posix() not in pointed:
+                old.unlink(missing_ok=True)
 
 
 def _give_up_if_hopeless(history: History) -> None:
