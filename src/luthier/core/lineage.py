@@ -64,7 +64,7 @@ def lineage(history: History, trial: int) -> tuple[Segment, ...]:
 
 
 def whole(history: History, trial: TrialRecord) -> TrialRecord:
-    """The trial with the reports of those that it descends from before its own: the curve of its weights from epoch 1."""
+    """The trial with the reports of those it descends from before its own: the curve of its weights from epoch 1."""
     reports = list(trial.reports)
     at = trial
     while at.inherited is not None and at.parent is not None:

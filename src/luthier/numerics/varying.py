@@ -103,7 +103,7 @@ class Varying:
 
 
 def fitted(x: Array, t: Array, y: Array) -> Varying:
-    """The process with the kernel under which the values are likeliest (L-BFGS from one start, within :data:`BOUNDS`)."""
+    """The process with the kernel under which the values are likeliest: L-BFGS from one start, within BOUNDS."""
     from scipy.optimize import minimize
 
     start = Varying(x, t, y)

@@ -114,7 +114,7 @@ class Population:
         return sorted(ranked, key=lambda t: (loss_at(history, t, mark), t.id))
 
     def ready(self, mark: int, marks: Sequence[int]) -> bool:
-        """Whether a member at ``mark`` can be judged: enough have come as far, and nobody is an interval behind that."""
+        """Whether a member at ``mark`` can be judged: enough came as far, and nobody is an interval behind that."""
         reached = [_progress(trials[-1]) for trials in self.members]
         before = max((m for m in marks if m < mark), default=0)
         far = sum(epoch >= mark for epoch in reached)
@@ -200,7 +200,7 @@ class PBT:
             )
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
-        """Begin the population, then send on whoever is furthest behind: on its own way, or on a copied one."""
+        """Begin the population, then send on who is furthest behind, the worst first: on its own way or a copied one."""
         now = Population.latest(history)
         if now is None or now.over:
             size = self._size(history, now)
@@ -211,9 +211,12 @@ class PBT:
             return self._begin(history, now, len(now.members), rng)
         marks = marks_of(history.study.max_epochs, self.interval)
         waiting = [t[-1] for t in now.members if t[-1].status in (Status.PAUSED, Status.FAILED)]
-        for trial in sorted(waiting, key=lambda t: (t.until, t.notes["member"])):
-            if now.ready(trial.until, marks):
-                return self._send_on(history, now, trial, marks, rng)
+        for mark in sorted({t.until for t in waiting}):
+            if now.ready(mark, marks):
+                ranking = now.ranking(history, mark)
+                # The worst first: whom they copy then still stands at this mark, and its checkpoint with it.
+                here = [t for t in (*reversed(ranking), *waiting) if t.until == mark and t in waiting]
+                return self._send_on(history, now, here[0], ranking, marks, rng)
         return Wait("members are compared when most of the population has come as far")
 
     def _size(self, history: History, last: Population | None) -> int | None:
@@ -241,11 +244,16 @@ class PBT:
         return Start(config, until=first, why=why, notes=_notes(now, member), instead_of=left)
 
     def _send_on(
-        self, history: History, now: Population, trial: TrialRecord, marks: Sequence[int], rng: np.random.Generator
+        self,
+        history: History,
+        now: Population,
+        trial: TrialRecord,
+        ranking: Sequence[TrialRecord],
+        marks: Sequence[int],
+        rng: np.random.Generator,
     ) -> Action:
-        """The next interval of the member whose latest trial stands at a mark."""
+        """The next interval of the member whose latest trial stands at a mark, where it was ranked."""
         mark = trial.until
-        ranking = now.ranking(history, mark)
         saved = [t for t in ranking if t.failure is None and t.checkpoint is not None]
         if not saved and any(t.failure is None for t in ranking):
             raise UserError(
