@@ -55,7 +55,7 @@ def adding(trial):
     weights = Weights()
     for _ in trial.epochs(weights=weights):
         weights.added.append(trial.config["learning_rate"] + 1e-3 * random.random())
-        trial.report(val_loss=abs(1.0 - sum(weights.added)))
+        trial.report(val_loss=abs(1.0 - sum(weights.added)), many=len(weights.added))
 
 
 def told(book, scheduler, job, loss, until=None, checkpoint="c"):

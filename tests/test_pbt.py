@@ -72,10 +72,11 @@ def test_a_rate_that_follows_the_batch_size_is_moved_at_its_base():
 
 
 def test_what_shapes_model_or_batch_is_not_mutable():
+    fraction = lt.Float(0.0, 0.3)
     space = lt.Space(
-        lr=lt.Float(1e-4, 1e-1, log=True), n_layers=lt.Int(1, 4), batch_size=lt.Int(8, 64),
-        optimizer=lt.Choice("a", "b"), warmup=lt.Float(0.0, 0.1), p_drop=lt.Float(0.0, 0.5), entropy=lt.Float(0.0, 1.0), wd=lt.Float(0.0, 0.1),
-        drop_path=lt.Float(0.0, 0.3), epochs=lt.Int(1, 9), seed=lt.Constant(1),
+        lr=lt.Float(1e-4, 1e-1, log=True), n_layers=lt.Int(1, 4), batch_size=lt.Int(8, 64), warmup=fraction,
+        optimizer=lt.Choice("a", "b"), p_drop=fraction, entropy=fraction, wd=fraction, drop_path=fraction,
+        epochs=lt.Int(1, 9), seed=lt.Constant(1),
     )  # fmt: skip
     assert mutable_of(space, None, "PBT") == ("lr", "p_drop", "wd")
     assert mutable_of(space, ["entropy", "optimizer"], "PBT") == ("optimizer", "entropy")
@@ -306,6 +307,18 @@ def test_ask_and_tell_says_whose_state_to_copy():
             asked.tell(job, epoch, val_loss=valley(job.config, epoch))
         kept[job.trial, f"epoch-{job.until}"] = state
     assert clones > 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_weights_go_on_across_workers(workers):
+    result = lt.tune(
+        adding, RATE, minimize="val_loss", max_epochs=6, budget="5 trials", strategy="pbt", workers=workers, quiet=True
+    )
+    clones = [t for t in result.trials() if t.inherited]
+    assert len(clones) > 2
+    assert all(t.reports[0].epoch == t.begin + 1 for t in clones if t.reports)
+    assert all(r.metrics["many"] == r.epoch for t in result.trials() for r in t.reports)
+    assert result.history.spent <= 30
 
 
 def test_an_interrupted_clone_is_asked_for_again(tmp_path):

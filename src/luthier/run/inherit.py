@@ -29,7 +29,8 @@ def is_optimizer(thing: Any) -> bool:
 
 def is_scheduler(thing: Any) -> bool:
     """Whether it steers an optimizer, as PyTorch's schedulers do; a module that keeps its optimizer is none."""
-    return is_optimizer(getattr(thing, "optimizer", None)) and not hasattr(thing, "named_parameters")
+    steers = is_optimizer(getattr(thing, "optimizer", None)) or hasattr(thing, "get_last_lr")
+    return steers and not hasattr(thing, "named_parameters")
 
 
 def settings(thing: Any) -> Any:
@@ -55,8 +56,9 @@ def merged(thing: Any, state: Any, built: Any, mine: Any) -> Any:
             return state  # other groups of parameters: load_state_dict says so
         return {**state, "param_groups": [_group(*three) for three in zip(groups, before, mine)]}
     kept = state if built is None else _own(state, built, mine)
-    if isinstance(kept, dict) and "_last_lr" in kept:
-        kept = {**kept, "_last_lr": [group["lr"] for group in thing.optimizer.param_groups]}
+    steered: Any = getattr(thing, "optimizer", None)
+    if isinstance(kept, dict) and "_last_lr" in kept and is_optimizer(steered):
+        kept = {**kept, "_last_lr": [group["lr"] for group in steered.param_groups]}
     return kept
 
 

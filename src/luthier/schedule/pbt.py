@@ -8,9 +8,9 @@ Ours are: comparison at equal epochs only, so that a slow member is not compared
 copies a member that is no better; ten marks in a training.
 
 Left out: selection by Welch's t-test and by binary tournament; copying weights alone or hyperparameters alone; the mean
-of several evaluations. Ranks after a short interval favour what pays at once, a smaller rate say, over what pays later
-(arXiv 2506.03225 mends that with subpopulations of several intervals); nothing is done against it but a small number of
-marks.
+of several evaluations; a bound on how much of the population descends from one member. Ranks after a short interval
+favour what pays at once, a smaller rate say, over what pays later (arXiv 2506.03225 mends that with subpopulations of
+several intervals); nothing is done against it but a small number of marks.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class PBT:
             )
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
-        """Begin the population, then send on who is furthest behind, the worst first: on its own way or a copied one."""
+        """Begin the population, then send on who is furthest behind, the worst first: on its own way or a copy's."""
         now = Population.latest(history)
         if now is None or now.over:
             size = self._size(history, now)
@@ -215,8 +215,9 @@ class PBT:
             if now.ready(mark, marks):
                 ranking = now.ranking(history, mark)
                 # The worst first: whom they copy then still stands at this mark, and its checkpoint with it.
-                here = [t for t in (*reversed(ranking), *waiting) if t.until == mark and t in waiting]
-                return self._send_on(history, now, here[0], ranking, marks, rng)
+                here = {t.id for t in waiting if t.until == mark}
+                worst = next(t for t in (*reversed(ranking), *waiting) if t.id in here)
+                return self._send_on(history, now, worst, ranking, marks, rng)
         return Wait("members are compared when most of the population has come as far")
 
     def _size(self, history: History, last: Population | None) -> int | None:
