@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,13 @@ class Segment:
         return cls(**data)
 
 
+def ancestors(history: History, trial: TrialRecord) -> Iterator[TrialRecord]:
+    """The trials that it descends from by cloning, its parent first."""
+    while trial.inherited is not None and trial.parent is not None:
+        trial = history.trials[trial.parent]
+        yield trial
+
+
 def lineage(history: History, trial: int) -> tuple[Segment, ...]:
     """The schedule by which the weights of a trial came to be, from epoch 0 to its last reported one.
 
@@ -54,20 +61,17 @@ def lineage(history: History, trial: int) -> tuple[Segment, ...]:
     segments: list[Segment] = []
     at = history.trials[trial]
     until = at.epoch
-    while True:
-        if until > at.begin:
-            segments.append(Segment(at.begin, until, at.config, at.seed, at.id))
-        if at.inherited is None or at.parent is None:
-            return tuple(reversed(segments))
-        until = at.begin
-        at = history.trials[at.parent]
+    for t in (at, *ancestors(history, at)):
+        if until > t.begin:
+            segments.append(Segment(t.begin, until, t.config, t.seed, t.id))
+        until = t.begin
+    return tuple(reversed(segments))
 
 
 def whole(history: History, trial: TrialRecord) -> TrialRecord:
     """The trial with the reports of those it descends from before its own: the curve of its weights from epoch 1."""
-    reports = list(trial.reports)
-    at = trial
-    while at.inherited is not None and at.parent is not None:
-        until, at = at.begin, history.trials[at.parent]
-        reports = [*(r for r in at.reports if r.epoch <= until), *reports]
+    reports, until = list(trial.reports), trial.begin
+    for t in ancestors(history, trial):
+        reports = [*(r for r in t.reports if r.epoch <= until), *reports]
+        until = t.begin
     return replace(trial, reports=tuple(reports)) if len(reports) > len(trial.reports) else trial

@@ -59,10 +59,15 @@ class Interval:
 
 
 def intervals(history: History, marks: Sequence[int]) -> list[Interval]:
-    """Every interval of every trial whose beginning was judged: all but the first; in the order of the log."""
-    found = []
-    for trial in history.trained():
-        for number in range(1, len(marks)):
+    """The intervals whose beginning was judged, of each training all but the first: those of the newest trials that
+    have :data:`NEWEST` of them, oldest trial first."""
+    found: list[Interval] = []
+    for trial in reversed(history.trials):
+        if trial.probe is not None:
+            continue
+        if len(found) >= NEWEST:
+            break
+        for number in range(len(marks) - 1, 0, -1):
             start, end = marks[number - 1], marks[number]
             if not trial.begin <= start < trial.until:
                 continue
@@ -74,7 +79,7 @@ def intervals(history: History, marks: Sequence[int]) -> list[Interval]:
             over = math.isfinite(after)
             if over or (trial.id in history.running and end >= trial.until):
                 found.append(Interval(number, before, (before - after) / (end - start) if over else None, trial.config))
-    return found
+    return found[::-1]
 
 
 @final

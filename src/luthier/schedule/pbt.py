@@ -16,7 +16,7 @@ several intervals); nothing is done against it but a small number of marks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -25,6 +25,7 @@ import numpy as np
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
 from luthier.core.errors import UserError
 from luthier.core.history import History
+from luthier.core.index import Changes
 from luthier.core.params import Config
 from luthier.core.study import Study
 from luthier.core.trial import Status, TrialRecord
@@ -74,6 +75,24 @@ def extremes(members: int, fraction: float = FRACTION) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The trials of the newest population, so that a decision need not walk those of all."""
+
+    def empty(self) -> Mapping[int, int]:
+        """Nobody."""
+        return {}
+
+    def change(self, value: Mapping[int, int], changes: Changes) -> Mapping[int, int]:
+        """Trial to population, of the highest population that there is."""
+        new = {t.id: t.notes["population"] for old, t in changes if old is None and "population" in t.notes}
+        if not new:
+            return value
+        both = {**value, **new}
+        newest = max(both.values())
+        return {trial: number for trial, number in both.items() if number == newest}
+
+
+@dataclass(frozen=True, slots=True)
 class Population:
     """A population as the log tells it.
 
@@ -90,15 +109,15 @@ class Population:
     @classmethod
     def latest(cls, history: History) -> Population | None:
         """The newest population; None before the first."""
-        last = next((t for t in reversed(tuple(history.trained())) if "member" in t.notes), None)
-        if last is None:
-            return None
-        number = last.notes["population"]
+        newest: Mapping[int, int] = history.index(Newest())
+        trials = [history.trials[i] for i in sorted(newest)]
         members: dict[int, list[TrialRecord]] = {}
-        for trial in history.trained():
-            if trial.notes.get("population") == number:
-                members.setdefault(trial.notes["member"], []).append(trial)
-        return cls(number, last.notes["size"], tuple(tuple(members[m]) for m in sorted(members)))
+        for trial in trials:
+            members.setdefault(trial.notes["member"], []).append(trial)
+        if not trials:
+            return None
+        notes = trials[-1].notes
+        return cls(notes["population"], notes["size"], tuple(tuple(members[m]) for m in sorted(members)))
 
     @property
     def over(self) -> bool:
