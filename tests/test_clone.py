@@ -136,6 +136,8 @@ def test_a_checkpoint_lives_as_long_as_a_clone_needs_it(tmp_path):
 
     def looking(trial):
         lived.append(sorted(p.relative_to(tmp_path / "checkpoints").as_posix() for p in tmp_path.rglob("*.ckpt")))
+        if trial.id == 2 and trial.start == 3:  # as if another worker had just written it, and not said so yet
+            (tmp_path / "checkpoints" / "trial-00000" / "epoch-00009.ckpt").touch()
         adding(trial)
 
     rate = {"learning_rate": 0.1}
@@ -155,7 +157,11 @@ def test_a_checkpoint_lives_as_long_as_a_clone_needs_it(tmp_path):
     # The parent went on first, and its checkpoint of epoch 3 stayed until its clone had one of its own; with that the
     # trial whose place it took has none any more.
     assert lived[3] == ["trial-00000/epoch-00003.ckpt", "trial-00000/epoch-00006.ckpt", "trial-00001/epoch-00003.ckpt"]
-    assert lived[4] == ["trial-00000/epoch-00006.ckpt", "trial-00002/epoch-00006.ckpt"]
+    assert lived[4] == [
+        "trial-00000/epoch-00006.ckpt",
+        "trial-00000/epoch-00009.ckpt",
+        "trial-00002/epoch-00006.ckpt",
+    ]
     assert [s.until_epoch for s in lineage(book.history, 2)] == [3, 9]
 
 

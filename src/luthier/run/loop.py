@@ -101,9 +101,12 @@ def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
     kept = {t.checkpoint.path for t in (trial, *kin) if t.checkpoint is not None and t.id != trial.instead_of}
     kept |= {path for i, path in history.index(Borrowed()).items() if i != trial.instead_of}
     places = [trial.checkpoint, trial.inherited, None if left is None else left.checkpoint]
+    # An ancestor may have written its next one already, of which the log has not heard: what is newer stays.
+    known = {(files / t.checkpoint.path).parent: Path(t.checkpoint.path).name for t in kin if t.checkpoint is not None}
     for folder in {(files / place.path).parent for place in places if place is not None}:
         for old in folder.glob("*.ckpt"):
-            if old.relative_to(files).as_posix() not in kept:
+            newer = folder in known and old.name > known[folder]
+            if old.relative_to(files).as_posix() not in kept and not newer:
                 old.unlink(missing_ok=True)
 
 
