@@ -112,7 +112,7 @@ class Memory:
             gathered = {
                 i: dict(state["state"][place]) for i, place in enumerate(self._places) if place in state["state"]
             }
-            if self._kind == "RMSprop":  # of one without momentum nothing was gathered, and PyTorch asks for it
-                for one in gathered.values():
+            if self._kind == "RMSprop" and self._optimizer.param_groups[0]["momentum"] > 0:
+                for one in gathered.values():  # PyTorch asks for what one without momentum has not gathered
                     one.setdefault("momentum_buffer", zeros_like(one["square_avg"]))
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": gathered})
