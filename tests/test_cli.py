@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from luthier.cli import STRATEGY_HELP
 from luthier.playbook.playbook import STAGES
+from luthier.strategies import STRATEGIES
 
 JOB = """
 import luthier as lt
@@ -298,6 +301,10 @@ def test_help_fits_a_screen(folder, command):
     done = luthier(*command, "--help", cwd=folder)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) <= 50
+
+
+def test_the_help_names_every_strategy():
+    assert re.findall(r"\w+", STRATEGY_HELP.replace(" or ", " ")) == list(STRATEGIES)
 
 
 def test_importing_luthier_loads_nothing_heavy():

@@ -41,7 +41,7 @@ EVERY = [
     pytest.param(s, marks=pytest.mark.skipif(find_spec(NEEDS.get(s, ("json", ""))[0]) is None, reason="not installed"))
     for s in sorted(STRATEGIES)
 ]
-SLOW = {"gp": "14 trials", "freeze_thaw": "8 trials"}
+SLOW = {"gp": "14 trials", "freeze_thaw": "8 trials", "pb2": "10 trials"}
 """Decisions that take long: so many beyond the random ones are enough."""
 SEVERAL = [p for p in EVERY if p.values[0] not in SINGLE]
 TRADE = lt.Space(
@@ -255,6 +255,25 @@ def test_a_constraint_on_the_objective_itself_is_allowed():
     study = drive("random", constraints={"val_error": ">= 0.5"}, budget="20 trials")
     assert study.summary.feasible is True
     assert study.best_score >= 0.5
+
+
+def test_a_population_copies_who_keeps_the_constraints_and_clones_know_what_was_told_once():
+    def told(config, epoch):
+        seen = trade(config, epoch)
+        return seen if epoch == 1 else {"val_error": seen["val_error"]}  # the width tells the latency: said once
+
+    study = drive("pbt", told, constraints={"latency_ms": "<= 8"}, budget="30 trials", seed=1)
+    trials = study.history.trials
+    clones = [t for t in trials if t.inherited is not None]
+    assert len(clones) > 5
+    assert not any(t.failure for t in trials)
+    assert {t.violation > 0 for t in trials if t.inherited is None} == {True, False}
+    for t in clones:
+        donor, left = trials[t.parent], trials[t.instead_of]
+        assert donor.violation <= left.violation
+        assert t.violation == donor.violation
+        assert t.before["latency_ms"] == trade(t.config, 1)["latency_ms"]
+    assert study.summary.feasible is True
 
 
 # -- several objectives ------------------------------------------------------------------------------------------------

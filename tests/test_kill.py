@@ -41,7 +41,7 @@ def command(folder: Path, strategy: str) -> list[str]:
             "12 trials", "--strategy", strategy, "--storage", "s.db", "--seed", "3"]  # fmt: skip
 
 
-@pytest.mark.parametrize("strategy", ["playbook", "asha", "hyperband"])
+@pytest.mark.parametrize("strategy", ["playbook", "asha", "hyperband", "pbt"])
 def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(tmp_path, strategy):
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     for folder in (calm, killed):

@@ -100,6 +100,10 @@ def test_parallel_jobs_are_all_told_and_nothing_is_left_running(space, strategy)
 
 @pytest.mark.parametrize("strategy", EVERY)
 def test_a_space_of_one_constant_is_no_trouble(strategy):
+    if strategy in ("pbt", "pb2"):  # they have nothing to do there, and say so
+        with pytest.raises(UserError, match="nothing to change while a model trains"):
+            lt.AskTell(lt.Space(depth=lt.Constant(1)), minimize="val_loss", max_epochs=9, strategy=strategy)
+        return
     study = drive(lt.Space(depth=lt.Constant(1), learning_rate=lt.Constant(1e-3)), strategy, budget="3 trials")
     assert study.best_config == {"depth": 1, "learning_rate": 1e-3}
 
@@ -278,7 +282,7 @@ def test_a_slow_machine_decides_as_a_fast_one(space, strategy):
     assert run(0.001) == run(50.0)
 
 
-@pytest.mark.parametrize("strategy", ["random", "tpe", "asha"])
+@pytest.mark.parametrize("strategy", ["random", "tpe", "asha", "pbt"])
 def test_a_study_whose_trials_all_fail_at_once_ends(strategy):
     space = lt.Space(learning_rate=lt.Float(1e-4, 1e-1, log=True))
     study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="9 trials", strategy=strategy)

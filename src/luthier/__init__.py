@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from luthier.probing import lr_range_test as lr_range_test
     from luthier.recipe.recipe import Recipe as Recipe
     from luthier.run.handle import Trial as Trial
+    from luthier.schedule.replay import Replay as Replay
 
 _HOME = {
     "AskTell": "asktell",
@@ -50,6 +51,7 @@ _HOME = {
     "Job": "contracts",
     "LuthierError": "core.errors",
     "Recipe": "recipe.recipe",
+    "Replay": "schedule.replay",
     "Result": "api",
     "RunError": "core.errors",
     "Space": "core.space",

@@ -15,6 +15,7 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.goals import Point, hypervolume
 from luthier.core.history import History
+from luthier.core.lineage import Segment, lineage
 from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget, Study
@@ -92,6 +93,17 @@ class Result:
         """``name``, ``verdict``, ``why``, ``skipped``, ``epochs`` of each stage of the playbook."""
         return self.summary.stages
 
+    def lineage(self, trial: int | None = None) -> tuple[Segment, ...]:
+        """The schedule by which a trial was trained: the configurations, one after the other, each with its epochs.
+
+        Several after population-based training, one after anything else; empty where nothing has a score. Trained again
+        by ``lt.tune(..., strategy=Replay(result.lineage()))``, see :class:`luthier.schedule.replay.Replay`.
+
+        Args:
+            trial: the trial's number; the one of the kept configuration where None.
+        """
+        return tuple(self.summary.schedule) if trial is None else lineage(self.history, trial)
+
     def trials(self) -> list[TrialRecord]:
         """Every trial that trained, oldest first."""
         return list(self.history.trained())
@@ -159,8 +171,7 @@ def tune(
             them beats every one that does not.
         max_epochs: the length of a full training.
         budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
-        strategy: ``"playbook"``, ``"random"``, ``"grid"``, ``"sobol"``, ``"tpe"``, ``"nsga2"``, ``"asha"``,
-            ``"hyperband"``, or a Scheduler.
+        strategy: ``"playbook"``, another name in :data:`luthier.strategies.STRATEGIES`, or a Scheduler.
         workers: processes that train at once; 0 trains in this process, for debugging.
         threads: processor threads of each worker; cores / workers where None.
         storage: a folder, a file or a URL for the log; in memory where None. A study found there goes on.

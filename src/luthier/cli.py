@@ -36,6 +36,12 @@ Name = Annotated[str | None, typer.Option(help="Which study, where the storage h
 # The error of a mistyped option or command: typer shows its subclass alone (and carries a click of its own).
 USAGE: Any = typer.BadParameter.__mro__[1]
 
+# Names, and not the table itself: that takes longer to import than all the rest. A test holds the two together.
+STRATEGY_HELP = (
+    "playbook, expert, random, grid, sobol, tpe, gp, cmaes, nsga2, pibo, median, early, halving, asha, hyperband, "
+    "bohb, freeze_thaw, pbt or pb2."
+)
+
 QUICKSTART_BUDGET = "30 trials"
 QUICKSTART_EPOCHS = 12
 
@@ -85,9 +91,7 @@ def tune(
     ] = None,
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
     budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
-    strategy: Annotated[
-        str, typer.Option(help="playbook, random, grid, sobol, tpe, nsga2, asha or hyperband.")
-    ] = "playbook",
+    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",

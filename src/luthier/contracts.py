@@ -16,6 +16,7 @@ import numpy as np
 from luthier.core.events import Event, StageClosed, StageOpened
 from luthier.core.history import Entry, History
 from luthier.core.params import Config
+from luthier.core.study import Study
 
 # -- actions: what a scheduler may ask for -----------------------------------------------------------------------------
 
@@ -31,6 +32,8 @@ class Start:
         horizon: the length its schedule decays over; the study's ``max_epochs`` where None.
         seed: the trial's seed; derived from the study's seed and the trial's number where None.
         parent: the trial it descends from.
+        clone: it goes on from the parent's checkpoint, as that is now, under ``config``; a parent with one is needed.
+        instead_of: the paused or failed trial whose place it takes; a paused one is stopped with this.
         notes: what the scheduler wants to find again in ``TrialRecord.notes``; JSON data.
         probe: ask the target this question instead of training.
     """
@@ -43,6 +46,8 @@ class Start:
     parent: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     probe: str | None = None
+    clone: bool = False
+    instead_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Job:
     Args:
         checkpoint: the file to go on from, relative to the study's folder of files; None from the beginning.
         probe: answer this question instead of training.
+        clone_of: the other trial whose checkpoint that is: take its weights and what its optimizer gathered, and train
+            them on under this job's ``config`` and ``seed``. None for a trial's own checkpoint.
     """
 
     trial: int
@@ -102,6 +109,7 @@ class Job:
     horizon: int
     checkpoint: str | None = None
     probe: str | None = None
+    clone_of: int | None = None
 
 
 # -- what can be replaced ----------------------------------------------------------------------------------------------
@@ -131,6 +139,19 @@ class Scheduler(Protocol):
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Whether to end ``trial`` early, asked after each of its reports."""
+        ...
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A scheduler that does not suit every study."""
+
+    def accept(self, study: Study) -> None:
+        """Say what of a study it cannot work with; asked before anything is written.
+
+        Raises:
+            UserError: what is wrong, and how to mend it.
+        """
         ...
 
 

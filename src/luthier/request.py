@@ -10,7 +10,7 @@ from luthier.contracts import Scheduler
 from luthier.core.errors import UserError, nearest
 from luthier.core.space import Space
 from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
-from luthier.strategies import budget_for, check_goals, check_strategy
+from luthier.strategies import budget_for, check_fit, check_goals, check_strategy
 
 Names = str | Sequence[str] | None
 """A metric, or several."""
@@ -119,7 +119,7 @@ def study_from(
     whole("seed", seed, 0)
     if not isinstance(name, str) or not 0 < len(name) <= 200:
         raise UserError(f"name= must be a string of 1 to 200 characters, got {name!r}.")
-    return Study(
+    study = Study(
         name=name,
         space=space,
         objective=objectives[0],
@@ -132,6 +132,8 @@ def study_from(
         also=objectives[1:],
         constraints=constraints_from(constraints),
     )
+    check_fit(strategy, study)
+    return study
 
 
 def whole(name: str, value: Any, least: int) -> None:

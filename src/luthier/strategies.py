@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 
-from luthier.contracts import Scheduler
+from luthier.contracts import Particular, Scheduler
 from luthier.core.errors import UserError, nearest
-from luthier.core.study import Budget, Objective
+from luthier.core.study import Budget, Objective, Study
 from luthier.diagnosis.ending import ending
 from luthier.schedule.budget import Within
 from luthier.schedule.early import Early
@@ -16,6 +16,8 @@ from luthier.schedule.freeze_thaw import FreezeThaw
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, SuccessiveHalving
 from luthier.schedule.median import Median
+from luthier.schedule.pb2 import PB2
+from luthier.schedule.pbt import PBT
 from luthier.search.bohb import BOHB
 from luthier.search.grid import Grid
 from luthier.search.optuna_sampler import OptunaSampler, cmaes, gp, nsga2, tpe
@@ -71,6 +73,8 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "hyperband": lambda: Hyperband(Random()),
     "bohb": lambda: Hyperband(BOHB()),
     "freeze_thaw": lambda: FreezeThaw(Random()),
+    "pbt": PBT,
+    "pb2": PB2,
 }
 
 ENDLESS = frozenset(STRATEGIES) - {"grid"}
@@ -138,6 +142,19 @@ def _check_installed(strategy: str) -> None:
             f"The strategy {strategy!r} needs the package {module}, which is not installed.",
             f'Install it: pip install "luthier[{extra}]".',
         )
+
+
+def check_fit(strategy: str | Scheduler, study: Study) -> None:
+    """Let a strategy that does not suit every study, by itself or within another, say what it cannot work with.
+
+    Raises:
+        UserError: what that is.
+    """
+    scheduler: object = STRATEGIES[strategy]() if isinstance(strategy, str) else strategy
+    while scheduler is not None:
+        if isinstance(scheduler, Particular):
+            scheduler.accept(study)
+        scheduler = getattr(scheduler, "inner", None)
 
 
 def budget_for(strategy: str, budget: str | int | float | Budget | None, max_epochs: int) -> Budget:

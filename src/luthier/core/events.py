@@ -66,7 +66,12 @@ class BudgetChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Started(Decision):
-    """A new trial, to be trained to ``until`` (or, with ``probe``, to answer a question)."""
+    """A new trial, to be trained to ``until`` (or, with ``probe``, to answer a question).
+
+    Args:
+        clone: it goes on from the checkpoint that its parent has at this moment.
+        instead_of: the trial whose place it takes; a paused one is stopped.
+    """
 
     trial: int
     config: Config
@@ -77,6 +82,8 @@ class Started(Decision):
     parent: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     probe: str | None = None
+    clone: bool = False
+    instead_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,9 +75,10 @@ def value(trial: TrialRecord, metric: str, at: int, epoch: float = math.inf) -> 
     """``metric`` at epoch ``at``, as far as the reports up to ``epoch`` tell.
 
     What was not reported at that epoch (a size that is told once, a latency that is measured at the end) counts with
-    the last report before it that has it, else with the first after it.
+    the last report before it that has it, that of the trials which a clone descends from included, else with the first
+    after it.
     """
-    found = None
+    found = trial.before.get(metric)
     for report in trial.reports:
         if report.epoch > epoch or (report.epoch > at and found is not None):
             break

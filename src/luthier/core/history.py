@@ -189,10 +189,12 @@ class History:
         return self.objective.score(trial.loss)
 
     def unreported(self, trial: TrialRecord) -> tuple[str, ...]:
-        """The metrics of the study's goals that ``trial`` has not reported."""
+        """The metrics of the study's goals that ``trial`` has not reported; of a clone but the first objective those it
+        descends from may have done so."""
         if not self.study.also and not self.study.constraints:
             return (self.objective.metric,) if trial.loss is None else ()
-        return tuple(m for m in self.study.goals.metrics if all(m not in r.metrics for r in trial.reports))
+        told = {m for r in trial.reports for m in r.metrics} | (set(trial.before) - {self.objective.metric})
+        return tuple(m for m in self.study.goals.metrics if m not in told)
 
     @property
     def incumbent(self) -> TrialRecord | None:
@@ -224,7 +226,7 @@ class History:
             totals = self.index(Totals())
             return totals.nanoseconds / 1e9 / totals.epochs if totals.epochs else 0.0
         trials = [t for t in self.trials if t.reports and t.id not in without]
-        epochs = sum(t.epoch for t in trials)
+        epochs = sum(t.epoch - t.begin for t in trials)
         return sum(r.seconds for t in trials for r in t.reports) / epochs if epochs else 0.0
 
     # -- folding ---------------------------------------------------------------------------------------------------
@@ -298,8 +300,19 @@ def _budget_changed(history: History, event: ev.BudgetChanged) -> Changes:
     return {"study": replace(history.study, budget=event.budget), "finished": None}
 
 
+def _told_before(history: History, donor: TrialRecord) -> Mapping[str, float]:
+    """What a clone of ``donor`` knows of the study's metrics: the latest values up to the checkpoint."""
+    told = dict(donor.before)
+    for report in donor.reports:
+        if donor.checkpoint is not None and report.epoch <= donor.checkpoint.epoch:
+            told.update({m: report.metrics[m] for m in history.study.goals.metrics if m in report.metrics})
+    return told
+
+
 def _started(history: History, event: ev.Started) -> Changes:
     stage = history.open_stage
+    donor = history.trials[event.parent] if event.clone and event.parent is not None else None
+    inherited = donor.checkpoint if donor is not None else None
     trial = TrialRecord(
         id=event.trial,
         config=event.config,
@@ -309,10 +322,19 @@ def _started(history: History, event: ev.Started) -> Changes:
         why=event.why,
         stage=stage.name if stage else None,
         parent=event.parent,
+        inherited=inherited,
+        before=_told_before(history, donor) if donor is not None else {},
+        checkpoint=inherited,
+        instead_of=event.instead_of,
         notes=event.notes,
         probe=event.probe,
     )
     changes = _put(history, trial)
+    if event.instead_of is not None:
+        left = history.trials[event.instead_of]
+        if left.status is Status.PAUSED:
+            left = replace(left, status=Status.STOPPED, stop_why=f"trial {trial.id} takes its place: {event.why}")
+            changes["trials"] = changes["trials"].with_item(left.id, left)
     if stage:
         changes["stages"] = (*history.stages[:-1], replace(stage, trials=(*stage.trials, trial.id)))
     return changes

@@ -137,6 +137,25 @@ class Sorted:
 
 
 @dataclass(frozen=True, slots=True)
+class Borrowed:
+    """The clones that have no checkpoint of their own yet, and the path of the one that they would begin from."""
+
+    def empty(self) -> Mapping[int, str]:
+        """Nobody."""
+        return {}
+
+    def change(self, value: Mapping[int, str], changes: Changes) -> Mapping[int, str]:
+        """With the new clones, without those that have their own by now."""
+        for old, new in changes:
+            path = new.inherited.path if new.inherited is not None and new.checkpoint == new.inherited else None
+            if path is not None:
+                value = {**value, new.id: path}
+            elif old is not None and old.inherited is not None:
+                value = {i: p for i, p in value.items() if i != new.id}
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """Sums over all trials; itself the index that keeps them.
 
@@ -162,6 +181,6 @@ class Totals:
         for sign, trial in ((s, t) for pair in changes for s, t in zip((-1, 1), pair) if t is not None):
             probes += sign * (trial.probe is not None)
             owed += sign * (max(0, trial.until - trial.epoch) if trial.status is Status.RUNNING else 0)
-            epochs += sign * trial.epoch
+            epochs += sign * (trial.epoch - trial.begin)
             nanoseconds += sign * sum(round(r.seconds * 1e9) for r in trial.reports)
         return Totals(probes, owed, epochs, nanoseconds)

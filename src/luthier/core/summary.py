@@ -10,6 +10,7 @@ from typing import Any
 from luthier.core import goals
 from luthier.core.goals import Point
 from luthier.core.history import History
+from luthier.core.lineage import Segment, lineage
 from luthier.core.study import is_share
 from luthier.core.trial import Status
 
@@ -147,6 +148,8 @@ class Summary:
             is ``best_config`` where no fresh seeds were run; empty with one objective.
         feasible: whether the kept configuration meets the constraints; None where none were asked or none has a score.
         values: every objective's and constrained metric's value of ``best_trial`` at the epoch that counts.
+        schedule: the configurations that trained ``best_trial``, one after the other; several where it is a clone of
+            another trial, as in population-based training, and then ``best_config`` is only the last of them.
     """
 
     best_config: Mapping[str, Any] | None
@@ -163,6 +166,7 @@ class Summary:
     pareto: Sequence[Point] = ()
     feasible: bool | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    schedule: Sequence[Segment] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The plain data that ``--json`` prints."""
@@ -181,6 +185,7 @@ class Summary:
             "failed": self.failed,
             "stages": [dict(s) for s in self.stages],
             **more,
+            **({"schedule": [s.to_dict() for s in self.schedule]} if len(self.schedule) > 1 else {}),
         }
 
 
@@ -213,6 +218,7 @@ def summarize(history: History) -> Summary:
         pareto=tuple(goals.front(history)) if history.study.also else (),
         feasible=_feasible(history, confirmation, trial),
         values=goals.values(history.study.goals, history.trials[trial]) if trial is not None else {},
+        schedule=lineage(history, trial) if trial is not None else (),
     )
 
 

@@ -86,6 +86,9 @@ class TrialRecord:
         loss: the objective over all reports, turned so that smaller is better; None before the metric was reported.
         violation: by how much the constraints are broken at the epoch that counts, in parts of their bounds; 0 where
             they are met, and where nothing is told yet.
+        inherited: of a clone, the checkpoint of its parent that it began from; ``checkpoint`` until it has its own.
+        before: of a clone, the latest values of the metrics that the study judges by, from those it descends from.
+        instead_of: the trial whose place it took, if any.
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
     """
 
@@ -97,6 +100,9 @@ class TrialRecord:
     why: str = ""
     stage: str | None = None
     parent: int | None = None
+    inherited: Checkpoint | None = None
+    before: Mapping[str, float] = field(default_factory=dict)
+    instead_of: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     probe: str | None = None
     answer: Mapping[str, Any] | None = None
@@ -111,9 +117,14 @@ class TrialRecord:
     spent: float = 0.0
 
     @property
+    def begin(self) -> int:
+        """Epochs that it inherited: where a clone began; 0 for every other trial."""
+        return self.inherited.epoch if self.inherited else 0
+
+    @property
     def epoch(self) -> int:
-        """The last reported epoch; 0 before the first."""
-        return self.reports[-1].epoch if self.reports else 0
+        """The last reported epoch; before the first, what it inherited."""
+        return self.reports[-1].epoch if self.reports else self.begin
 
     @property
     def metrics(self) -> Mapping[str, float]:

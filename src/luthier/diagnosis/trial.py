@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from luthier.core.history import History
+from luthier.core.lineage import whole
 from luthier.core.study import guess_direction
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.curves import EXTRA, Curves, Series
@@ -20,7 +21,9 @@ def from_trial(history: History, trial: TrialRecord) -> Curves:
 
     The metric is the study's objective, unless that is a loss: then any reported ``val_...`` that grows. The trivial
     loss is what a sanity probe of the study expected at initialization. The schedule is known for Luthier's own recipe.
+    The curve of a clone begins with that of the trials it descends from.
     """
+    trial = whole(history, trial)
     names = trial.metric_names
     objective = history.objective.metric
     loss = objective if "loss" in objective.lower() else None
@@ -69,7 +72,7 @@ def _rates(history: History, trial: TrialRecord) -> Series | None:
     rate = config.get("learning_rate")
     of_recipe = "recipe" in (history.study.target or {}) or bool(history.study.probes)
     name = config.get("schedule", RECIPE_SCHEDULE if of_recipe else None)
-    if not isinstance(rate, int | float) or not isinstance(name, str) or not trial.reports:
+    if not isinstance(rate, int | float) or not isinstance(name, str) or not trial.reports or trial.inherited:
         return None
     warmup = _number(config.get("warmup"), RECIPE_WARMUP if of_recipe else 0.0)
     decay = _number(config.get("decay_fraction"), 0.2)

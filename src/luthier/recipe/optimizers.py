@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, final
 
-from torch import nn
+from torch import nn, zeros_like
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from luthier.core.errors import UserError, nearest
@@ -109,5 +109,10 @@ class Memory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         if state["kind"] == self._kind:
-            gathered = {i: state["state"][place] for i, place in enumerate(self._places) if place in state["state"]}
+            gathered = {
+                i: dict(state["state"][place]) for i, place in enumerate(self._places) if place in state["state"]
+            }
+            if self._kind == "RMSprop" and self._optimizer.param_groups[0]["momentum"] > 0:
+                for one in gathered.values():  # PyTorch asks for what one without momentum has not gathered
+                    one.setdefault("momentum_buffer", zeros_like(one["square_avg"]))
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": gathered})

@@ -170,6 +170,8 @@ def as_event(action: Action, history: History) -> ev.Event:
     """The decision that an action becomes in the log."""
     if isinstance(action, Start):
         trial = len(history.trials)
+        if action.clone:
+            _require_checkpoint(action, history)
         return ev.Started(
             trial=trial,
             config=ev.plain(action.config),
@@ -180,6 +182,8 @@ def as_event(action: Action, history: History) -> ev.Event:
             parent=action.parent,
             notes=ev.plain(action.notes),
             probe=action.probe,
+            clone=action.clone,
+            instead_of=action.instead_of,
         )
     if isinstance(action, Resume):
         return ev.Resumed(action.trial, action.until, action.why)
@@ -192,8 +196,21 @@ def as_event(action: Action, history: History) -> ev.Event:
     raise RunError(f"The strategy proposed {action!r}, which is no action.")
 
 
+def _require_checkpoint(action: Start, history: History) -> None:
+    """Refuse a clone of nothing, or one that would begin where its job ends."""
+    parent = action.parent
+    kept = history.trials[parent].checkpoint if parent is not None and 0 <= parent < len(history.trials) else None
+    if kept is None:
+        raise RunError(f"The strategy clones trial {parent}, which has no checkpoint. This is a bug in the strategy.")
+    if action.until <= kept.epoch:
+        raise RunError(
+            f"The strategy clones trial {parent} from epoch {kept.epoch} and trains it to epoch {action.until}. "
+            "This is a bug in the strategy."
+        )
+
+
 def job_of(history: History, trial_id: int) -> Job:
-    """The job that a running trial is owed: from its last checkpoint to where it was sent."""
+    """The job that a running trial is owed: from its last checkpoint, its own or inherited, to where it was sent."""
     trial = history.trials[trial_id]
     begin = trial.checkpoint
     return Job(
@@ -205,6 +222,7 @@ def job_of(history: History, trial_id: int) -> Job:
         horizon=trial.horizon,
         checkpoint=begin.path if begin else None,
         probe=trial.probe,
+        clone_of=trial.parent if begin is not None and begin == trial.inherited else None,
     )
 
 

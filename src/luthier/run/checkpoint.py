@@ -3,6 +3,10 @@
 What is saved is a tree of ``state_dict``s and the random generators. With PyTorch in the process it is PyTorch's own
 format, read back with ``weights_only``; otherwise (objects of NumPy or plain Python with ``state_dict``) a pickle of
 the user's own.
+
+What optimizers and schedulers were built with is kept beside what became of it: where another trial goes on from a
+checkpoint under a changed configuration, that tells settings, which it has of its own, from progress, which it takes
+over.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from luthier.run import inherit
+
 
 class Stateful(Protocol):
     """What can be saved and restored: a module, an optimizer, a schedule, a data loader with a position."""
@@ -32,9 +38,18 @@ class Stateful(Protocol):
         ...
 
 
-def save(path: Path, epoch: int, stateful: Mapping[str, Stateful]) -> None:
-    """Write the states of ``stateful`` and of the random generators after ``epoch``."""
-    content = {"epoch": epoch, "state": {k: v.state_dict() for k, v in stateful.items()}, "rng": _generators()}
+def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mapping[str, Any] | None = None) -> None:
+    """Write the states of ``stateful`` and of the random generators after ``epoch``.
+
+    Args:
+        built: :func:`settings` of them before the first epoch.
+    """
+    content = {
+        "epoch": epoch,
+        "state": {k: v.state_dict() for k, v in stateful.items()},
+        "rng": _generators(),
+        "built": dict(built or {}),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     torch = sys.modules.get("torch")
@@ -52,19 +67,41 @@ def save(path: Path, epoch: int, stateful: Mapping[str, Stateful]) -> None:
     _sync_folder(path.parent)
 
 
-def load(path: Path, stateful: Mapping[str, Stateful]) -> int:
-    """Restore ``stateful`` and the random generators; returns the epoch after which they were saved."""
+def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = None) -> int:
+    """Restore ``stateful`` and the random generators; returns the epoch after which they were saved.
+
+    Args:
+        clone_seed: the checkpoint is another trial's, and this one's configuration and seed hold from here on. Of its
+            optimizers and schedulers the settings stay as they are now (:func:`luthier.run.inherit.merged`); weights,
+            momenta, buffers and whatever else there is come from the checkpoint; the generators begin at this seed, so
+            that no two clones see the same batches.
+    """
     if zipfile.is_zipfile(path):  # PyTorch's format
         torch = importlib.import_module("torch")
         content = torch.load(path, map_location="cpu", weights_only=True)
     else:
         with path.open("rb") as file:
             content = pickle.load(file)
-    for name, thing in stateful.items():
-        if name in content["state"]:
-            thing.load_state_dict(content["state"][name])
-    _restore_generators(content["rng"])
+    mine = settings(stateful) if clone_seed is not None else {}
+    # Optimizers first: their schedulers look at the rates.
+    for name, thing in sorted(stateful.items(), key=lambda item: inherit.is_scheduler(item[1])):
+        if name not in content["state"]:
+            continue
+        state = content["state"][name]
+        if name in mine:
+            state = inherit.merged(thing, state, content.get("built", {}).get(name), mine[name])
+        thing.load_state_dict(state)
+    if clone_seed is None:
+        _restore_generators(content["rng"])
+    else:
+        seed_everything(clone_seed)
     return int(content["epoch"])
+
+
+def settings(stateful: Mapping[str, Stateful]) -> dict[str, Any]:
+    """What the optimizers and schedulers among ``stateful`` are set to, by name: a copy."""
+    found = {name: inherit.settings(thing) for name, thing in stateful.items()}
+    return {name: held for name, held in found.items() if held is not None}
 
 
 def seed_everything(seed: int) -> None:

@@ -58,6 +58,7 @@ class Trial:
         self.epoch = 0
         self.saved: str | None = None
         self._checkpoint = job.checkpoint
+        self._cloned = job.clone_of is not None
         self._send = send
         self._stopped = stopped
         self._files = files
@@ -78,6 +79,10 @@ class Trial:
         and ``load_state_dict``): it is restored before the first epoch of a resumed trial and saved after the last,
         together with the random generators. Without anything to save, a resumed trial starts over at epoch 1.
 
+        A trial that was cloned from another one (population-based training) takes over all of that but two things: its
+        own configuration holds, so what its optimizers and schedulers were built with stands over what the other's had
+        been built with, see :func:`luthier.run.checkpoint.load`; and the generators begin at its own seed.
+
         Raises:
             UserError: something passed cannot be saved.
         """
@@ -87,8 +92,10 @@ class Trial:
                     f"trial.epochs({name}=...) got a {type(thing).__name__}, which has no state_dict/load_state_dict.",
                     "Pass modules, optimizers and schedulers.",
                 )
+        built = checkpoint.settings(stateful)
         if self._checkpoint is not None:
-            self.epoch = checkpoint.load(self._files / self._checkpoint, stateful)
+            seed = self.seed if self._cloned else None
+            self.epoch = checkpoint.load(self._files / self._checkpoint, stateful, clone_seed=seed)
         first = self.epoch + 1
         self._iterating = True
         self._since = time.perf_counter()
@@ -101,7 +108,7 @@ class Trial:
                 self.epoch = epoch
             if stateful and self.epoch == self.until and not self._stopped():
                 name = f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
-                checkpoint.save(self._files / name, self.epoch, stateful)
+                checkpoint.save(self._files / name, self.epoch, stateful, built)
                 self.saved = name
         finally:
             self._iterating = False

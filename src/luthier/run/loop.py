@@ -11,6 +11,8 @@ from luthier.contracts import Done, Executor, Job, Scheduler, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError
 from luthier.core.history import History
+from luthier.core.index import Borrowed
+from luthier.core.lineage import ancestors
 from luthier.core.trial import Status
 from luthier.run.book import Book, job_of, requeued
 
@@ -86,14 +88,26 @@ def run(
 
 
 def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
-    """Keep a trial's newest checkpoint only; called once the log points to it."""
-    kept = history.trials[trial_id].checkpoint
-    if kept is None:
+    """Delete what nobody goes on from any more, beside a trial's newest checkpoint, the one that it inherited and the
+    one of the trial whose place it took; called once the log points to the newest.
+
+    A clone goes on from its ancestor's until it has its own; nobody from a trial that gave up its place.
+    """
+    trial = history.trials[trial_id]
+    if trial.checkpoint is None or trial.checkpoint == trial.inherited:
         return
-    newest = files / kept.path
-    for old in newest.parent.glob("*.ckpt"):
-        if old != newest:
-            old.unlink(missing_ok=True)
+    left = None if trial.instead_of is None else history.trials[trial.instead_of]
+    kin = [*ancestors(history, trial), *(() if left is None else ancestors(history, left))]
+    kept = {t.checkpoint.path for t in (trial, *kin) if t.checkpoint is not None and t.id != trial.instead_of}
+    kept |= {path for i, path in history.index(Borrowed()).items() if i != trial.instead_of}
+    places = [trial.checkpoint, trial.inherited, None if left is None else left.checkpoint]
+    # An ancestor may have written its next one already, of which the log has not heard: what is newer stays.
+    known = {(files / t.checkpoint.path).parent: Path(t.checkpoint.path).name for t in kin if t.checkpoint is not None}
+    for folder in {(files / place.path).parent for place in places if place is not None}:
+        for old in folder.glob("*.ckpt"):
+            newer = folder in known and old.name > known[folder]
+            if old.relative_to(files).as_posix() not in kept and not newer:
+                old.unlink(missing_ok=True)
 
 
 def _give_up_if_hopeless(history: History) -> None:

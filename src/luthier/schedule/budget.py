@@ -25,7 +25,8 @@ class Within:
         """The inner proposal, or Done when it does not fit."""
         action = self.inner.propose(history, rng)
         if isinstance(action, Start):
-            cost = float(action.until)
+            donor = history.trials[action.parent].checkpoint if action.clone and action.parent is not None else None
+            cost = float(action.until - (donor.epoch if donor else 0))
         elif isinstance(action, Resume):
             kept = history.trials[action.trial].checkpoint
             cost = float(action.until - (kept.epoch if kept else 0))
@@ -63,4 +64,4 @@ def _all_fail(history: History) -> bool:
     """Whether the last trials, so many that it is no chance, all failed before their first report."""
     many = len(history.trials)
     last = (history.trials[i] for i in range(many - IDLE, many))
-    return many >= IDLE and all(t.failure is not None and not t.reports and t.epoch == 0 for t in last)
+    return many >= IDLE and all(t.failure is not None and not t.reports for t in last)

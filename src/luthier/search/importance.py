@@ -50,6 +50,9 @@ def importance(history: History) -> Importance:
     the late ones were varied around good configurations only, and distributions would mistake that for importance:
     there each counts with what its values made of the score while everything else was held.
     """
+    if any(t.inherited is not None for t in history.trained()):
+        # A copy's score is owed to the configurations before its own as well.
+        return Importance({}, 0, "hyperparameters changed while the models trained")
     return _by_comparison(history) if history.stages else _by_distribution(history)
 
 

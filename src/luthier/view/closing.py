@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luthier.core.history import History
 from luthier.core.summary import gain_text, in_points, summarize
-from luthier.view.story import clean, epochs, number, pareto_lines, setting, spent_of, verdict
+from luthier.view.story import clean, epochs, number, pareto_lines, scheduled, setting, spent_of, verdict
 
 OTHERS = {"winner": "first choice"}
 """What the search's own winner is called once a challenger has taken its place."""
@@ -18,13 +18,16 @@ def closing(history: History) -> str:
         return f"{verdict(history)}\n\nUsed {spent_of(history)}."
     lines = ["", verdict(history)]
     if summary.best_config is not None:
-        lines += ["", f"Best configuration, trained for {epochs(summary.best_epochs or 0)}:"]
+        what = "The last configuration of the best training" if len(summary.schedule) > 1 else "Best configuration"
+        lines += ["", f"{what}, trained for {epochs(summary.best_epochs or 0)}:"]
         default = summary.confirmation.default.config if summary.confirmation else {}
         width = max(len(clean(name, 40)) for name in summary.best_config)
         for name, value in summary.best_config.items():
             changed = name in default and default[name] != value
             note = f"   (default {setting(default[name])})" if changed else ""
             lines.append(f"  {clean(name, 40):<{width}}  {setting(value)}{note}")
+    if len(summary.schedule) > 1:
+        lines += ["", "The schedule that led to it:", *(f"  {line}" for line in scheduled(summary.schedule))]
     lines += pareto_lines(history)
     if (c := summary.confirmation) is not None:
         metric = clean(history.objective.metric)

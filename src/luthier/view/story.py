@@ -9,6 +9,7 @@ from typing import Any
 
 from luthier.core import goals
 from luthier.core.history import History, StageRecord
+from luthier.core.lineage import Segment
 from luthier.core.summary import (
     Confirmation,
     Lesson,
@@ -74,6 +75,13 @@ def setting(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and 10 <= abs(value) < 1e6 else f"{value:.3g}"
     return clean(value, 60)
+
+
+def scheduled(segments: Sequence[Segment]) -> list[str]:
+    """A schedule on one line a segment: the epochs, then what differs from segment to segment."""
+    names = [n for n in segments[0].config if len({repr(s.config.get(n)) for s in segments}) > 1]
+    width = max(len(f"{s.from_epoch + 1}–{s.until_epoch}") for s in segments)
+    return [f"epochs {f'{s.from_epoch + 1}–{s.until_epoch}':>{width}}  {short(s.config, names)}" for s in segments]
 
 
 def short(config: Mapping[str, Any], names: Iterable[str] | None = None, limit: int = 6) -> str:
@@ -289,6 +297,10 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
         names = varied(history)
         lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
         lines += [f"  {t.id:>4}  {_told_score(history, t):>9}  {short(t.config, names, limit=8)}" for t in best]
+    schedule = summarize(history).schedule
+    if len(schedule) > 1:
+        lines += ["", f"The schedule that trained trial {schedule[-1].trial}"]
+        lines += [f"  {line}" for line in scheduled(schedule)]
     lines += pareto_lines(history)
     noted = notable(history)
     if noted:
