@@ -20,6 +20,7 @@ from luthier.search.bohb import BOHB
 from luthier.search.grid import Grid
 from luthier.search.optuna_sampler import OptunaSampler, cmaes, gp, tpe
 from luthier.search.pibo import PiBO
+from luthier.search.priorband import PriorBand
 from luthier.search.sobol import Sobol
 from luthier.search.uniform import Random
 
@@ -69,6 +70,7 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "asha": lambda: ASHA(Random()),
     "hyperband": lambda: Hyperband(Random()),
     "bohb": lambda: Hyperband(BOHB()),
+    "priorband": lambda: Hyperband(PriorBand()),
     "freeze_thaw": lambda: FreezeThaw(Random()),
 }
 
