@@ -40,7 +40,7 @@ PARENTS = (4.0, 2.0, 1.0)
 """The odds of the best three to be moved."""
 AGAIN = 20
 """Draws before one is taken although it was tried already or is likely to explode."""
-DRAWS = 64
+DRAWS = 16
 """Draws among which the model chooses."""
 BLIND = 0.25
 """The part of the draws that it does not choose."""
