@@ -22,6 +22,7 @@ from luthier.search.bohb import BOHB
 from luthier.search.grid import Grid
 from luthier.search.optuna_sampler import OptunaSampler, cmaes, gp, nsga2, tpe
 from luthier.search.pibo import PiBO
+from luthier.search.priorband import PriorBand
 from luthier.search.sobol import Sobol
 from luthier.search.uniform import Random
 
@@ -72,6 +73,7 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "asha": lambda: ASHA(Random()),
     "hyperband": lambda: Hyperband(Random()),
     "bohb": lambda: Hyperband(BOHB()),
+    "priorband": lambda: Hyperband(PriorBand()),
     "freeze_thaw": lambda: FreezeThaw(Random()),
     "pbt": PBT,
     "pb2": PB2,

@@ -22,7 +22,8 @@ from luthier.core.history import History
 from luthier.core.params import Choice, Config, Constant
 from luthier.core.space import Space
 from luthier.core.trial import Status
-from luthier.diagnosis import dead, diverged, from_trial, suggest_lr
+from luthier.diagnosis import suggest_lr
+from luthier.diagnosis.ending import ending
 from luthier.expert.evidence import Tried, explosive, key, leaders
 from luthier.expert.opinions import Opinion, opinions, standing
 from luthier.expert.portfolio import portfolio
@@ -39,14 +40,12 @@ PARENTS = (4.0, 2.0, 1.0)
 """The odds of the best three to be moved."""
 AGAIN = 20
 """Draws before one is taken although it was tried already or is likely to explode."""
-DRAWS = 64
+DRAWS = 16
 """Draws among which the model chooses."""
 BLIND = 0.25
 """The part of the draws that it does not choose."""
 AUDIT = 8
 """Trials trained to the end for each stopped one that is trained to the end, too, to see what stopping costs."""
-LOOKS = 100
-"""Reports of a trial that are judged at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +102,8 @@ class Expert:
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Ends a training whose loss exploded, or that has learned nothing and does not begin to."""
-        record = history.trials[trial]
-        if record.probe is not None or record.epoch >= record.until:
-            return None
-        if len(record.reports) % max(1, record.horizon // LOOKS):
-            return None
-        curves = from_trial(history, record)
-        if diverged(curves):
-            return Stop("diverged: the loss exploded")
-        return Stop("dead start: nothing was learned") if dead(curves) else None
+        why = ending(history, history.trials[trial])
+        return Stop(why) if why is not None else None
 
 
 @lru_cache(maxsize=8)

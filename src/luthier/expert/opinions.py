@@ -8,6 +8,7 @@ how often a draw of each ended in the better third of the first rung.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from luthier.knowledge import Prior
 TRUST: Mapping[str, tuple[float, float]] = {"prior": (3.0, 1.0), "roles": (2.0, 2.0), "anywhere": (0.5, 4.0)}
 """Successes and failures that each opinion is credited with before its first draw. Our choice."""
 GOOD = 1 / 3
-"""A draw was right when it ranks in this part of the first rung."""
+"""A draw was right when it ranks in this part of all draws at the first rung; moves of the best do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,13 @@ def standing(among: Sequence[Opinion], history: History, epoch: int) -> list[tup
         history: the study.
         epoch: of the first rung, at which a draw is judged.
     """
-    ranked, begun = history.ranked(epoch), history.index(Origins())
-    right: dict[str, int] = {}
-    for _, i in ranked[: max(1, round(GOOD * len(ranked)))]:
-        origin = history.trials[i].notes.get("from", "")
-        right[origin] = right.get(origin, 0) + 1
+    names = {o.name for o in among}
+    draws = [origin for _, i in history.ranked(epoch) if (origin := history.trials[i].notes.get("from")) in names]
+    right = Counter(draws[: max(1, round(GOOD * len(draws)))])
+    begun = history.index(Origins())
     out = []
     for opinion in among:
         more, less = TRUST[opinion.name]
-        good = right.get(opinion.name, 0)
+        good = right[opinion.name]
         out.append((more + good, less + max(0, begun.get(opinion.name, 0) - good)))
     return out

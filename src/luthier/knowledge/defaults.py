@@ -6,7 +6,7 @@ import math
 
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.space import Space
-from luthier.knowledge.roles import Role, Setting, family, find, role_of
+from luthier.knowledge.roles import Role, Setting, family, find, kin, role_of
 
 OFF = ("none", "false", "off", "no", "scratch", "0", "")
 """How a hyperparameter says that it is not used."""
@@ -58,14 +58,14 @@ def default_value(space: Space, name: str, optimizer: Value = None) -> Value:
     known = _counting(space, name)
     if isinstance(param, Choice):
         return _preferred(param, known, optimizer, setting_of(space)) if role_of(name, param) else None
-    number = known.number("default", optimizer, setting_of(space)) if known else None
+    number = known.number("default", kin(name, known, optimizer), setting_of(space)) if known else None
     return None if number is None else space.clip(name, number)
 
 
 def prior_center(space: Space, name: str, optimizer: Value = None) -> float | None:
     """Where the prior of a numeric hyperparameter lies under an optimizer, moved into its range."""
     known = _counting(space, name)
-    number = known.number("center", optimizer, setting_of(space)) if known else None
+    number = known.number("center", kin(name, known, optimizer), setting_of(space)) if known else None
     return None if number is None else float(space.clip(name, number))  # type: ignore[arg-type]
 
 

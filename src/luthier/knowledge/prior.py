@@ -23,7 +23,7 @@ from luthier.core.errors import SpaceError, nearest
 from luthier.core.params import Choice, Config, Constant, Float, Int, Value
 from luthier.core.space import Space
 from luthier.knowledge.defaults import setting_of
-from luthier.knowledge.roles import Role, Setting, family, find, role_of
+from luthier.knowledge.roles import Role, Setting, family, find, kin, role_of
 
 TAIL = 0.1
 """The part of every marginal that is uniform: a prior may be wrong. Our choice."""
@@ -305,6 +305,7 @@ class Prior:
             if default is None:
                 return Hill(param, 0.5, 1.0, tail=1.0)
             return Hill(param, param.to_unit(default), VAGUE, tail=self.tail)
+        kind = kin(name, known, kind)
         spread = known.number("spread", kind, facts.setting) or VAGUE
         given = known.number("center", kind, facts.setting) if default is None else float(str(default))
         if given is None:

@@ -176,6 +176,18 @@ def family(optimizer: Value) -> str | None:
     return word
 
 
+def kin(name: str, known: Role, optimizer: Value) -> Value:
+    """The optimizer whose numbers hold for a hyperparameter of a space: ``optimizer``, where it is known.
+
+    Where it is not, a weight decay that is called L2 is taken for the coupled one, which wants far less than AdamW's.
+
+    >>> kin("l2_reg", role("l2_reg"), None), kin("weight_decay", role("weight_decay"), None)
+    ('adam', None)
+    """
+    coupled = optimizer is None and known.name == "weight_decay" and "l2" in _spellings(name)[-1]
+    return "adam" if coupled else optimizer
+
+
 def _load(file: str) -> dict[str, Any]:
     text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
     return tomllib.loads(text)
