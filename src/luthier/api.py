@@ -20,7 +20,7 @@ from luthier.core.study import Budget, Objective, Study
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
-from luthier.request import objective_from, same_question, study_from, whole
+from luthier.request import go_on, objective_from, study_from, whole
 from luthier.run.book import Book
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
@@ -249,25 +249,6 @@ def _remove(files: Path) -> None:
     shutil.rmtree(files, ignore_errors=True)
     with suppress(OSError):
         files.parent.rmdir()  # only if it is empty
-
-
-def go_on(book: Book, study: Study) -> None:
-    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
-
-    Raises:
-        UserError: another question than the stored one, or a space that lost values.
-    """
-    old = book.history.study
-    same_question(old, study)
-    if study.space != old.space:
-        if not study.space.contains(old.space):
-            raise UserError(
-                f"The space of study {old.name!r} can only be widened: a range or choice of the stored one is missing.",
-                "Keep all names, ranges and choices, or use another name=.",
-            )
-        book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
-    if study.budget != old.budget:
-        book.append(ev.BudgetChanged(study.budget))
 
 
 def prepare(

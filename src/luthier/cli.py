@@ -151,7 +151,8 @@ def resume(
             "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
         )
     if budget is not None:
-        api.go_on(book, replace(asked, budget=Budget.parse(budget, asked.max_epochs)))
+        now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
+        request.go_on(book, now)
     trains = target.recall(asked.target)
     files = store.files_beside(log.url, log.name)
     with _interruptible(study):
