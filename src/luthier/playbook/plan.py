@@ -27,6 +27,8 @@ class Plan:
         both_sides: capacity and regularization are looked at upwards and downwards; else only where the curves point.
         unasked: regularization is looked at although the curves do not ask for it.
         extras: the tiers that the stage ``advanced`` looks at.
+        widenings: how often one end of a range is widened.
+        remedies: trainings against what makes a training unsteady or slow, at most, each time.
         rounds: rounds of the refinement, at most, each time.
         patience: rounds in a row without a gain beyond the noise after which the refinement stops.
         seeds: fresh seeds of the confirmation, at most.
@@ -43,6 +45,8 @@ class Plan:
     both_sides: bool
     unasked: bool
     extras: tuple[int, ...]
+    widenings: int
+    remedies: int
     rounds: int
     patience: int
     seeds: int
@@ -60,6 +64,8 @@ SMALL = Plan(
     both_sides=False,
     unasked=False,
     extras=(5,),
+    widenings=1,
+    remedies=1,
     rounds=40,
     patience=5,
     seeds=5,
@@ -78,6 +84,8 @@ MEDIUM = Plan(
     both_sides=True,
     unasked=True,
     extras=(1, 2, 5),
+    widenings=2,
+    remedies=2,
     rounds=40,
     patience=5,
     seeds=5,
@@ -95,6 +103,8 @@ LARGE = Plan(
     both_sides=True,
     unasked=True,
     extras=(1, 2, 5),
+    widenings=2,
+    remedies=2,
     rounds=120,
     patience=10,
     seeds=5,

@@ -35,8 +35,10 @@ from luthier.playbook.stages.again import decaying, remedies
 from luthier.playbook.stages.confirm import CONFIRM_TIME, FEWEST, confirm_pairs, reserved
 
 MOST = 2
-"""How often a stage is opened again for findings, and one end of a range is widened: after that the playbook goes on
-and says what it saw. Our choice."""
+"""How often a stage is opened again for findings: after that the playbook goes on and says what it saw. Our choice."""
+TRUSTED = 0.75
+"""Measured confidence from which a warning about the pipeline holds up tiers 3 to 5: those below it are told, and no
+study should stand still for them (noisy training labels make validation look better than training). Our choice."""
 GATED = 3
 """From this tier on a stage waits while the pipeline or the learning rate has something to be mended."""
 RATES, CAPACITY, REGULARIZATION, SCHEDULE, REFINEMENT = (
@@ -196,6 +198,8 @@ class Route:
             end = edge_of(history.space, name, config)
             if end is None or not self._tried(name) or not self._pays(name, end):
                 continue
+            if end == "lower" and name == find(history.space, "batch_size"):
+                continue  # more updates flatter a short training, and smaller batches cost time
             param = widened(history.space, name, end, self._data(name))
             if param is None or self._length(config) is None or not self.affords(last.name, self._length(config) or 0):
                 continue
@@ -211,7 +215,9 @@ class Route:
     def _pays(self, name: str, end: End) -> bool:
         """Whether an end may be widened once more: not too often, and the last time something was gained."""
         tries = [s for s in self.history.stages if s.notes.get("name") == name and s.notes.get("end") == end]
-        return len(tries) < MOST and (not tries or name in tries[-1].settled)
+        return len(tries) < self.plan(self.history.stages[-1].name).widenings and (
+            not tries or name in tries[-1].settled
+        )
 
     def _data(self, name: str) -> int | None:
         """The number of training samples for a batch size, where the sanity check told it."""
@@ -281,10 +287,12 @@ class Route:
     def held(self) -> str:
         """What has to be mended before tiers 3 to 5 are touched; empty where nothing has.
 
-        A mistake in the pipeline always; a condition on the learning rate's side until its remedies were tried.
+        A mistake in the pipeline, if it is none that is often imagined; a condition on the learning rate's side until
+        its remedies were tried.
         """
         answered = {k for _, s in self.records(RATES) for k in s.numbers.get("answered", ())}
-        wrong = [*self.reading.of_tier(PIPELINE), *(f for f in self.mendable() if f.kind not in answered)]
+        broken = [f for f in self.reading.of_tier(PIPELINE) if f.severity == "critical" or f.confidence >= TRUSTED]
+        wrong = [*broken, *(f for f in self.mendable() if f.kind not in answered)]
         return wrong[0].text if wrong else ""
 
     def mendable(self) -> list[Finding]:

@@ -200,6 +200,14 @@ def ranked(history: History) -> list[TrialRecord]:
     return sorted(scored, key=history.final_loss)
 
 
+def distinct(trials: Sequence[TrialRecord]) -> list[tuple[TrialRecord, int]]:
+    """The first trial of each configuration, in the order given, with how many of the trials have that configuration."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        groups.setdefault(repr(sorted(trial.config.items())), []).append(trial)
+    return [(group[0], len(group)) for group in groups.values()]
+
+
 def spent_of(history: History) -> str:
     """What was used of what may be used: ``612 of 1,200 epochs, 4m12s``."""
     budget, parts = history.study.budget, []
@@ -228,11 +236,13 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
         lines += ["", "Stages"]
         for i, stage in enumerate(history.stages, 1):
             lines += _stage_lines(history, i, stage)
-    best = ranked(history)[:5]
+    best = distinct(ranked(history))[:5]
     if best:
         names = varied(history)
-        lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
-        lines += [f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names, limit=8)}" for t in best]
+        lines += ["", f"Best {count(len(best), 'configuration')}" if len(best) > 1 else "Best configuration"]
+        for t, runs in best:
+            more = f"  (the best of {runs} trials of it)" if runs > 1 else ""
+            lines.append(f"  {t.id:>4}  {number(history.score(t)):>9}  {short(t.config, names, limit=8)}{more}")
     noted = notable(history)
     if noted:
         lines += ["", "Findings"]

@@ -110,7 +110,7 @@ def steadier(look: Look) -> Script:
     if first is None:
         return unaffordable(["the rate"])
     tried: list[TrialRecord] = []
-    for changes, why in remedies(look.space, first.config, kinds):
+    for changes, why in remedies(look.space, first.config, kinds)[: look.plan.remedies]:
         more = yield [look.wish(changes, base=first.config, epochs=epochs, why=why)]
         tried += more
         if more and look.loss(first) - look.loss(more[0]) > noise(look, first):
