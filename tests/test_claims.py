@@ -356,7 +356,7 @@ def test_a_best_value_on_the_edge_comes_first():
     study = drive(
         narrow,
         Playbook(extend=False),
-        lambda c, e: 1 - 0.1 * math.log10(c["learning_rate"]) + 1 / e,
+        lambda c, e: 1 - 0.1 * math.log10(c["learning_rate"]) + 1e-4 * c["width"] + 1 / e,
         budget="20 trials",
         max_epochs=4,
     )

@@ -201,7 +201,7 @@ def ranked(history: History) -> list[TrialRecord]:
 
 
 def distinct(trials: Sequence[TrialRecord]) -> list[tuple[TrialRecord, int]]:
-    """The first trial of each configuration, in the order given, with how many of the trials have that configuration."""
+    """The first trial of each configuration, in the order given, with how many of the trials have it."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials:
         groups.setdefault(repr(sorted(trial.config.items())), []).append(trial)
