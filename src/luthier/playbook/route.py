@@ -334,12 +334,16 @@ class Route:
         under, over = reading.serious(("underfitting",)), reading.overfits
         still = reading.findings.get("still_improving")
         medium = max(self.short, self.history.study.max_epochs // 2)
-        if under is not None and self.may(CAPACITY) and self.newer(CAPACITY) and self.affords(CAPACITY, self.short):
+        asked = any(s.notes.get("trial") == reading.trial.id for _, s in self.records(CAPACITY))
+        if under is not None and self.may(CAPACITY) and not asked and self.affords(CAPACITY, medium):
             return self._again(CAPACITY, "underfitting", under.text)
         more = over is not None and self.may(REGULARIZATION) and self.newer(REGULARIZATION)
         if over is not None and more and self.affords(REGULARIZATION, medium):
             return self._again(REGULARIZATION, "overfitting", over.text)
-        if still is not None and not still.causes and self.may(SCHEDULE) and not self._looked_longer(reading.trial):
+        # A cause that the search has refuted is none.
+        refuted = {f.kind for f in self.reading.of_tier(RATE)} - {f.kind for f in self.mendable()}
+        alone = still is not None and set(still.causes) <= refuted
+        if still is not None and alone and self.may(SCHEDULE) and not self._looked_longer(reading.trial):
             full = self.history.study.max_epochs
             longer = reading.trial.horizon < full or decaying(self.history, reading.trial.config)
             if longer and self.affords(SCHEDULE, full):

@@ -15,7 +15,9 @@ def capacity(look: Look) -> Script:
     names = open_names(look, (3,))
     if not names:
         return Verdict("skipped", "the space has nothing of capacity left to tune", skipped=True)
-    first = yield [look.wish({}, epochs=look.short, why="what is settled so far, as the mark to beat")]
+    # What underfits after a whole training need not show it on a short one.
+    epochs = look.medium if look.notes.get("again") == "underfitting" else look.short
+    first = yield [look.wish({}, epochs=epochs, why="what is settled so far, as the mark to beat")]
     if not first or look.best(first) is None:
         return unaffordable(names)
     best, words, kept = first[0], [], {}
@@ -29,7 +31,7 @@ def capacity(look: Look) -> Script:
     for name in names:
         if name not in best.config:
             continue
-        tried = yield from climb(look, name, best, look.short, sides)
+        tried = yield from climb(look, name, best, epochs, sides)
         if tried:
             words.append(f"{name} {look.table([best, *tried], name)}")
         challenger = look.best(tried)
@@ -44,5 +46,5 @@ def capacity(look: Look) -> Script:
     text = f"no other size is better: {look.said(best)}"
     if kept:
         values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())
-        text = f"{values}: {look.said(best)} after {look.short} epochs"
+        text = f"{values}: {look.said(best)} after {epochs} epochs"
     return Verdict(text, "; ".join(words), settled=settled | {n: best.config[n] for n in names if n in best.config})
