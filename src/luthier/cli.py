@@ -124,9 +124,7 @@ def resume(
     threads: Threads = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            help="A new budget; a finished study goes on with it, but for a playbook that has its last verdict."
-        ),
+        typer.Option(help="A new budget; a finished study goes on with it."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -21,15 +21,15 @@ from typing import Any
 
 from luthier.core.events import RangeChanged, StageOpened
 from luthier.core.history import History, StageRecord
-from luthier.core.params import Choice, Constant, Float, Int
+from luthier.core.params import Choice, Constant
 from luthier.core.summary import ABLATION, CONFIRM
-from luthier.core.trial import Status, TrialRecord
+from luthier.core.trial import TrialRecord
 from luthier.diagnosis import Finding
 from luthier.knowledge import find, tier_of
-from luthier.knowledge.limits import End, edge_of, widened
 from luthier.playbook.plan import Plan, plan_of
+from luthier.playbook.ranges import beyond, taken_back, wider
 from luthier.playbook.read import PIPELINE, PROOFS, RATE, Reading, bracketed, read_leading
-from luthier.playbook.script import settled_config, short
+from luthier.playbook.script import settled_config, short_length
 from luthier.playbook.stage import Stage
 from luthier.playbook.stages.again import decaying, remedies
 from luthier.playbook.stages.confirm import CONFIRM_TIME, FEWEST, confirm_pairs, reserved
@@ -133,15 +133,14 @@ class Route:
 
     @property
     def short(self) -> int:
-        """The length of a short training, as scripts have it."""
-        full = self.history.study.max_epochs
-        return min(full, max(2, round(full / 4)))
+        """The length of a short training."""
+        return short_length(self.history)
 
     # -- the order -------------------------------------------------------------------------------------------------
     def next(self) -> RangeChanged | StageOpened | None:
         """The decision."""
         if self.extend and self.history.stages:
-            changed = self._taken_back() or self._wider()
+            changed = self._range()
             if changed is not None:
                 return changed
         opening = (
@@ -164,86 +163,23 @@ class Route:
         return StageOpened(stage.name, why, epochs, seconds, notes)
 
     # -- ranges ----------------------------------------------------------------------------------------------------
-    def _taken_back(self) -> RangeChanged | None:
-        """A range that was widened ends, once its trainings are over, at the last value that worked."""
-        history, last = self.history, self.history.stages[-1]
-        if last.notes.get("again") != "edge" or not last.trials:
-            return None
-        name, (low, high) = last.notes["name"], last.notes["was"]
-        param = history.space[name]
-        assert isinstance(param, Float | Int)
-        failed: list[TrialRecord] = []
-        for trial in (history.trials[i] for i in last.trials):
-            value = float(str(history.space.base(name, trial.config)))
-            if trial.status is Status.STOPPED or not math.isfinite(history.final_loss(trial)):
-                failed.append(trial)
-        for trial in history.trained():
-            if name in trial.config and math.isfinite(history.final_loss(trial)):
-                value = float(str(history.space.base(name, trial.config)))
-                low, high = min(low, value), max(high, value)
-        if not failed or (low <= param.low and high >= param.high):
-            return None
-        reason = failed[-1].failure.reason if failed[-1].failure else failed[-1].stop_why or "it was ended early"
-        said = short(failed[-1].config[name])
-        return RangeChanged(name, max(low, param.low), min(high, param.high), f"{name} {said} does not work: {reason}")
-
-    def _wider(self) -> RangeChanged | None:
-        """A range a step wider where the stage that closed last settled a value on its edge."""
-        history, last = self.history, self.history.stages[-1]
+    def _range(self) -> RangeChanged | None:
+        """A widening taken back, or a range a step wider where the stage that closed last settled a value on its edge
+        and two trainings there can be paid."""
+        last = self.history.stages[-1]
         stage = self.stages.get(last.name)
-        if stage is None or not stage.again or (history.ranges and history.ranges[-1].after == len(history.stages)):
+        if stage is None or not stage.again:
             return None
-        config = settled_config(history)
-        for name in sorted(last.settled, key=lambda n: tier_of(n, history.space[n]) if n in history.space else 9):
-            end = edge_of(history.space, name, config)
-            if end is None or not self._tried(name) or not self._pays(name, end):
-                continue
-            if end == "lower" and name == find(history.space, "batch_size"):
-                continue  # more updates flatter a short training, and smaller batches cost time
-            param = widened(history.space, name, end, self._data(name))
-            if param is None or self._length(config) is None or not self.affords(last.name, self._length(config) or 0):
-                continue
-            to = f"{short(param.low)} to {short(param.high)}"
-            why = f"its best value {short(config[name])} lies at the {end} end; {to} and two trainings there"
-            return RangeChanged(name, param.low, param.high, why)
-        return None
-
-    def _tried(self, name: str) -> bool:
-        """Whether a hyperparameter was compared at several values at all."""
-        return len({repr(t.config[name]) for t in self.history.trained() if name in t.config}) > 1
-
-    def _pays(self, name: str, end: End) -> bool:
-        """Whether an end may be widened once more: not too often, and the last time something was gained."""
-        tries = [s for s in self.history.stages if s.notes.get("name") == name and s.notes.get("end") == end]
-        return len(tries) < self.plan(self.history.stages[-1].name).widenings and (
-            not tries or name in tries[-1].settled
-        )
-
-    def _data(self, name: str) -> int | None:
-        """The number of training samples for a batch size, where the sanity check told it."""
-        if find(self.history.space, "batch_size") != name:
-            return None
-        told = next((t.answer.get("n_train") for t in self.history.trials if t.probe and t.answer), None)
-        return int(told) if told else None
-
-    def _length(self, config: Mapping[str, Any]) -> int | None:
-        """The shortest training of a configuration, to compare others with; None where it was never trained."""
-        same = [t.horizon for t in self.history.trained() if t.full and dict(t.config) == config]
-        return min(same, default=None)
+        back = taken_back(self.history)
+        return back or wider(self.history, self.plan(last.name), lambda epochs: self.affords(last.name, epochs))
 
     def _edge(self) -> Opening | None:
         """The two trainings beyond the edge of a range that was just widened."""
-        ranges, many = self.history.ranges, len(self.history.stages)
-        if not ranges or ranges[-1].after != many or not ranges[-1].wider:
+        notes = beyond(self.history)
+        if notes is None:
             return None
-        change, config = ranges[-1], settled_config(self.history)
-        stage = self.stages[self.history.stages[-1].name]
-        end = "upper" if change.now[1] > change.was[1] else "lower"
-        notes = {
-            "again": "edge", "name": change.name, "end": end, "was": list(change.was),
-            "epochs": self._length(config) or self.short,
-        }  # fmt: skip
-        return Opening(stage, f"the best {change.name} lay at the {end} end of its range.", notes)
+        why = f"the best {notes['name']} lay at the {notes['end']} end of its range."
+        return Opening(self.stages[self.history.stages[-1].name], why, {"again": "edge", **notes})
 
     # -- back to the learning rate -----------------------------------------------------------------------------------
     def _coupled(self) -> Opening | None:

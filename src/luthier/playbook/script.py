@@ -128,7 +128,7 @@ class Look:
     @property
     def short(self) -> int:
         """A quarter of the full length, at least two epochs: long enough to tell learning rates apart."""
-        return min(self.full, max(2, round(self.full / 4)))
+        return short_length(self.history)
 
     @property
     def medium(self) -> int:
@@ -207,6 +207,12 @@ def settled_config(history: History, stages: int | None = None) -> dict[str, Val
     closed = [s for s in history.stages[:stages] if not s.open]
     settled = {k: v for s in closed for k, v in s.settled.items() if k in history.space}
     return strong_default(history, settled)
+
+
+def short_length(history: History) -> int:
+    """A quarter of the full length, at least two epochs."""
+    full = history.study.max_epochs
+    return min(full, max(2, round(full / 4)))
 
 
 def unaffordable(names: Sequence[str]) -> Verdict:

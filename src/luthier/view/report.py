@@ -66,7 +66,7 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter"),
         "failures": story.failures(history),
         "winner": numbers.winner_word(history),
-        "space": [(n, _range_of(p), _when_of(p)) for n, p in history.space.items()],
+        "space": [(n, _range_of(p, history.asked_space[n]), _when_of(p)) for n, p in history.space.items()],
         **_rows(history, summary),
     }
     texts = fig.hover_texts(history)
@@ -174,7 +174,7 @@ def _arms(history: History, summary: Summary) -> dict[str, Any] | None:
             "winner": best.get(n),
             "in_winner": n in best,
             "changed": base is not None and (n in base, base.get(n)) != (n in best, best.get(n)),
-            "range": _range_of(history.space[n]) if n in history.space else "",
+            "range": _range_of(history.space[n], history.asked_space[n]) if n in history.space else "",
         }
         for n in names
     ]
@@ -254,7 +254,9 @@ def _row(history: History, t: TrialRecord, names: Sequence[str], role: str, tail
     }
 
 
-def _range_of(param: Any) -> str:
+def _range_of(param: Any, asked: Any) -> str:
+    if param != asked:
+        return f"{_range_of(param, param)} (asked for: {_range_of(asked, asked)})"
     if isinstance(param, Constant):
         return f"held at {story.setting(param.value)}"
     if hasattr(param, "choices"):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from luthier.core.history import History, StageRecord
+from luthier.core.history import History, RangeRecord, StageRecord
 from luthier.core.summary import (
     Confirmation,
     Lesson,
@@ -236,6 +236,8 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
         lines += ["", "Stages"]
         for i, stage in enumerate(history.stages, 1):
             lines += _stage_lines(history, i, stage)
+    if history.ranges:
+        lines += ["", "Ranges", *map(_range_line, history.ranges)]
     best = distinct(ranked(history))[:5]
     if best:
         names = varied(history)
@@ -315,6 +317,11 @@ def _stage_lines(history: History, i: int, stage: StageRecord) -> list[str]:
     if stage.settled:
         lines.append(f"     settled  {short(stage.settled, limit=12)}")
     return lines
+
+
+def _range_line(change: RangeRecord) -> str:
+    was, now = (f"{setting(low)} to {setting(high)}" for low, high in (change.was, change.now))
+    return f"  {clean(change.name, 40)}: {was} -> {now}; {clean(change.why, 300)}"
 
 
 def _running_line(history: History, trial: TrialRecord) -> str:
