@@ -184,22 +184,22 @@ class Route:
     # -- back to the learning rate -----------------------------------------------------------------------------------
     def _coupled(self) -> Opening | None:
         """The learning rate once more after an accepted change of what it is coupled with."""
-        since = self.last(RATES)
+        # The refinement moves the rate along with the rest.
+        since = max(self.last(RATES), self.last(REFINEMENT))
         rate = find(self.history.space, "learning_rate")
         searched = rate is not None and not isinstance(self.history.space[rate], Choice | Constant)
         if not self.may(RATES) or not searched or not self.affords(RATES, self.short):
             return None
-        pivots = {n for n in (find(self.history.space, r) for r in ("optimizer", "batch_size")) if n is not None}
+        pivots = {find(self.history.space, role) for role in ("optimizer", "batch_size")}
         before, now = settled_config(self.history, since + 1), settled_config(self.history)
-        changed = []
+        changed: list[str] = []
         for stage in self.history.stages[since + 1 :]:
-            if stage.name == REFINEMENT or stage.name in PROOFS:
-                continue  # it moves the rate along
-            for name in stage.settled:
-                counts = name in pivots or (name in self.history.space and tier_of(name, self.history.space[name]) == 3)
+            for name in stage.settled if stage.name not in PROOFS else ():
+                known = self.history.space.get(name)
+                counts = known is not None and (name in pivots or tier_of(name, known) == 3)
                 if counts and now.get(name) != before.get(name) and name not in changed:
                     changed.append(name)
-        if not changed or self.last(REFINEMENT) > since:
+        if not changed:
             return None
         return Opening(self.stages[RATES], f"the rate beside the new {', '.join(changed)}.", {"again": "rates"})
 
