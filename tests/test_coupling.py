@@ -64,8 +64,9 @@ def test_every_strategy_searches_the_base_and_logs_plain_values(strategy):
         json.dumps(ev.encode(entry.event)[1], allow_nan=False)
 
 
+@pytest.mark.parametrize("extend", [False, True])
 @pytest.mark.parametrize(("top", "small"), [(1e-2, True), (1e-2, False), (1e-4, True), (1e-4, False)])
-def test_the_playbook_keeps_to_the_range_at_its_edges(top, small):
+def test_the_playbook_keeps_to_the_range_at_its_edges(top, small, extend):
     # The best base rate is the first or last of its range, and the best batch far from the reference.
     decay = coupled(lt.Float(5e-3, 1.0, log=True, default=0.05), role="weight_decay", by="optimizer")
     space = SPACE.replace(weight_decay=decay)
@@ -74,10 +75,11 @@ def test_the_playbook_keeps_to_the_range_at_its_edges(top, small):
         base, batch = float(space.base("learning_rate", config)), config["batch_size"]
         return abs(np.log(base / top)) + (np.log(batch) if small else -np.log(batch)) + 1 / epoch + 10
 
-    study = drive(space, "playbook", loss, budget="30 trials")
+    study = drive(space, lt.Playbook(extend=extend), loss, budget="30 trials")
+    assert extend or study.history.space == space
     for trial in study.history.trained():
         for name in ("learning_rate", "weight_decay"):
-            low, high = space[name].low, space[name].high
+            low, high = study.history.space[name].low, study.history.space[name].high
             assert low * (1 - 1e-6) <= space.base(name, trial.config) <= high * (1 + 1e-6)
     assert space.base("learning_rate", study.best_config) == pytest.approx(top, rel=0.3)
     extreme = study.best_config["batch_size"]

@@ -198,7 +198,7 @@ def test_a_rule_is_silent_on_the_closest_neighbour(kind):
 
 
 def test_every_kind_is_tested_and_told_of():
-    assert set(KINDS) == set(RULES) == set(CASES) | {"edge_of_stability", "seed_fragility"}
+    assert set(KINDS) == set(RULES) == set(CASES) | {"edge_of_stability", "no_effect", "seed_fragility"}
     assert all(kind.means.endswith(".") and 0 <= kind.tier <= 5 for kind in KINDS.values())
     known = {cause for rule in RULES.values() for cause in rule.causes}
     assert known <= set(RULES)
@@ -488,7 +488,7 @@ def test_a_trial_becomes_curves():
     assert sorted(found.all()) == ["clipped", "learning_rate", "train_loss", "train_metric", "val_loss", "val_metric"]
     assert found.maximize
     assert found.length == 10.0
-    assert found.config == {"learning_rate": 0.01}
+    assert found.config == {"learning_rate": 0.01, "seed": 1}
     assert found.seen == 0.5
     assert found.learning_rate is not None
     assert np.all(np.diff(found.learning_rate.y) < 0)

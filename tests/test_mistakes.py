@@ -127,7 +127,8 @@ def test_without_the_mistake_the_same_training_goes_through(target):
 def test_a_range_far_too_low_is_said_and_ends_nothing():
     result = tuned(own(), (1e-9, 1e-6), budget="6 trials")
     assert not any(s.fatal for s in result.history.stages)
-    assert "range 1e-09 to 1e-06 is too low" in result.history.stage("learning rate").verdict
+    first = next(s for s in result.history.stages if s.name == "learning rate")
+    assert "range 1e-09 to 1e-06 is too low" in first.verdict
 
 
 def test_on_more_data_the_sanity_check_sees_labels_at_random_and_two_trainings_confirm_it():

@@ -373,7 +373,7 @@ def test_tell_names_stages_best_failures_and_what_is_left():
     assert "nonfinite: train_loss became nan in epoch 3  (trial 14)" in text
     assert "epoch 1/20" in text
     assert "1 paused trial that can be resumed" in text
-    best = text[text.index("Best 5 trials") :].splitlines()[1:6]
+    best = text[text.index("Best 5 configurations") :].splitlines()[1:6]
     scores = [float(line.split()[1]) for line in best]
     assert scores == sorted(scores, reverse=True)
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", text)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from luthier.core.space import Space as Space
     from luthier.diagnosis.read import diagnose as diagnose
     from luthier.knowledge.coupling import coupled as coupled
+    from luthier.playbook.playbook import Playbook as Playbook
     from luthier.probing import check as check
     from luthier.probing import check_loop as check_loop
     from luthier.probing import find_batch_size as find_batch_size
@@ -50,6 +51,7 @@ _HOME = {
     "Int": "core.params",
     "Job": "contracts",
     "LuthierError": "core.errors",
+    "Playbook": "playbook.playbook",
     "Recipe": "recipe.recipe",
     "Replay": "schedule.replay",
     "Result": "api",

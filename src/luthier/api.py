@@ -22,7 +22,7 @@ from luthier.core.study import Budget, Study
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
-from luthier.request import Names, objectives_from, same_question, study_from, whole
+from luthier.request import Names, go_on, objectives_from, study_from, whole
 from luthier.run.book import Book
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
@@ -269,7 +269,7 @@ def drive(
         console.say(
             f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
             "Use another name or storage to tune anew"
-            + ("." if book.history.stages else ", or give it a larger budget.")
+            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget.")
         )
     else:
         with ExitStack() as stack:
@@ -289,25 +289,6 @@ def _remove(files: Path) -> None:
     shutil.rmtree(files, ignore_errors=True)
     with suppress(OSError):
         files.parent.rmdir()  # only if it is empty
-
-
-def go_on(book: Book, study: Study) -> None:
-    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
-
-    Raises:
-        UserError: another question than the stored one, or a space that lost values.
-    """
-    old = book.history.study
-    same_question(old, study)
-    if study.space != old.space:
-        if not study.space.contains(old.space):
-            raise UserError(
-                f"The space of study {old.name!r} can only be widened: a range or choice of the stored one is missing.",
-                "Keep all names, ranges and choices, or use another name=.",
-            )
-        book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
-    if study.budget != old.budget:
-        book.append(ev.BudgetChanged(study.budget))
 
 
 def prepare(

@@ -17,7 +17,7 @@ from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import Status
-from luthier.request import Names, objectives_from, same_question, study_from
+from luthier.request import Names, go_on, objectives_from, study_from
 from luthier.run.book import Book, job_of, requeued
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
@@ -34,7 +34,7 @@ class AskTell:
     >>> study.best_config, study.best_score
 
     Arguments as for :func:`luthier.tune`. With ``storage`` the log is durable: a study that is opened again goes on,
-    and asks first for the jobs that were never told to the end.
+    asks first for the jobs that were never told to the end, and has the budget that is given now.
 
     Raises:
         UserError: a mistake in the arguments; nothing was written.
@@ -70,7 +70,7 @@ class AskTell:
         store = _store(storage, name)
         book = Book.open(store)
         if book is not None:
-            same_question(book.history.study, study)
+            go_on(book, study)
         self._book = book or Book.create(store, study)
         for event in requeued(self._book.history):
             self._book.append(event)

@@ -134,9 +134,7 @@ def resume(
     threads: Threads = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            help="A new budget; a finished study goes on with it, but for a playbook that has its last verdict."
-        ),
+        typer.Option(help="A new budget; a finished study goes on with it."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -161,7 +159,8 @@ def resume(
             "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
         )
     if budget is not None:
-        api.go_on(book, replace(asked, budget=Budget.parse(budget, asked.max_epochs)))
+        now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
+        request.go_on(book, now)
     trains = target.recall(asked.target)
     files = store.files_beside(log.url, log.name)
     with _interruptible(study):

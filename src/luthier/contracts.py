@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from luthier.core.events import Event, StageClosed, StageOpened
+from luthier.core.events import Event, RangeChanged, StageClosed, StageOpened
 from luthier.core.history import Entry, History
 from luthier.core.params import Config
 from luthier.core.study import Study
@@ -79,8 +79,8 @@ class Done:
         return False
 
 
-Action = Start | Resume | StageOpened | StageClosed | Wait | Done
-"""What a scheduler may propose. Of its stages it speaks in the log's own events."""
+Action = Start | Resume | StageOpened | StageClosed | RangeChanged | Wait | Done
+"""What a scheduler may propose. Of its stages and ranges it speaks in the log's own events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from luthier.core.params import Choice, Config, Constant, Float, Int, Param
 from luthier.core.summary import CONFIRM, Confirmation, Lesson, Summary, gain_text, in_points, seeds_text, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import Diagnosis, Finding, diagnose_curves, diagnose_study, from_trial
-from luthier.knowledge import role_of, tier_of
+from luthier.diagnosis.several import no_effect
+from luthier.knowledge import tier_of
+from luthier.knowledge.limits import edge_of, widened
 from luthier.search.importance import Importance, importance
 
 __all__ = ["Importance", "diagnosis", "findings", "importance", "lesson", "next_steps", "winner_of"]
 
-EDGE = 0.02
-"""A value within this part of its scale from an end of the range lies on the edge."""
 SEEDS = 5
 """Fresh seeds that a claim should rest on, Bouthillier et al. (arXiv 2103.03098)."""
 MOST_SEEDS = 30
@@ -58,9 +58,9 @@ def diagnosis(history: History) -> Diagnosis:
 def next_steps(history: History) -> list[str]:
     """What a practitioner would try with twice the budget, most promising first, as sentences.
 
-    In this order: constraints that nothing meets; what is broken; a best value on the edge of its range; what was never
-    varied of the first two tiers; a training that still improves; a gain that is not proven; what else the winner's
-    curves say; changes that do not carry the gain; what else was never varied.
+    In this order: constraints that nothing meets; what is broken; what the training seems not to read; a best value on
+    the edge of its range; what was never varied of the first two tiers; a training that still improves; a gain that is
+    not proven; what else the winner's curves say; changes that do not carry the gain; what else was never varied.
     """
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal is not None:
@@ -77,6 +77,7 @@ def next_steps(history: History) -> list[str]:
     return [
         *_unmet(history, summary),
         *map(_advised, broken),
+        *_unread(history),
         *_edges(history, summary.best_config),
         *_untouched(history, summary.best_config, (1, 2)),
         *(_longer(history, f) for f in length if f.kind == "still_improving"),
@@ -116,38 +117,21 @@ def _edges(history: History, best: Config) -> list[str]:
         param = history.space.get(name)
         if not isinstance(param, Float | Int) or len(_seen(history, name)) < 2:
             continue
-        at = param.to_unit(history.space.base(name, best))
-        end = "lower" if at <= EDGE else "upper" if at >= 1 - EDGE else None
-        if end is None or _natural(name, param, end):
+        end = edge_of(history.space, name, best)
+        wider = widened(history.space, name, end) if end is not None else None
+        if wider is None or end is None:
             continue
         out.append(
             f"Widen the range of {name}: its best value {_said(best[name])} lies at the {end} end; "
-            f"try {_said(_beyond(param, end))} too."
+            f"try {_said(wider.low if end == 'lower' else wider.high)} too."
         )
     return out
 
 
-def _natural(name: str, param: Float | Int, end: str) -> bool:
-    """Whether a range cannot or need not go on: a share at 0 or 1, a count at 1, what is switched off at 0."""
-    edge = param.low if end == "lower" else param.high
-    if end == "lower":
-        return edge == 0 or (isinstance(param, Int) and edge <= 1)
-    known = role_of(name, param)
-    shares = known is not None and known.high is not None and known.high <= 1 and not param.log
-    return edge == 1 or (shares and edge >= 0.99)
-
-
-def _beyond(param: Float | Int, end: str) -> float | int:
-    """A value a step outside the range: a decade or a factor of two on a log scale, a quarter of the range else."""
-    if param.log:
-        factor = 2.0 if isinstance(param, Int) else 10.0
-        value = param.low / factor if end == "lower" else param.high * factor
-    else:
-        step = max((param.high - param.low) / 4, 1.0 if isinstance(param, Int) else 0.0)
-        value = param.low - step if end == "lower" else param.high + step
-        if end == "lower" and param.low > 0:
-            value = max(value, param.low / 2)
-    return max(1, round(value)) if isinstance(param, Int) else value
+def _unread(history: History) -> list[str]:
+    """Hyperparameters that the training seems not to read."""
+    found = no_effect([from_trial(history, t) for t in history.trained() if t.full])
+    return [f"{found.action[0]} {found.text}"] if found is not None else []
 
 
 def _unproven(history: History, summary: Summary) -> list[str]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.contracts import Scheduler
+from luthier.core import events as ev
 from luthier.core.errors import UserError, nearest
 from luthier.core.space import Space
 from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
+from luthier.run.book import Book
 from luthier.strategies import budget_for, check_fit, check_goals, check_strategy
 
 Names = str | Sequence[str] | None
@@ -163,3 +165,25 @@ def same_question(old: Study, new: Study) -> None:
                 f"The storage already holds a study {old.name!r} with another {what}: {before} there, {now} here.",
                 "Use another name= or storage=, or the same settings to go on with it.",
             )
+
+
+def go_on(book: Book, study: Study) -> None:
+    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
+
+    The space is compared with what the user asked for last: what stages have widened since is not theirs to repeat.
+
+    Raises:
+        UserError: another question than the stored one, or a space that lost values.
+    """
+    old = book.history.study
+    same_question(old, study)
+    asked = book.history.asked_space
+    if study.space != asked:
+        if not study.space.contains(asked):
+            raise UserError(
+                f"The space of study {old.name!r} can only be widened: a range or choice of the stored one is missing.",
+                "Keep all names, ranges and choices, or use another name=.",
+            )
+        book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
+    if study.budget != old.budget:
+        book.append(ev.BudgetChanged(study.budget))

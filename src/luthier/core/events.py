@@ -96,18 +96,30 @@ class Resumed(Decision):
 
 
 @dataclass(frozen=True, slots=True)
+class RangeChanged(Decision):
+    """The range of one hyperparameter from now on: its best value lay on the edge, or nothing was gained beyond it."""
+
+    name: str
+    low: float
+    high: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class StageOpened(Decision):
-    """The playbook turns to a new question.
+    """The playbook turns to a new question, or again to an old one.
 
     Args:
         allowance: epochs that may be spent on it; None without a bound.
         seconds: wall-clock time that may be spent on it; None without a bound.
+        notes: of a stage that is opened again: what brought it back, for its script; JSON data.
     """
 
     name: str
     why: str
     allowance: float | None = None
     seconds: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +227,7 @@ KINDS: dict[str, type[Event]] = {
         BudgetChanged,
         Started,
         Resumed,
+        RangeChanged,
         StageOpened,
         StageClosed,
         Stopped,

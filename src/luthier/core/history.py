@@ -12,7 +12,7 @@ from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import StorageError
 from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
-from luthier.core.params import Config
+from luthier.core.params import Config, Float, Int
 from luthier.core.rows import Rows
 from luthier.core.space import Space
 from luthier.core.study import Objective, Study
@@ -37,6 +37,8 @@ class StageRecord:
     why: str
     allowance: float | None = None
     seconds: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What brought it back, of a stage that was opened again; empty the first time."""
     opened: float = 0.0
     """``History.elapsed`` when it was opened."""
     trials: tuple[int, ...] = ()
@@ -62,6 +64,27 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class RangeRecord:
+    """A change of one hyperparameter's range that a stage's evidence asked for.
+
+    Args:
+        was, now: the range before and after it, both ends inclusive.
+        after: how many stages had been opened by then.
+    """
+
+    name: str
+    was: tuple[float, float]
+    now: tuple[float, float]
+    why: str
+    after: int = 0
+
+    @property
+    def wider(self) -> bool:
+        """Whether it was widened; else a widening was taken back."""
+        return self.now[0] < self.was[0] or self.now[1] > self.was[1]
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """Everything known about a study after some number of events.
 
@@ -76,6 +99,9 @@ class History:
         finished: why the study ended, or None.
         elapsed: seconds of wall-clock time while a driver had the study open.
         last_at: when the last event was appended.
+        asked: the space as the user asked for it last; None as long as no stage has changed a range of it.
+        ranges: the changes of ranges, oldest first.
+        renewed: how many stages had been opened when the budget was changed last.
     """
 
     study: Study
@@ -88,6 +114,9 @@ class History:
     finished: str | None = None
     elapsed: float = 0.0
     last_at: float = 0.0
+    asked: Space | None = None
+    ranges: tuple[RangeRecord, ...] = ()
+    renewed: int = 0
     # The answers that ``index`` gave last, handed on from each history to the next. No part of the value.
     _answers: dict[Any, tuple[Rows[TrialRecord], Any]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -96,6 +125,11 @@ class History:
     def space(self) -> Space:
         """The space as it is now."""
         return self.study.space
+
+    @property
+    def asked_space(self) -> Space:
+        """The space as the user asked for it, without the ranges that stages have changed since."""
+        return self.study.space if self.asked is None else self.asked
 
     @property
     def objective(self) -> Objective:
@@ -107,9 +141,8 @@ class History:
         return (t for t in self.trials if t.probe is None)
 
     def in_stage(self, name: str) -> tuple[TrialRecord, ...]:
-        """The trials of the stage ``name``, oldest first."""
-        stage = self.stage(name)
-        return tuple(self.trials[i] for i in stage.trials) if stage else ()
+        """The trials of the stage ``name``, oldest first; of every time that it was open."""
+        return tuple(self.trials[i] for stage in self.stages if stage.name == name for i in stage.trials)
 
     def stage(self, name: str) -> StageRecord | None:
         """The latest stage called ``name``."""
@@ -293,11 +326,36 @@ def _opened(history: History, event: ev.Opened) -> Changes:
 
 
 def _space_changed(history: History, event: ev.SpaceChanged) -> Changes:
-    return {"study": replace(history.study, space=event.space)}
+    if history.asked is None:
+        return {"study": replace(history.study, space=event.space)}
+    # What stages have widened stays: their trials lie there.
+    space = event.space
+    for name in {r.name for r in history.ranges} & set(space):
+        param, now = space[name], history.space.get(name)
+        if isinstance(param, Float | Int) and isinstance(now, Float | Int):
+            space = space.with_range(name, min(param.low, now.low), max(param.high, now.high))
+    return {"study": replace(history.study, space=space), "asked": event.space}
+
+
+def _range_changed(history: History, event: ev.RangeChanged) -> Changes:
+    param = history.space[event.name]
+    assert isinstance(param, Float | Int)
+    record = RangeRecord(
+        event.name, (param.low, param.high), (event.low, event.high), event.why, after=len(history.stages)
+    )
+    return {
+        "study": replace(history.study, space=history.space.with_range(event.name, event.low, event.high)),
+        "asked": history.asked_space,
+        "ranges": (*history.ranges, record),
+    }
 
 
 def _budget_changed(history: History, event: ev.BudgetChanged) -> Changes:
-    return {"study": replace(history.study, budget=event.budget), "finished": None}
+    return {
+        "study": replace(history.study, budget=event.budget),
+        "finished": None,
+        "renewed": len(history.stages),
+    }
 
 
 def _told_before(history: History, donor: TrialRecord) -> Mapping[str, float]:
@@ -352,7 +410,7 @@ def _resumed(history: History, event: ev.Resumed) -> Changes:
 
 
 def _stage_opened(history: History, event: ev.StageOpened) -> Changes:
-    stage = StageRecord(event.name, event.why, event.allowance, event.seconds, opened=history.elapsed)
+    stage = StageRecord(event.name, event.why, event.allowance, event.seconds, event.notes, opened=history.elapsed)
     return {"stages": (*history.stages, stage)}
 
 
@@ -430,6 +488,7 @@ _FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
     ev.BudgetChanged: _budget_changed,
     ev.Started: _started,
     ev.Resumed: _resumed,
+    ev.RangeChanged: _range_changed,
     ev.StageOpened: _stage_opened,
     ev.StageClosed: _stage_closed,
     ev.Stopped: _stopped,

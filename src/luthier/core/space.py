@@ -13,6 +13,7 @@ A space maps configurations to the unit cube and back, so that a searcher only e
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -253,6 +254,15 @@ class Space(Mapping[str, Param]):
     def replace(self, **changes: Param) -> Space:
         """The same space with some hyperparameters exchanged or added."""
         return Space({**self._params, **changes})
+
+    def with_range(self, name: str, low: float, high: float) -> Space:
+        """The same space with another range of the Float or Int ``name``; an Int's ends are rounded."""
+        param = self._params[name]
+        if isinstance(param, Int):
+            return self.replace(**{name: dataclasses.replace(param, low=round(low), high=round(high))})
+        if isinstance(param, Float):
+            return self.replace(**{name: dataclasses.replace(param, low=low, high=high)})
+        raise SpaceError(f"{name!r} is {param!r}, which has no range.")
 
     def contains(self, other: Space) -> bool:
         """Whether every configuration of ``other`` is one of this: ranges only widened, choices only added."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.core import goals
 from luthier.core.goals import Point
-from luthier.core.history import History
+from luthier.core.history import History, StageRecord
 from luthier.core.lineage import Segment, lineage
 from luthier.core.study import is_share
 from luthier.core.trial import Status
@@ -277,9 +277,15 @@ def carried_text(ablation: Ablation) -> str:
     return f"{own or 'none'} of {total} changes carr{'ies' if own == 1 else 'y'} it"
 
 
+def proof_of(history: History) -> StageRecord | None:
+    """The latest stage that trained winner and default on fresh seeds and has its verdict; None before it."""
+    proofs = (s for s in reversed(history.stages) if s.name == CONFIRM and not s.open)
+    return next((s for s in proofs if s.numbers.get("winner")), None)
+
+
 def _confirmation(history: History) -> Confirmation | None:
-    stage = history.stage(CONFIRM)
-    if stage is None or stage.open or not stage.numbers.get("winner"):
+    stage = proof_of(history)
+    if stage is None:
         return None
     n = stage.numbers
     return Confirmation(
@@ -299,9 +305,11 @@ def _confirmation(history: History) -> Confirmation | None:
 
 
 def _ablation(history: History) -> Ablation | None:
-    stage = history.stage(ABLATION)
-    if stage is None or stage.open or not stage.numbers.get("steps"):
+    stage, proof = history.stage(ABLATION), proof_of(history)
+    if stage is None or stage.open or proof is None or not stage.numbers.get("steps"):
         return None
+    if history.stages.index(stage) < history.stages.index(proof):
+        return None  # it took an earlier winner apart
     return Ablation(tuple(Step(**step) for step in stage.numbers["steps"]), stage.numbers["seeds"])
 
 
@@ -310,7 +318,9 @@ def _best(
 ) -> tuple[Mapping[str, Any] | None, float | None, int | None, int | None]:
     if confirmation:
         arm, role = (confirmation.winner, "winner") if confirmation.better else (confirmation.default, "default")
-        runs = [t for t in history.in_stage(CONFIRM) if t.notes.get("arm") == (arm.label or role)]
+        proof = proof_of(history)
+        proven = [history.trials[i] for i in proof.trials] if proof is not None else []
+        runs = [t for t in proven if t.notes.get("arm") == (arm.label or role)]
         best = min(runs, key=history.final_loss, default=None)
         return arm.config, arm.mean, best.horizon if best else None, best.id if best else None
     best = history.incumbent

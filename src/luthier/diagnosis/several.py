@@ -26,6 +26,8 @@ FRAGILE_SPAN = 0.03
 """And 3 % of what was learned, beyond three standard errors of counting. Our choice."""
 EDGE = 10.0
 """The smallest rate that failed is at most so many times the best one. Our choice."""
+SEEDS = ("seed", "random_seed")
+"""What a seed is called in a configuration."""
 TOP = 5
 """Trainings that should be told apart."""
 
@@ -63,7 +65,7 @@ def diagnose_study(trainings: Sequence[Curves]) -> Diagnosis:
     for one in best.diagnosis if math.isfinite(best.result) else ():
         name = best.curves.name or f"number {runs.index(best)}"
         found[one.kind] = replace(one, text=f"The best training ({name}): {one.text}", causes=())
-    for judged in (*common(runs), seed_fragility(runs), edge_of_stability(runs), too_close(runs)):
+    for judged in (*common(runs), seed_fragility(runs), edge_of_stability(runs), too_close(runs), no_effect(trainings)):
         if judged is not None:
             found[judged.kind] = judged
     return Diagnosis(settle(found), f"{len(runs)} trainings")
@@ -95,7 +97,7 @@ def seed_fragility(runs: Sequence[Training]) -> Finding | None:
     groups: dict[str, list[Training]] = defaultdict(list)
     for run in runs:
         if run.curves.config:
-            config = {k: v for k, v in run.curves.config.items() if k not in ("seed", "random_seed")}
+            config = {k: v for k, v in run.curves.config.items() if k not in SEEDS}
             # A short training of a configuration is no repeat of a long one.
             length = run.curves.length or run.curves.end
             groups[repr((length, sorted(config.items(), key=lambda item: item[0])))].append(run)
@@ -169,3 +171,40 @@ def too_close(runs: Sequence[Training]) -> Finding | None:
     )
     numbers = {"spread": spread, "counting": error}
     return finding("noisy_validation", Evidence("hint", text, action, "val_metric", None, numbers), UNMEASURED)
+
+
+def no_effect(trainings: Sequence[Curves]) -> Finding | None:
+    """Hyperparameters that change nothing: all trainings that differ in one of them alone, seeds included, have the
+    same curves to the last digit."""
+    names = dict.fromkeys(n for c in trainings for n in c.config if n not in SEEDS)
+    told: dict[str, int] = {}
+    for name in names:
+        rooms: dict[str, dict[str, set[object]]] = defaultdict(dict)
+        many: Counter[str] = Counter()
+        for curves in trainings:
+            if name in curves.config:
+                rest = sorted((k, repr(v)) for k, v in curves.config.items() if k != name)
+                key = repr((curves.length or curves.end, rest))
+                rooms[key].setdefault(repr(curves.config[name]), set()).add(_fingerprint(curves))
+                many[key] += 1
+        compared = {key: room for key, room in rooms.items() if len(room) > 1}
+        if compared and all(len(set().union(*room.values())) == 1 for room in compared.values()):
+            told[name] = sum(many[key] for key in compared)
+    if not told:
+        return None
+    listed = ", ".join(told)
+    text = (
+        f"Changing {listed} changed nothing: {sum(told.values())} trainings that differ in "
+        f"{'it' if len(told) == 1 else 'one of them'} alone have the same curves to the last digit."
+    )
+    action = (f"Check that the training reads {listed}, under that name.",)
+    numbers = {name: float(count) for name, count in told.items()}
+    return finding("no_effect", Evidence("hint", text, action, "val_loss", None, numbers), UNMEASURED)
+
+
+def _fingerprint(curves: Curves) -> object:
+    """The recorded losses and metrics, to compare with others; different from everything where there are too few."""
+    known = [s for s in (curves.train_loss, curves.val_loss, curves.train_metric, curves.val_metric) if s is not None]
+    if max(map(len, known), default=0) < 2:
+        return object()
+    return tuple((s.x.tobytes(), s.y.tobytes()) for s in known)

@@ -57,7 +57,7 @@ def from_trial(history: History, trial: TrialRecord) -> Curves:
         length=float(trial.epoch if trial.full else trial.horizon) or None,
         trivial_loss=float(expected) if isinstance(expected, int | float) else None,
         trivial_metric=1.0 / classes if classes and maximize else None,
-        config=dict(trial.config),
+        config={"seed": trial.seed, **trial.config},
         name=f"trial {trial.id}",
     )
 

@@ -17,8 +17,10 @@ from typing import Literal, final
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Constant, Param, Value
 from luthier.core.summary import ABLATION, CONFIRM, summarize
-from luthier.knowledge import HEADINGS, Lang, Role, default_config, default_value, role_of, roles, rules, tier_of
+from luthier.knowledge import HEADINGS, Lang, Role, default_value, role_of, roles, rules, tier_of
 from luthier.knowledge.page import default_text, number_text, search_text, usual_text
+from luthier.playbook.defaults import strong_default
+from luthier.playbook.script import settled_config
 
 State = Literal["settled", "open", "skipped", "absent"]
 """Decided; still to be asked; left at its default; not in this space."""
@@ -44,6 +46,7 @@ WORDS: dict[Lang, dict[str, str]] = {
         "default kept": 'stage "{stage}" chose {value}, the confirmation kept the strong default',
         "confirmed": 'stage "{stage}", confirmed on fresh seeds',
         "tried": 'stage "{stage}" tried {count} values, no change paid',
+        "kept": "kept at its default, no other value was tried",
         "inactive": "only with {condition}",
         "unasked": "no stage asked for it; it stays at its default",
         "best": "the best of {count} trials",
@@ -70,6 +73,7 @@ WORDS: dict[Lang, dict[str, str]] = {
         "default kept": "“{stage}”阶段选了 {value}，最终确认保留了默认配置",
         "confirmed": "由“{stage}”阶段确定，并经新种子确认",
         "tried": "“{stage}”阶段试过 {count} 个值，改动没有收益",
+        "kept": "保持默认值，未试过其他值",
         "inactive": "仅当 {condition} 时有效",
         "unasked": "没有阶段研究它，保持默认值",
         "best": "{count} 次试验中的最佳",
@@ -175,7 +179,7 @@ def render(rows: Sequence[Row], lang: Lang = "en") -> str:
 
 def _in_space(history: History, name: str, role: Role | None, lang: Lang) -> Row:
     param = history.space[name]
-    defaults = default_config(history.space)
+    defaults = strong_default(history)
     state, why, value = _state(history, name, param, lang)
     usual = (usual_text(role, lang) or search_text(role, lang)) if role else "-"
     default = defaults[name] if name in defaults else default_value(history.space, name)
@@ -217,9 +221,13 @@ def _state(history: History, name: str, param: Param, lang: Lang) -> tuple[State
     if isinstance(param, Constant):
         return "settled", words["constant"], param.value
     closed = [s for s in history.stages if not s.open]
-    base = default_config(history.space, {k: v for k, v in history.settled.items() if k in history.space})
+    base = settled_config(history)
     confirmed = next((s for s in closed if s.name == CONFIRM and s.settled), None)
     if name in base:
+        if closed and len({v for s in history.stages for v in _values(history, s, name)}) < 2:
+            # A stage that settles a whole configuration names it too: that decides nothing.
+            done = history.finished is not None or any(name in s.settled for s in closed)
+            return ("skipped", words["kept"], base[name]) if done else _undecided(history, name, lang)
         for stage in reversed([s for s in closed if s.name not in (CONFIRM, ABLATION)]):
             shown = _stage(stage.name, lang)
             if name in stage.settled:
@@ -237,7 +245,12 @@ def _state(history: History, name: str, param: Param, lang: Lang) -> tuple[State
         return "skipped", words["inactive"].format(condition=_condition(param)), None
     if history.finished is not None:
         return _at_the_end(history, name, param, base.get(name), lang)
-    asking = history.open_stage
+    return _undecided(history, name, lang)
+
+
+def _undecided(history: History, name: str, lang: Lang) -> tuple[State, str, Value]:
+    """What is said of a hyperparameter that is still to be asked, or is being asked."""
+    words, asking = WORDS[lang], history.open_stage
     if asking is not None and len(_values(history, asking, name)) > 1:
         return "open", words["asking"].format(stage=_stage(asking.name, lang)), None
     return "open", words["coming"], None

@@ -27,10 +27,8 @@ from luthier.core.history import History, StageRecord
 from luthier.core.params import Config, Value
 from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
-from luthier.knowledge import default_config
-
-SMALL = 40.0
-"""Full trainings up to which a budget counts as small."""
+from luthier.playbook.defaults import strong_default
+from luthier.playbook.plan import Plan, plan_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +93,12 @@ class Look:
     @property
     def default(self) -> dict[str, Value]:
         """The strong default."""
-        return default_config(self.space)
+        return strong_default(self.history)
 
     @property
     def base(self) -> dict[str, Value]:
         """The strong default with what the stages before this one settled."""
-        settled = {k: v for s in self.history.stages if not s.open for k, v in s.settled.items()}
-        return default_config(self.space, {k: v for k, v in settled.items() if k in self.space})
+        return settled_config(self.history)
 
     @property
     def seed(self) -> int:
@@ -114,20 +111,24 @@ class Look:
         return self.history.study.max_epochs
 
     @property
-    def trainings(self) -> float:
-        """The whole budget in full trainings; infinite where only the time is limited."""
-        epochs = self.history.study.budget.epochs
-        return math.inf if epochs is None else epochs / self.full
+    def plan(self) -> Plan:
+        """What the budget allows to ask."""
+        return plan_of(self.history, self.stage)
 
     @property
-    def small(self) -> bool:
-        """Whether the budget is a small one, where a stage asks only what is most likely to pay."""
-        return self.trainings <= SMALL
+    def notes(self) -> Mapping[str, Any]:
+        """What was known when the stage was opened: findings, and what brought it back."""
+        return self.stage.notes
+
+    @property
+    def again(self) -> bool:
+        """Whether the stage was opened before: then it asks anew what is settled."""
+        return "again" in self.stage.notes
 
     @property
     def short(self) -> int:
         """A quarter of the full length, at least two epochs: long enough to tell learning rates apart."""
-        return min(self.full, max(2, round(self.full / 4)))
+        return short_length(self.history)
 
     @property
     def medium(self) -> int:
@@ -166,10 +167,10 @@ class Look:
         known = {k: v for k, v in {**base, **changes}.items() if k in self.space}
         for name in known:
             if name not in changes and any(parent in changes for parent in self.space.follows(name)):
-                before = default_config(self.space, {k: v for k, v in base.items() if k in self.space})
-                after = default_config(self.space, {k: v for k, v in known.items() if k != name})
+                before = strong_default(self.history, {k: v for k, v in base.items() if k in self.space})
+                after = strong_default(self.history, {k: v for k, v in known.items() if k != name})
                 known[name] = self.space.coupled(name, self.space.base(name, before), after)
-        config = default_config(self.space, known)
+        config = strong_default(self.history, known)
         return Wish(config, epochs, why, self.seed if seed is None else seed, probe, notes or {})
 
     def loss(self, trial: TrialRecord) -> float:
@@ -199,6 +200,25 @@ class Look:
             values = ", ".join(short(trial.config[n]) for n in names if n in trial.config)
             parts.append(f"{values}: {self.shown(trial)}" if values else self.shown(trial))
         return "; ".join(parts)
+
+
+def settled_config(history: History, stages: int | None = None) -> dict[str, Value]:
+    """The strong default with what the first ``stages`` stages settled, all closed ones where None."""
+    closed = [s for s in history.stages[:stages] if not s.open]
+    settled = {k: v for s in closed for k, v in s.settled.items() if k in history.space}
+    return strong_default(history, settled)
+
+
+def short_length(history: History) -> int:
+    """A quarter of the full length, at least two epochs."""
+    full = history.study.max_epochs
+    return min(full, max(2, round(full / 4)))
+
+
+def unaffordable(names: Sequence[str]) -> Verdict:
+    """The verdict of a stage that has something to ask and nothing to pay it with; a larger budget asks it again."""
+    text = f"no budget is left for {', '.join(names)}; they stay as they are"
+    return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
 
 
 def number(trial: TrialRecord, name: str) -> float:

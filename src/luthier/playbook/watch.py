@@ -21,7 +21,8 @@ from luthier.core.params import Choice, Constant
 from luthier.core.summary import CONFIRM
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis import Curves, Series, diverged, from_trial
-from luthier.knowledge import default_config, find, optimizer_in, role_of, setting_of
+from luthier.knowledge import find, optimizer_in, role_of, setting_of
+from luthier.playbook.defaults import strong_default
 
 EVIDENCE = (CONFIRM, "ablation")
 """Stages whose failing trainings are what they ask for; none is ended early, none counts as a sign of a mistake."""
@@ -54,7 +55,7 @@ def ending(history: History, trial: TrialRecord) -> Stop | None:
     if trial.stage in EVIDENCE or "arm" in trial.notes:
         return None
     why = diagnosis.ending(history, trial)
-    if why is not None and dict(trial.config) == default_config(history.space):
+    if why is not None and dict(trial.config) == strong_default(history):
         why = diagnosis.ending(history, trial, spare=True)
     return None if why is None else Stop(why)
 
@@ -186,9 +187,9 @@ def _collapsed(curves: Curves, val: Series, share: Series | None) -> bool:
 
 
 def rate_range(history: History) -> tuple[float, float] | None:
-    """The ends of the learning rate's range; None where the space does not search one."""
+    """The ends of the learning rate's range as it was asked for; None where the space does not search one."""
     name = find(history.space, "learning_rate")
-    param = history.space[name] if name is not None else None
+    param = history.asked_space[name] if name is not None else None
     if param is None or isinstance(param, Choice | Constant):
         return None
     return float(param.low), float(param.high)
@@ -203,7 +204,7 @@ def usual(history: History) -> tuple[float, float] | None:
     setting = setting_of(history.space)
     chooser = find(history.space, "optimizer")
     param = history.space[chooser] if chooser is not None else None
-    default = optimizer_in(history.space, default_config(history.space))
+    default = optimizer_in(history.space, strong_default(history))
     among = list(param.choices) if isinstance(param, Choice) else [default]
     lows = [x for o in among if (x := known.number("low", o, setting)) is not None]
     highs = [x for o in among if (x := known.number("high", o, setting)) is not None]

@@ -155,7 +155,7 @@ def sanity(bench: Bench) -> Answer:
         evaluation mode, None if not finite. ``overfit``: ``batch`` samples, ``steps`` taken, thinned ``losses`` (first
         and last included), final ``accuracy`` (None for regression), the ``learning_rate`` that did it or came closest.
         ``parameters``: trainable ones. ``seconds_per_epoch``: from a few timed updates, None where nothing trains.
-        ``finite_inputs``: of both data sets. ``n_val``: validation samples. ``learnability``: see
+        ``finite_inputs``: of both data sets. ``n_train``, ``n_val``: samples. ``learnability``: see
         :func:`_learnability`, None where one batch could not be learned, and of language. ``modes``: see
         :func:`_modes`.
         And the cost in epochs of training.
@@ -174,6 +174,7 @@ def sanity(bench: Bench) -> Answer:
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seconds_per_epoch": seconds,
         "finite_inputs": not data.faults,
+        "n_train": len(data.train),
         "n_val": len(data.val),
         "learnability": None,
         "modes": None,

@@ -188,6 +188,8 @@ def as_event(action: Action, history: History) -> ev.Event:
     if isinstance(action, Resume):
         return ev.Resumed(action.trial, action.until, action.why)
     if isinstance(action, ev.StageOpened):
+        return replace(action, notes=ev.plain(action.notes))
+    if isinstance(action, ev.RangeChanged):
         return action
     if isinstance(action, ev.StageClosed):
         return replace(action, settled=ev.plain(action.settled), numbers=ev.plain(action.numbers))

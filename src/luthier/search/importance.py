@@ -108,10 +108,15 @@ def _by_comparison(history: History) -> Importance:
             effects[name] = max(max(room.values()) - min(room.values()) for room in compared.values()) ** 2
             used |= {i for key in compared for i in members[key]}
     whole = sum(effects.values())
-    if len(effects) < 2 or whole <= 0:
-        return Importance({}, len(used), "it needs trials that differ in one hyperparameter only")
+    if whole <= 0:
+        why = "it needs trials that differ in one hyperparameter only"
+        if effects:
+            why = f"no value of {', '.join(effects)} made a difference"
+        return Importance({}, len(used), why)
     parts = {name: effect / whole for name, effect in effects.items()}
-    return Importance(_sorted(parts), len(used), f"comparisons of {len(used)} trials that differ in nothing else")
+    alone = f"; only {next(iter(effects))} was compared" if len(effects) == 1 else ""
+    why = f"comparisons of {len(used)} trials that differ in nothing else{alone}"
+    return Importance(_sorted(parts), len(used), why)
 
 
 def _plain_loss(trial: TrialRecord) -> float:

@@ -19,7 +19,20 @@ from luthier.core import events as ev
 from luthier.core.history import History
 from luthier.core.trial import TrialRecord
 from luthier.view.findings import finding_of
-from luthier.view.story import clean, count, duration, epochs, number, scores, short, sparkline, spent_of, told, varied
+from luthier.view.story import (
+    clean,
+    count,
+    duration,
+    epochs,
+    number,
+    scores,
+    setting,
+    short,
+    sparkline,
+    spent_of,
+    told,
+    varied,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -150,6 +163,9 @@ def _line(history: History, event: ev.Event) -> str | None:
         return f"  trial {event.trial} stopped at epoch {event.epoch}: {clean(event.why)}"
     if isinstance(event, ev.Requeued):
         return f"  trial {event.trial} starts its job again: {clean(event.why)}"
+    if isinstance(event, ev.RangeChanged):
+        ends = f"{setting(event.low)} to {setting(event.high)}"
+        return f"  the range of {clean(event.name, 40)} is now {ends}: {clean(event.why)}"
     if isinstance(event, ev.SpaceChanged):
         return f"the space changed: {clean(event.why)}"
     if isinstance(event, ev.BudgetChanged):

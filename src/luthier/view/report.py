@@ -69,7 +69,7 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "failures": story.failures(history),
         "more": [(m, "n") for m in history.study.goals.metrics[1:]],
         "winner": numbers.winner_word(history),
-        "space": [(n, _range_of(p), _when_of(p)) for n, p in history.space.items()],
+        "space": [(n, _range_of(p, history.asked_space[n]), _when_of(p)) for n, p in history.space.items()],
         **_rows(history, summary),
     }
     texts = fig.hover_texts(history)
@@ -207,7 +207,7 @@ def _arms(history: History, summary: Summary) -> dict[str, Any] | None:
             "winner": best.get(n),
             "in_winner": n in best,
             "changed": base is not None and (n in base, base.get(n)) != (n in best, best.get(n)),
-            "range": _range_of(history.space[n]) if n in history.space else "",
+            "range": _range_of(history.space[n], history.asked_space[n]) if n in history.space else "",
         }
         for n in names
     ]
@@ -297,7 +297,9 @@ def _value_of(history: History, t: TrialRecord, metric: str) -> float | None:
     return None if t.failure else goals.values(history.study.goals, t).get(metric)
 
 
-def _range_of(param: Any) -> str:
+def _range_of(param: Any, asked: Any) -> str:
+    if param != asked:
+        return f"{_range_of(param, param)} (asked for: {_range_of(asked, asked)})"
     if isinstance(param, Constant):
         return f"held at {story.setting(param.value)}"
     if hasattr(param, "choices"):

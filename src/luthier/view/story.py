@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from luthier.core import goals
-from luthier.core.history import History, StageRecord
+from luthier.core.history import History, RangeRecord, StageRecord
 from luthier.core.lineage import Segment
 from luthier.core.summary import (
     Confirmation,
@@ -264,6 +264,14 @@ def ranked(history: History) -> list[TrialRecord]:
     return sorted(scored, key=history.final_loss)
 
 
+def distinct(trials: Sequence[TrialRecord]) -> list[tuple[TrialRecord, int]]:
+    """The first trial of each configuration, in the order given, with how many of the trials have it."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        groups.setdefault(repr(sorted(trial.config.items())), []).append(trial)
+    return [(group[0], len(group)) for group in groups.values()]
+
+
 def spent_of(history: History) -> str:
     """What was used of what may be used: ``612 of 1,200 epochs, 4m12s``."""
     budget, parts = history.study.budget, []
@@ -292,11 +300,15 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
         lines += ["", "Stages"]
         for i, stage in enumerate(history.stages, 1):
             lines += _stage_lines(history, i, stage)
-    best = ranked(history)[:5]
+    if history.ranges:
+        lines += ["", "Ranges", *map(_range_line, history.ranges)]
+    best = distinct(ranked(history))[:5]
     if best:
         names = varied(history)
-        lines += ["", f"Best {count(len(best), 'trial')}" if len(best) > 1 else "Best trial"]
-        lines += [f"  {t.id:>4}  {_told_score(history, t):>9}  {short(t.config, names, limit=8)}" for t in best]
+        lines += ["", f"Best {count(len(best), 'configuration')}" if len(best) > 1 else "Best configuration"]
+        for t, runs in best:
+            more = f"  (the best of {runs} trials of it)" if runs > 1 else ""
+            lines.append(f"  {t.id:>4}  {_told_score(history, t):>9}  {short(t.config, names, limit=8)}{more}")
     schedule = summarize(history).schedule
     if len(schedule) > 1:
         lines += ["", f"The schedule that trained trial {schedule[-1].trial}"]
@@ -401,6 +413,11 @@ def _stage_lines(history: History, i: int, stage: StageRecord) -> list[str]:
     if stage.settled:
         lines.append(f"     settled  {short(stage.settled, limit=12)}")
     return lines
+
+
+def _range_line(change: RangeRecord) -> str:
+    was, now = (f"{setting(low)} to {setting(high)}" for low, high in (change.was, change.now))
+    return f"  {clean(change.name, 40)}: {was} -> {now}; {clean(change.why, 300)}"
 
 
 def _running_line(history: History, trial: TrialRecord) -> str:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from luthier.diagnosis.curves import Array, Series
-from luthier.diagnosis.rules.rule import Evidence, Rank, rule, scaled
+from luthier.diagnosis.rules.rule import Evidence, Rank, declare, rule, scaled
 from luthier.diagnosis.signals import DEAD_MARGIN, View, end_level, noise, smooth, thin, trend
 
 LEARNED_SOME = 0.7
@@ -318,3 +318,13 @@ def stuck_at(view: View, series: Series) -> float | None:
         return None  # what came later may look like noise, a divergence does
     flat = start - late < max(0.01 * abs(start), 3.0 * sigma) and start - best < max(0.03 * abs(start), 4.0 * sigma)
     return best if len(series) >= 5 and flat and not falls else None
+
+
+declare(
+    "no_effect",
+    0,
+    Rank.DATA,
+    "A hyperparameter changes nothing, as if the training did not read it.",
+    "All trainings that differ in one hyperparameter alone, with the same seed and length, have the same curves to the "
+    "last digit.",
+)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from luthier.knowledge import find
-from luthier.playbook.script import Look, Script, Verdict, short
-from luthier.playbook.stages.search import climb, has_role, noise, open_names, rates_again
+from luthier.playbook.script import Look, Script, Verdict, short, unaffordable
+from luthier.playbook.stages.search import climb, has_role, noise, open_names
 
 
 def capacity(look: Look) -> Script:
-    """Width, depth and their kin stepwise on short trainings; after an accepted change the rate once more."""
+    """Width, depth and their kin stepwise on short trainings; only downwards while the settled training overfits.
+
+    After an accepted change the playbook looks at the rate once more (:func:`luthier.playbook.stages.again.rates`).
+    """
     names = open_names(look, (3,))
     if not names:
         return Verdict("skipped", "the space has nothing of capacity left to tune", skipped=True)
-    first = yield [look.wish({}, epochs=look.short, why="what is settled so far, as the mark to beat")]
+    # What underfits after a whole training need not show it on a short one.
+    epochs = look.medium if look.notes.get("again") == "underfitting" else look.short
+    first = yield [look.wish({}, epochs=epochs, why="what is settled so far, as the mark to beat")]
     if not first or look.best(first) is None:
-        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+        return unaffordable(names)
     best, words, kept = first[0], [], {}
+    overfits = look.notes.get("overfits")
+    sides: tuple[bool, ...] = () if look.plan.both_sides else (True,)
+    if overfits:
+        sides = (False,)
+        words.append(f"smaller sizes only, for it overfits: {overfits}")
     # Units before layers: a deeper net needs more updates before it shows what it can do.
     names.sort(key=lambda n: has_role(look, n, "depth"))
     for name in names:
         if name not in best.config:
             continue
-        tried = yield from climb(look, name, best, look.short, sides=(True,) if look.small else ())
+        tried = yield from climb(look, name, best, epochs, sides)
         if tried:
             words.append(f"{name} {look.table([best, *tried], name)}")
         challenger = look.best(tried)
@@ -30,15 +40,11 @@ def capacity(look: Look) -> Script:
     settled = dict(kept)
     rate = find(look.space, "learning_rate")
     if kept and rate is not None and rate in best.config:
-        again = yield from rates_again(look, best, look.short)
-        if again:
-            words.append(f"{rate} {look.table([best, *again], rate)}")
-            best = look.best([best, *again]) or best
         settled[rate] = best.config[rate]  # it may have followed the width
-    if not words:
-        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+    if len(words) == bool(overfits):
+        return unaffordable(names)
     text = f"no other size is better: {look.said(best)}"
     if kept:
         values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())
-        text = f"{values}: {look.said(best)} after {look.short} epochs"
+        text = f"{values}: {look.said(best)} after {epochs} epochs"
     return Verdict(text, "; ".join(words), settled=settled | {n: best.config[n] for n in names if n in best.config})

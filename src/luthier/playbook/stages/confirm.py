@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from itertools import count, islice
 from typing import Any
 
 from luthier.core.history import History
@@ -14,16 +15,16 @@ from luthier.numerics.noise import ACCEPT, SeedNoise
 from luthier.numerics.paired import mean_sd, paired_difference, sign_flip_p
 from luthier.numerics.selection import best_of, shrunk_means
 from luthier.playbook.noise import noise_of
+from luthier.playbook.plan import Plan
 from luthier.playbook.script import Look, Script, Verdict
 
-PAIRS = (2, 5)
-"""Fresh seeds, fewest and most. In a one-sided sign test five pairs allow p = 1/32, three 1/8."""
-
-CHALLENGERS = 2
-"""Candidates beside the winner that fresh seeds may prefer, at most."""
+FEWEST = 2
+"""Fresh seeds that a confirmation needs. In a one-sided sign test five pairs allow p = 1/32, three 1/8."""
 
 NEAR = 3.0
 """A candidate is worth fresh seeds while the search puts it within so many standard errors of the winner."""
+
+ORDINALS = ("second", "third", "fourth", "fifth")
 
 CONFIRM_TIME = 0.35
 """The part of a wall-clock budget that is kept for the confirmation."""
@@ -32,22 +33,34 @@ ABLATION_SHARE = 0.1
 """The part of a budget in epochs that is kept for the way from the default to the winner, where all pairs are paid."""
 
 
-def confirm_pairs(history: History) -> int:
-    """How many fresh seeds the budget in epochs can pay for: at most two fifths of it, two arms each."""
+def purse(history: History) -> float | None:
+    """The budget in epochs; of one that was raised, what was left of it then and came to it. None without a bound."""
     epochs = history.study.budget.epochs
     if epochs is None:
-        return PAIRS[1]
-    affordable = int(0.4 * epochs / (2 * history.study.max_epochs))
-    return min(PAIRS[1], affordable) if affordable >= PAIRS[0] else 0
+        return None
+    before = {i for stage in history.stages[: history.renewed] for i in stage.trials}
+    return epochs - sum(history.trials[i].spent for i in before)
 
 
-def reserved(history: History, later: Collection[str]) -> float:
+def confirm_pairs(history: History, plan: Plan) -> int:
+    """How many fresh seeds the budget in epochs can pay for: two arms each, within the plan's share for the proof."""
+    epochs = purse(history)
+    if epochs is None:
+        return plan.seeds
+    affordable = int(plan.proof * epochs / (2 * history.study.max_epochs))
+    return min(plan.seeds, affordable) if affordable >= FEWEST else 0
+
+
+def reserved(history: History, later: Collection[str], plan: Plan) -> float:
     """Epochs that are kept for the confirmation and what follows it, as far as they are among the ``later`` stages."""
-    pairs, epochs = confirm_pairs(history), 0.0
-    if CONFIRM in later:
-        epochs += pairs * 2 * history.study.max_epochs
-    if ABLATION in later and pairs == PAIRS[1]:
-        epochs += ABLATION_SHARE * (history.study.budget.epochs or 0)
+    pairs, epochs, full = confirm_pairs(history, plan), 0.0, history.study.max_epochs
+    whole = purse(history) or 0.0
+    if CONFIRM in later and pairs:
+        # Winner and default; with a plan that keeps it for more, candidates as far as the share for the proof goes.
+        arms = min(plan.arms, max(2, int(plan.proof * whole / (pairs * full))))
+        epochs += pairs * arms * full
+    if ABLATION in later and pairs == plan.seeds:
+        epochs += ABLATION_SHARE * whole
     return epochs
 
 
@@ -64,13 +77,15 @@ def confirm(look: Look) -> Script:
     """
     winner, default = look.base, look.default
     epochs_in_time = affordable_epochs(look)
-    in_time = PAIRS[1] if math.isinf(epochs_in_time) else int(epochs_in_time / (look.length + look.full))
-    pairs = min(confirm_pairs(look.history), in_time)
+    in_time = look.plan.seeds if math.isinf(epochs_in_time) else int(epochs_in_time / (look.length + look.full))
+    pairs = min(confirm_pairs(look.history, look.plan), in_time)
     if winner == default and look.length == look.full:
         return Verdict("the strong default is the winner", "no change paid", settled=default, skipped=True)
-    if pairs < PAIRS[0]:
-        return Verdict("skipped", "the budget has no room for repeats; the result may be luck", skipped=True)
-    seeds = [fresh_seed(look.history, i) for i in range(pairs)]
+    if pairs < FEWEST:
+        text = "the budget has no room for repeats; the result may be luck"
+        return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
+    used = {t.seed for t in look.history.trials if t.id not in look.stage.trials}
+    seeds = list(islice((s for i in count() if (s := fresh_seed(look.history, i)) not in used), pairs))
     candidates: dict[str, Config] = {"winner": winner}
     runs = yield [
         look.wish(
@@ -121,13 +136,13 @@ def _challengers(look: Look, winner: Config) -> list[Config]:
     for trial in sorted(near, key=look.loss):
         if trial.config not in (winner, look.default, *others):
             others.append(trial.config)
-    return others[:CHALLENGERS]
+    return others[: look.plan.challengers]
 
 
 def _searched(look: Look) -> list[TrialRecord]:
-    """The trainings of the settled length that the stages before this one finished."""
-    own = set(look.stage.trials)
-    return [t for t in look.history.trials if t.full and t.horizon == look.length and t.id not in own]
+    """The trainings of the settled length that the search finished before this stage."""
+    proofs = (CONFIRM, ABLATION)
+    return [t for t in look.history.trials if t.full and t.horizon == look.length and t.stage not in proofs]
 
 
 def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], seeds: Sequence[int]) -> Verdict:
@@ -143,7 +158,7 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
             scores[run.notes["arm"]][run.notes["pair"]] = score
     failed = sum(failures.values())
     both = sorted(set(scores["winner"]) & set(scores["default"]))
-    if len(both) < PAIRS[0]:
+    if len(both) < FEWEST:
         return Verdict("not decided", f"only {len(both)} pairs came back, {failed} runs failed", skipped=True)
     noise = noise_of(look.history)
     complete = [arm for arm in arms if arm != "default" and set(both) <= set(scores[arm])]
@@ -183,7 +198,7 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
     elif gain.low <= 0:
         text += f"; kept as probably better (P = {gain.probability:.2f}), more seeds would have to prove it"
     if kept:
-        text += f"; the search's {('second', 'third')[kept - 1]} choice proved better than its first"
+        text += f"; the search's {ORDINALS[kept - 1]} choice proved better than its first"
     elif len(complete) > 1:
         text += f"; better than {len(complete) - 1} close candidates or as good"
     if failed:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from luthier.core.params import Choice, Constant, Value
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import default_config, find, rate_for_batch
+from luthier.knowledge import find, rate_for_batch
+from luthier.playbook.defaults import strong_default
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
 
@@ -25,7 +26,8 @@ def learning_rate(look: Look) -> Script:
     for optimizer in optimizers(look):
         tried += yield from _ladder(look, rate, optimizer, tried)
     if not tried:
-        return Verdict("skipped", "the budget has no room for a training here", skipped=True)
+        text = "the budget has no room for a training here"
+        return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
     best = look.best(tried)
     if best is None:
         return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)
@@ -54,7 +56,7 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
     center, upper, origin = rate_center(look, rate, optimizer)
     label = f"{optimizer}, " if optimizer is not None else ""
     default = [t for t in others if optimizer_of(look, t) == optimizer]  # the first optimizer is the default one
-    start = default_config(look.space, with_optimizer(look, optimizer))
+    start = strong_default(look.history, with_optimizer(look, optimizer))
     if not default and others:
         # What the first optimizer wanted more or less than its own center, this one will want likewise.
         other = optimizer_of(look, others[0])
@@ -139,7 +141,7 @@ def _vertex(look: Look, rate: str, best: TrialRecord, tried: Sequence[TrialRecor
 
 
 def _behind(look: Look, first: TrialRecord, others: Sequence[TrialRecord]) -> bool:
-    """Whether an optimizer's first run lies behind the others' best (with a small budget) or their middle, so that
+    """Whether an optimizer's first run lies behind the others' best, or with a patient plan their middle, so that
     refining its rate will not pay."""
     losses = sorted(x for t in others if math.isfinite(x := look.loss(t)))
-    return bool(losses) and look.loss(first) > losses[0 if look.small else len(losses) // 2]
+    return bool(losses) and look.loss(first) > losses[len(losses) // 2 if look.plan.patient else 0]

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from luthier.core.params import Value
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import diagnose_curves, from_trial
-from luthier.playbook.script import Look, Script, Verdict, short
+from luthier.playbook.read import OVERFITTING
+from luthier.playbook.script import Look, Script, Verdict, short, unaffordable
 from luthier.playbook.stages.search import climb, has_role, noise, open_names
-
-OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
-"""Findings that ask for regularization."""
 
 
 def regularization(look: Look) -> Script:
@@ -23,21 +21,23 @@ def regularization(look: Look) -> Script:
     first = yield [look.wish({}, epochs=look.length, why="what is settled so far, to read its curves")]
     best = look.best(first)
     if best is None:
-        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+        return unaffordable(names)
     asks = next((f for f in diagnose_curves(from_trial(look.history, best)) if f.kind in OVERFITTING), None)
     reading = f"the curves ask for it: {asks.text}" if asks else "the curves do not ask for more of it"
-    if look.small and asks is None:
+    if not look.plan.unasked and asks is None:
         names = [n for n in names if has_role(look, n, "dropout")]
         if not names:
             return Verdict("skipped", f"{reading}; the refinement will look at it", skipped=True)
-    verdict = yield from _one_at_a_time(look, names, best, look.medium, (asks is not None,) if look.small else ())
+    verdict = yield from _one_at_a_time(
+        look, names, best, look.medium, () if look.plan.both_sides else (asks is not None,)
+    )
     return Verdict(verdict.text, f"{reading}; {verdict.why}", verdict.settled, verdict.numbers, verdict.skipped)
 
 
 def advanced(look: Look) -> Script:
     """Losses, averaging, precision and the like; with more than a small budget what the first tiers left open, too."""
-    tiers = (5,) if look.small else (1, 2, 5)
-    return (yield from _levers(look, open_names(look, tiers), "the space has no advanced technique left to tune"))
+    names = open_names(look, look.plan.extras)
+    return (yield from _levers(look, names, "the space has no advanced technique left to tune"))
 
 
 def your_own(look: Look) -> Script:
@@ -51,7 +51,7 @@ def _levers(look: Look, names: Sequence[str], nothing: str) -> Script:
     first = yield [look.wish({}, epochs=look.medium, why="what is settled so far, as the mark to beat")]
     best = look.best(first)
     if best is None:
-        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+        return unaffordable(names)
     return (yield from _one_at_a_time(look, names, best, look.medium))
 
 
@@ -61,7 +61,7 @@ def _one_at_a_time(
     if first.horizon != epochs:
         marks = yield [look.wish({}, epochs=epochs, why=f"the same in {epochs} epochs, as the mark to beat")]
         if not marks or look.best(marks) is None:
-            return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+            return unaffordable(names)
         first = marks[0]
     best, words = first, []
     kept: dict[str, Value] = {}
@@ -78,7 +78,7 @@ def _one_at_a_time(
         if challenger is not None and look.loss(best) - look.loss(challenger) > noise(look, best):
             best, kept[name] = challenger, challenger.config[name]
     if not words:
-        return Verdict("skipped", f"no budget is left for {', '.join(names)}; they stay as they are", skipped=True)
+        return unaffordable(names)
     tested = [n for n in names if n not in untouched and n in best.config]
     text = (
         f"kept {', '.join(f'{n} {short(v)}' for n, v in kept.items())}: {look.said(best)}"

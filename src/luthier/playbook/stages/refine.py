@@ -9,7 +9,7 @@ import numpy as np
 
 from luthier.core.params import Choice, Config, Float, Int
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import find, role_of, setting_of
+from luthier.knowledge import find, role_of, setting_of, tier_of
 from luthier.playbook.script import Look, Script, Verdict, short
 from luthier.playbook.stages.search import noise
 
@@ -21,9 +21,8 @@ OF_PRIOR = 0.5
 """A move's standard deviation in terms of the prior's: what the stages before settled has halved what is not known."""
 AT_ONCE = 3
 """Candidates that are compared on short trainings before the best of them is trained to the end (halving by three)."""
-ROUNDS = 40
-PATIENCE = 5
-"""Rounds in a row without a gain beyond the noise after which the stage stops by itself."""
+KNOWN = 3
+"""Configurations of earlier full trainings that a further refinement begins with beside what is settled."""
 
 
 def refine(look: Look) -> Script:
@@ -34,17 +33,25 @@ def refine(look: Look) -> Script:
     """
     # The optimizer has rates of its own: moved alone it would be judged by another's.
     names = [n for n in look.space.dims if n != find(look.space, "optimizer")]
+    held = look.notes.get("held")
+    if held:
+        names = [n for n in names if tier_of(n, look.space[n]) not in (3, 4, 5)]
     if not any(n in look.base for n in names):
         return Verdict("skipped", "nothing is left that could be moved", skipped=True)
     full = yield [look.wish({}, epochs=look.length, why="what is settled so far, as the mark to beat")]
     if look.best(full) is None:
-        return Verdict("skipped", "the budget has no room for a full training here", skipped=True)
+        text = "the budget has no room for a full training here"
+        return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
     marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
     finals, shorts = list(full), list(marks)
+    if look.again:
+        # Trained before, so that they cost nothing: what was settled need not be the best that is known.
+        finals += yield [look.wish(c, base={}, epochs=look.length, why="known") for c in _known(look, full[0].config)]
     rng = np.random.default_rng((look.history.study.seed, len(look.history.stages), 7))
-    first, asked, idle = finals[0], 0, 0
-    for _ in range(ROUNDS):
-        if idle == PATIENCE:
+    first, asked, idle, plan = finals[0], 0, 0, look.plan
+    before = len(finals)
+    for _ in range(plan.rounds):
+        if idle == plan.patience:
             break
         leader, idle = look.best(finals) or first, idle + 1
         configs = [moved(look, _parent(look, finals, rng).config, names, rng) for _ in range(AT_ONCE)]
@@ -72,12 +79,25 @@ def refine(look: Look) -> Script:
         if changed
         else f"nothing better than {look.said(first)} nearby"
     )
-    why = f"{asked} candidates on short trainings, {len(finals) - 1} of them to the end"
-    if idle == PATIENCE:
-        why += (
-            f"; stopped, for {PATIENCE} rounds in a row gained less than the noise: what is left to gain lies below it"
-        )
+    why = f"{asked} candidates on short trainings, {len(finals) - before} of them to the end"
+    if idle == plan.patience:
+        why += f"; stopped, for {idle} rounds in a row gained less than the noise: what is left to gain lies below it"
+    if held:
+        why += f"; capacity and regularization were left alone, for the curves ask for something else first: {held}"
     return Verdict(text, why, settled=dict(winner.config))
+
+
+def _known(look: Look, settled: Config) -> list[Config]:
+    """The best configurations of the search's trainings of this length before the stage."""
+    own = set(look.stage.trials)
+    trained = [
+        t
+        for t in look.history.trials
+        if t.full and t.horizon == look.length and t.seed == look.seed and t.id not in own and not t.notes
+    ]
+    ranked = sorted((t for t in trained if math.isfinite(look.loss(t))), key=look.loss)
+    configs: list[Config] = [dict(t.config) for t in ranked]
+    return [c for i, c in enumerate(configs) if c not in configs[:i] and c != settled][:KNOWN]
 
 
 def _parent(look: Look, finals: list[TrialRecord], rng: np.random.Generator) -> TrialRecord:

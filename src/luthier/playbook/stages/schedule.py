@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luthier.core.params import Choice, Constant, Float
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import find
+from luthier.knowledge import find, roles
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import beside
 
@@ -15,11 +15,11 @@ def schedule(look: Look) -> Script:
     best = look.best(first)
     if best is None:
         why = look.table(first) if first else "the budget has no room for a full training here"
-        return Verdict("skipped", why, skipped=True)
+        return Verdict("skipped", why, numbers={} if first else {"unaffordable": True}, skipped=True)
     words: list[str] = []
     for role, compare in (("schedule", _others), ("warmup", _warmups), ("learning_rate", _rates)):
-        if look.small:
-            break
+        if not (look.plan.schedules if role == "schedule" else look.plan.details):
+            continue
         name = find(look.space, role)
         if name is None or name not in best.config or isinstance(look.space[name], Constant):
             continue
@@ -28,7 +28,7 @@ def schedule(look: Look) -> Script:
             words.append(f"{name} {look.table([best, *tried], name)}")
             best = look.best([best, *tried]) or best
     length = look.full
-    if look.medium < look.full and not look.small:
+    if look.medium < look.full and look.plan.details:
         why = f"would {look.medium} epochs have done as well?"
         for half in (yield [look.wish({}, base=best.config, epochs=look.medium, why=why)]):
             words.append(f"{look.medium} epochs: {look.shown(half)}, {look.full} epochs: {look.shown(best)}")
@@ -43,15 +43,14 @@ def schedule(look: Look) -> Script:
 
 
 def _others(look: Look, name: str, best: TrialRecord) -> Part:
-    """Every other schedule of the space."""
+    """The other schedules of the space, the usual ones first."""
     param = look.space[name]
-    choices = param.choices if isinstance(param, Choice) else ()
+    order = roles()["schedule"].prefer
+    words = {str(c).lower(): c for c in (param.choices if isinstance(param, Choice) else ())}
+    ranked = sorted(words, key=lambda w: order.index(w) if w in order else len(order))
+    choices = [words[w] for w in ranked if words[w] != best.config[name]][: look.plan.schedules]
     return (
-        yield [
-            look.wish({name: c}, base=best.config, epochs=look.full, why=f"schedule {c} instead")
-            for c in choices
-            if c != best.config[name]
-        ]
+        yield [look.wish({name: c}, base=best.config, epochs=look.full, why=f"schedule {c} instead") for c in choices]
     )
 
 

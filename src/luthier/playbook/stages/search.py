@@ -21,9 +21,6 @@ NOISE = 0.01
 Our choice: with 0.3 %, the median noise of repeated AlgoPerf runs, short trainings of small networks sent the search
 after chance."""
 
-STRIDES = 4
-"""Steps on in one direction of a hyperparameter, at most."""
-
 
 def settled_names(look: Look) -> set[str]:
     """What the stages before this one have settled."""
@@ -31,8 +28,9 @@ def settled_names(look: Look) -> set[str]:
 
 
 def open_names(look: Look, tiers: Sequence[int]) -> list[str]:
-    """Active hyperparameters of some ``tiers`` (6: nobody knows them) that no stage has settled, by tier."""
-    done = settled_names(look)
+    """Active hyperparameters of some ``tiers`` (6: nobody knows them) that no stage has settled, by tier; of a stage
+    that is opened again the settled ones too."""
+    done = set() if look.again else settled_names(look)
     names = [n for n in look.space.dims if n in look.base and n not in done and tier_of(n, look.space[n]) in tiers]
     return sorted(names, key=lambda n: tier_of(n, look.space[n]))
 
@@ -64,15 +62,15 @@ def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence
     tried: list[TrialRecord] = []
     if isinstance(param, Choice):
         for choice in [c for c in param.choices if c != best.config[name]]:
-            tried += yield [_wish(look, name, choice, best, epochs)]
+            tried += yield [change(look, name, choice, best, epochs)]
         return tried
     for up in sides or ((True, False) if tier_of(name, param) == 3 else (False, True)):
         leader = best
-        for _ in range(STRIDES):
+        for _ in range(look.plan.strides):
             value = step(look, name, leader.config, up)
             if value == leader.config[name]:
                 break  # the end of the range
-            more = yield [_wish(look, name, value, leader, epochs)]
+            more = yield [change(look, name, value, leader, epochs)]
             tried += more
             if not more or look.loss(leader) - look.loss(more[0]) <= noise(look, leader):
                 break
@@ -82,13 +80,13 @@ def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence
     return tried
 
 
-def _wish(look: Look, name: str, value: Value, base: TrialRecord, epochs: int) -> Wish:
+def change(look: Look, name: str, value: Value, base: TrialRecord, epochs: int, why: str = "") -> Wish:
     """One change; with the width the rate goes down by the square root.
 
     A compromise: a hidden layer's rate under Adam goes with 1 / width (Yang et al. 2022, arXiv 2203.03466, table 3),
     the other layers' stays.
     """
-    why = f"{name} {short(value)} instead of {short(base.config[name])}"
+    why = why or f"{name} {short(value)} instead of {short(base.config[name])}"
     changes = {name: value}
     rate = find(look.space, "learning_rate")
     if rate is not None and rate in base.config and is_width(look, name) and not isinstance(look.space[rate], Choice):
