@@ -1,7 +1,7 @@
 """How long a decision takes as a study grows. Target: at most 5 ms at 10,000 trials of 20 reports each.
 
 A study is driven in memory by 16 pretended workers that take no time. Timed are the last decisions before each size
-(what the strategy proposes and what the book does for it) and the last reports (judging, folding and appending one).
+(what the strategy proposes, and what the book does for it) and the last reports (judging, folding and appending one).
 Random, grid and the like train 20 epochs; what trains in rungs has its first one there and goes on to 180.
 
 Times are the processor's, so that what else runs on the machine does not count.

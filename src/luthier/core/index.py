@@ -114,12 +114,20 @@ class Reached:
 
     def change(self, value: Ranking, changes: Changes) -> Ranking:
         """With the trials where they belong now."""
-        return mend(value, changes, self._loss)
+        return mend(value, (pair for pair in changes if self._matters(*pair)), self._loss)
+
+    def _matters(self, old: TrialRecord | None, new: TrialRecord) -> bool:
+        was, now = old is not None and self._takes(old), self._takes(new)
+        # A result that is in stays as it is unless the trial fails.
+        return was != now or (was and old is not None and (old.failure is None) != (new.failure is None))
+
+    def _takes(self, trial: TrialRecord) -> bool:
+        if trial.probe is not None or not trial.reached(self.epoch):
+            return False
+        return not self.waiting or (trial.status is Status.PAUSED and trial.until <= self.epoch)
 
     def _loss(self, trial: TrialRecord) -> float | None:
-        if trial.probe is not None or not trial.reached(self.epoch):
-            return None
-        if self.waiting and (trial.status is not Status.PAUSED or trial.until > self.epoch):
+        if not self._takes(trial):
             return None
         loss = result_at(self.objective, trial, self.epoch)
         return None if self.waiting and not math.isfinite(loss) else loss
