@@ -19,7 +19,10 @@ from luthier.core.trial import Status, TrialRecord
 T = TypeVar("T")
 
 Changes = Iterable[tuple[TrialRecord | None, TrialRecord]]
-"""Of each trial that changed what it was and what it is; it was None where it was not known yet."""
+"""Of each trial that changed what it was and what it is; it was None where it was not known yet.
+
+What it was need not be an earlier state of what it is: two histories may go different ways from a third (see ``grew``).
+"""
 
 Ranking = Ordered[tuple[float, int]]
 """``(loss, trial)``, the best first; of a tie the older one."""
@@ -52,6 +55,12 @@ def mend(ranking: Ranking, changes: Changes, loss: Callable[[TrialRecord], float
         if after is not None:
             ranking = ranking.with_item((after, new.id))
     return ranking
+
+
+def grew(old: TrialRecord, new: TrialRecord) -> bool:
+    """Whether ``new`` has all the reports of ``old``, and perhaps more."""
+    many = len(old.reports)
+    return not many or (len(new.reports) >= many and new.reports[many - 1] is old.reports[many - 1])
 
 
 def loss_at(objective: Objective, trial: TrialRecord, epoch: int) -> float:
@@ -117,9 +126,11 @@ class Reached:
         return mend(value, (pair for pair in changes if self._matters(*pair)), self._loss)
 
     def _matters(self, old: TrialRecord | None, new: TrialRecord) -> bool:
-        was, now = old is not None and self._takes(old), self._takes(new)
-        # A result that is in stays as it is unless the trial fails.
-        return was != now or (was and old is not None and (old.failure is None) != (new.failure is None))
+        if old is None or not self._takes(old):
+            return self._takes(new)
+        # A result that is in stays as it is, unless the trial fails; no need to look at all reports again.
+        stays = old.epoch >= self.epoch and grew(old, new) and (old.failure is None) == (new.failure is None)
+        return not (stays and self._takes(new))
 
     def _takes(self, trial: TrialRecord) -> bool:
         if trial.probe is not None or not trial.reached(self.epoch):
