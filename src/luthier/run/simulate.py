@@ -150,7 +150,7 @@ class SimulatedPool:
         """
         worker = heapq.heappop(self._idle)
         pace = self._workers.pace(job.config) * (self._workers.slowdown if worker in self._slow else 1.0)
-        # Both draws always, so that a job's fate does not depend on those before it.
+        # Both draws always: the n-th job meets the same fate whatever became of the others.
         fate, when = self._rng.random(2).tolist()
         dies_after = when * (job.until - job.start) if fate < self._workers.failures else math.inf
         self._stopped.discard(job.trial)
