@@ -59,7 +59,9 @@ def main() -> None:
             for kind, early in ((f"1/{part}, beginning", prefix), (f"1/{part}, finished", short)):
                 row = told(early, final)
                 rows.setdefault(kind, []).append(row)
-                print(f"{name:16s} {kind:15s} all {row[0]:.2f}  better half {row[1]:.2f}  regret {row[2]:.2f}", flush=True)
+                print(
+                    f"{name:16s} {kind:15s} all {row[0]:.2f}  better half {row[1]:.2f}  regret {row[2]:.2f}", flush=True
+                )
     for kind, of in rows.items():
         mean = np.mean(of, axis=0)
         print(f"| {kind} | {mean[0]:.2f} | {mean[1]:.2f} | {mean[2]:.2f} |")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from statistics import fmean, median
 
 import numpy as np
 from hypothesis import given, settings
@@ -18,9 +19,11 @@ from luthier.core.index import Ranking, mend
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
-from luthier.core.trial import Status
+from luthier.core.trial import ENDED, Status
 from luthier.run.book import decision_rng
+from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, brackets, rungs
+from luthier.schedule.median import Median
 from luthier.search.grid import cells_of, grid
 from luthier.search.uniform import Random
 
@@ -75,11 +78,11 @@ happenings = st.lists(
 )
 
 
-def walk_loss_at(history: History, trial, epoch: int) -> float:
+def walk_result_at(history: History, trial, epoch: int) -> float:
     objective = history.objective
     losses = [objective.loss(r.metrics["metric"]) for r in trial.reports if r.epoch <= epoch]
-    if not losses or trial.failure is not None:
-        return math.inf
+    if not losses or trial.failure is not None or (trial.status is Status.STOPPED and trial.epoch < epoch):
+        return math.inf  # failed, or ended on the way there
     return losses[-1] if objective.reduce == "last" else min(losses)
 
 
@@ -87,7 +90,7 @@ def walk_ranked(history: History, epoch: int | None) -> list[tuple[float, int]]:
     trained = [t for t in history.trials if t.probe is None]
     if epoch is None:
         return sorted((x, t.id) for t in trained if math.isfinite(x := history.final_loss(t)))
-    return sorted((walk_loss_at(history, t, epoch), t.id) for t in trained if t.reached(epoch))
+    return sorted((walk_result_at(history, t, epoch), t.id) for t in trained if t.reached(epoch))
 
 
 def walk_waiting(history: History, epoch: int) -> list[tuple[float, int]]:
@@ -200,10 +203,10 @@ def walk_hyperband(history: History) -> Resume | int:
         if len(rung) < bracket.sizes[0]:
             return number
         for here, above, keep in zip(bracket.epochs, bracket.epochs[1:], bracket.sizes[1:]):
-            if not all(t.reached(here) for t in rung):
+            if not all(t.reached(here) or t.status in ENDED for t in rung):
                 break
-            ranked = sorted(rung, key=lambda t: (walk_loss_at(history, t, here), t.id))
-            rung = [t for t in ranked[:keep] if math.isfinite(walk_loss_at(history, t, here))]
+            ranked = sorted(rung, key=lambda t: (walk_result_at(history, t, here), t.id))
+            rung = [t for t in ranked[:keep] if math.isfinite(walk_result_at(history, t, here))]
             for rank, trial in enumerate(rung, start=1):
                 if trial.status is Status.PAUSED and trial.until <= here:
                     why = f"rank {rank} of {len(ranked)} at epoch {here}: the best {keep} go on to {above}"
@@ -258,6 +261,34 @@ def test_hyperband_takes_the_step_that_a_look_at_every_bracket_finds(happened, o
                 history = history.then(Entry(0.0, ev.Reported(i, epoch, {"metric": float((at * 7) % 5)})))
             history = history.then(Entry(0.0, ev.Ended(i, trial_now.until, checkpoint="c")))
     check()
+
+
+def walk_median(history: History, trial) -> float | None:
+    """The median of the others' mean losses, where three came as far."""
+
+    def losses(t) -> list[float]:
+        return [history.objective.loss(r.metrics["metric"]) for r in t.reports if r.epoch <= trial.epoch]
+
+    rest = [t for t in history.trained() if t.id != trial.id and t.epoch >= trial.epoch and t.failure is None]
+    means = [fmean(losses(t)) for t in rest if losses(t)]
+    return median(means) if len(means) >= 3 else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(happenings)
+def test_the_median_rule_ends_whom_a_walk_over_the_others_ends(happened):
+    history, rule = created(), Median(Full(Random()), grace=1)
+    for what, which, value, ask in happened:
+        before, history = history, step(history, what, which, value)
+        if what == "report" and ask and history is not before:
+            for trial in (history.trials[i] for i in history.running):
+                if trial.probe is None and trial.epoch:
+                    middle = walk_median(history, trial)
+                    worse = (
+                        middle is not None
+                        and min(history.objective.loss(r.metrics["metric"]) for r in trial.reports) > middle
+                    )
+                    assert (rule.judge(history, trial.id) is not None) == worse
 
 
 # -- what they are made of -------------------------------------------------------------------------------------------

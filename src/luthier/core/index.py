@@ -63,6 +63,11 @@ def grew(old: TrialRecord, new: TrialRecord) -> bool:
     return not many or (len(new.reports) >= many and new.reports[many - 1] is old.reports[many - 1])
 
 
+def same_until(epoch: int, old: TrialRecord, new: TrialRecord) -> bool:
+    """Whether both are known to have the same reports up to ``epoch``, and to have failed both or neither."""
+    return old.epoch >= epoch and grew(old, new) and (old.failure is None) == (new.failure is None)
+
+
 def loss_at(objective: Objective, trial: TrialRecord, epoch: int) -> float:
     """The objective over the reports up to ``epoch``, smaller is better; infinite where there is none."""
     if trial.failure is not None:
@@ -129,8 +134,7 @@ class Reached:
         if old is None or not self._takes(old):
             return self._takes(new)
         # A result that is in stays as it is, unless the trial fails; no need to look at all reports again.
-        stays = old.epoch >= self.epoch and grew(old, new) and (old.failure is None) == (new.failure is None)
-        return not (stays and self._takes(new))
+        return not (same_until(self.epoch, old, new) and self._takes(new))
 
     def _takes(self, trial: TrialRecord) -> bool:
         if trial.probe is not None or not trial.reached(self.epoch):

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
 
 from luthier.contracts import Action, Scheduler, Stop
 from luthier.core.history import History
+from luthier.core.index import Changes, Ranking, mend, same_until
+from luthier.core.ordered import Ordered
+from luthier.core.study import Objective
 from luthier.core.trial import TrialRecord
 
 
@@ -45,22 +48,49 @@ class Median:
         grace = math.ceil(history.study.max_epochs / 5) if self.grace is None else self.grace
         if verdict is not None or record.probe is not None or record.epoch < max(grace, 1):
             return verdict
-        best = min(_losses(history, record, record.epoch), default=math.inf)
-        others = [
-            fmean(_losses(history, t, record.epoch))
-            for t in history.trained()
-            if t.id != trial and t.epoch >= record.epoch and t.failure is None and t.loss is not None
-        ]
-        if len(others) < self.fewest or best <= (middle := median(others)):
+        means = Means(history.objective, record.epoch)
+        best = min(_losses(history.objective, record, record.epoch), default=math.inf)
+        others = history.index(means)
+        own = means.of(record)
+        if own is not None:
+            others = others.without((own, trial))
+        many = len(others)
+        if many < self.fewest:
+            return None
+        middle = (others[(many - 1) // 2][0] + others[many // 2][0]) / 2
+        if best <= middle:
             return None
         score = history.objective.score
         return Stop(
-            f"its best up to epoch {record.epoch} is {score(best):.4g}, the median of {len(others)} others' averages "
+            f"its best up to epoch {record.epoch} is {score(best):.4g}, the median of {many} others' averages "
             f"{score(middle):.4g}"
         )
 
 
-def _losses(history: History, trial: TrialRecord, epoch: int) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The index of the rule: by the mean of its losses up to ``epoch``, every trial that came as far and did not fail."""
+
+    objective: Objective
+    epoch: int
+
+    def empty(self) -> Ranking:
+        """Nobody."""
+        return Ordered()
+
+    def change(self, value: Ranking, changes: Changes) -> Ranking:
+        """With the trials where they belong now."""
+        fresh = ((old, new) for old, new in changes if old is None or not same_until(self.epoch, old, new))
+        return mend(value, fresh, self.of)
+
+    def of(self, trial: TrialRecord) -> float | None:
+        """A trial's mean; None where it does not take part."""
+        if trial.probe is not None or trial.failure is not None or trial.epoch < self.epoch:
+            return None
+        losses = _losses(self.objective, trial, self.epoch)
+        return fmean(losses) if losses else None
+
+
+def _losses(objective: Objective, trial: TrialRecord, epoch: int) -> list[float]:
     """What the trial reported of the objective up to ``epoch``, smaller is better."""
-    objective = history.objective
     return [objective.loss(y) for x, y in trial.curve(objective.metric) if x <= epoch]
