@@ -1,12 +1,13 @@
 """How long a decision takes as a study grows. Target: at most 5 ms at 10,000 trials of 20 reports each.
 
 A study is driven in memory by 16 pretended workers that take no time. Timed are the last decisions before each size
-(what the strategy proposes and what the book does for it) and the last reports (judging, folding and appending one).
+(what the strategy proposes, and what the book does for it) and the last reports (judging, folding and appending one).
 Random, grid and the like train 20 epochs; what trains in rungs has its first one there and goes on to 180.
 
 Times are the processor's, so that what else runs on the machine does not count.
 
     python benchmarks/decisions.py [--sizes 100,1000,10000] [--strategies asha,random] [--timed 200]
+    python benchmarks/decisions.py --fold 5000x50   # instead: reading a log of so many trials and reports back
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import resource
 import statistics
+import sys
 import time
 from collections import deque
 
 import numpy as np
 
 import luthier as lt
-from luthier.core.events import Ended, Reported
+from luthier.core.events import Created, Ended, Reported, Started
+from luthier.core.history import Entry, fold
 from luthier.core.study import Budget, Objective, Study
 from luthier.run.book import Book
 from luthier.run.memory import MemoryStore
@@ -91,12 +95,45 @@ def measure(strategy: str, sizes: list[int], timed: int) -> list[tuple[int, int,
     return rows
 
 
+def read_back(trials: int, reports: int) -> None:
+    """Print what it costs to fold a log, and the first decision after it, for which everything is ranked anew."""
+
+    def resident() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+    study = Study("fold", SPACE, Objective("val_loss", True), 3 * reports, Budget(epochs=10**9), strategy="asha")
+    config = SPACE.complete({})
+    log = [Entry(0.0, Created(study))]
+    for trial in range(trials):
+        log.append(Entry(float(trial), Started(trial, config, trial, reports, 3 * reports, "asked for")))
+        log += [
+            Entry(float(trial), Reported(trial, epoch, {"val_loss": trial % 97 + 1.0 / epoch}, 1.0))
+            for epoch in range(1, reports + 1)
+        ]
+        log.append(Entry(float(trial), Ended(trial, reports, checkpoint="c")))
+    before, began = resident(), time.thread_time()
+    history = fold(log)
+    folded, after = time.thread_time() - began, resident()
+    began = time.thread_time()
+    build("asha").propose(history, np.random.default_rng(0))
+    first = time.thread_time() - began
+    print(
+        f"{len(log):,} events: folded in {folded:.2f} s ({1e6 * folded / len(log):.0f} µs each), "
+        f"{after - before:.0f} MB beside the {before:.0f} MB of the process with its log; "
+        f"first decision {1e3 * first:.0f} ms, {resident() - after:.0f} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="100,1000,10000")
     parser.add_argument("--strategies", default=",".join(s for s in STRATEGIES if s not in WITH_A_MODEL))
     parser.add_argument("--timed", type=int, default=200, help="how many of the last decisions are timed")
+    parser.add_argument("--fold", metavar="TRIALSxREPORTS")
     given = parser.parse_args()
+    if given.fold:
+        read_back(*(int(n) for n in given.fold.split("x")))
+        return
     print("| strategy | trials | reports | a decision, median | longest | a report |")
     print("|---|---|---|---|---|---|")
     for strategy in given.strategies.split(","):

@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from luthier.probing import lr_range_test as lr_range_test
     from luthier.recipe.recipe import Recipe as Recipe
     from luthier.run.handle import Trial as Trial
+    from luthier.run.table import Table as Table
     from luthier.schedule.replay import Replay as Replay
+    from luthier.simulation import SimulatedResult as SimulatedResult
+    from luthier.simulation import simulate as simulate
 
 _HOME = {
     "AskTell": "asktell",
@@ -56,7 +59,9 @@ _HOME = {
     "Replay": "schedule.replay",
     "Result": "api",
     "RunError": "core.errors",
+    "SimulatedResult": "simulation",
     "Space": "core.space",
+    "Table": "run.table",
     "Trial": "run.handle",
     "UserError": "core.errors",
     "Wait": "contracts",
@@ -68,6 +73,7 @@ _HOME = {
     "find_batch_size_for": "probing",
     "knowledge": "knowledge",
     "lr_range_test": "probing",
+    "simulate": "simulation",
     "tune": "api",
 }
 

@@ -310,10 +310,10 @@ def _put(history: History, trial: TrialRecord) -> Changes:
     known = trial.id < len(history.trials)
     if known and history.trials[trial.id].status is trial.status:
         return changes  # nearly always: a report
-    was = trial.id in history.running
-    if (trial.status is Status.RUNNING) != was:
-        others = tuple(i for i in history.running if i != trial.id)
-        changes["running"] = others if was else (*others, trial.id)
+    held = history.running
+    if (trial.status is Status.RUNNING) != (trial.id in held):
+        at = len(held) if trial.status is Status.RUNNING else held.index(trial.id)
+        changes["running"] = (*held, trial.id) if at == len(held) else (*held[:at], *held[at + 1 :])
     return changes
 
 

@@ -20,7 +20,10 @@ from luthier.core.trial import Status, TrialRecord
 T = TypeVar("T")
 
 Changes = Iterable[tuple[TrialRecord | None, TrialRecord]]
-"""Of each trial that changed what it was and what it is; it was None where it was not known yet."""
+"""Of each trial that changed what it was and what it is; it was None where it was not known yet.
+
+What it was need not be an earlier state of what it is: two histories may go different ways from a third (see ``grew``).
+"""
 
 Ranking = Ordered[tuple[float, int]]
 """``(loss, trial)``, the best first; of a tie the older one."""
@@ -53,6 +56,17 @@ def mend(ranking: Ranking, changes: Changes, loss: Callable[[TrialRecord], float
         if after is not None:
             ranking = ranking.with_item((after, new.id))
     return ranking
+
+
+def grew(old: TrialRecord, new: TrialRecord) -> bool:
+    """Whether ``new`` has all the reports of ``old``, and perhaps more."""
+    many = len(old.reports)
+    return not many or (len(new.reports) >= many and new.reports[many - 1] is old.reports[many - 1])
+
+
+def same_until(epoch: int, old: TrialRecord, new: TrialRecord) -> bool:
+    """Whether both are known to have the same reports up to ``epoch``, and to have failed both or neither."""
+    return old.epoch >= epoch and grew(old, new) and (old.failure is None) == (new.failure is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +106,21 @@ class Reached:
 
     def change(self, value: Ranking, changes: Changes) -> Ranking:
         """With the trials where they belong now."""
-        return mend(value, changes, self._loss)
+        return mend(value, (pair for pair in changes if self._matters(*pair)), self._loss)
+
+    def _matters(self, old: TrialRecord | None, new: TrialRecord) -> bool:
+        if old is None or not self._takes(old):
+            return self._takes(new)
+        # A result that is in stays as it is, unless the trial fails; no need to look at all reports again.
+        return not (same_until(self.epoch, old, new) and self._takes(new))
+
+    def _takes(self, trial: TrialRecord) -> bool:
+        if trial.probe is not None or not trial.reached(self.epoch):
+            return False
+        return not self.waiting or (trial.status is Status.PAUSED and trial.until <= self.epoch)
 
     def _loss(self, trial: TrialRecord) -> float | None:
-        if trial.probe is not None or not trial.reached(self.epoch):
-            return None
-        if self.waiting and (trial.status is not Status.PAUSED or trial.until > self.epoch):
+        if not self._takes(trial):
             return None
         loss = result_at(self.goals, trial, self.epoch)
         return None if self.waiting and not math.isfinite(loss) else loss

@@ -25,7 +25,7 @@ import numpy as np
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
 from luthier.core.goals import ranked_at, result_at
 from luthier.core.history import History
-from luthier.core.index import Changes
+from luthier.core.index import Changes, grew
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
 from luthier.core.study import Goals
@@ -222,7 +222,7 @@ class Brackets:
             # Bracket n begins after n trials at least: a larger number is no bracket of ours.
             if new.probe is not None or not 0 <= number <= new.id:
                 continue
-            if old is None or self._stand(old) != self._stand(new):
+            if old is None or not self._as_before(old, new):
                 known = groups[number].trials if number < len(groups) else {}
                 touched.setdefault(number, dict(known))[new.id] = new
         for number, trials in sorted(touched.items()):
@@ -235,9 +235,13 @@ class Brackets:
             filling += 1
         return Board(groups, ready, filling)
 
-    def _stand(self, trial: TrialRecord) -> tuple[Status, int, int]:
-        """What a promotion can depend on: while this stays, so do the trial's results at the rungs it has reached."""
-        return trial.status, trial.until, sum(trial.epoch >= epoch for epoch in self.table[0].epochs)
+    def _as_before(self, old: TrialRecord, new: TrialRecord) -> bool:
+        """Whether nothing changed on which a promotion depends: where the trial stands, its results at the rungs."""
+        if (old.status, old.until) != (new.status, new.until) or not grew(old, new):
+            return False
+        if old.status not in (Status.RUNNING, Status.PAUSED):
+            return len(old.reports) == len(new.reports)
+        return all((old.epoch >= epoch) == (new.epoch >= epoch) for epoch in self.table[0].epochs)
 
     def _promotion(self, bracket: Bracket, mine: Sequence[TrialRecord]) -> Resume | None:
         rung = mine

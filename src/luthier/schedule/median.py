@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
 
 from luthier.contracts import Action, Scheduler, Stop
 from luthier.core.goals import penalized
 from luthier.core.history import History
+from luthier.core.index import Changes, Ranking, mend, same_until
+from luthier.core.ordered import Ordered
 from luthier.core.study import Objective
 from luthier.core.trial import TrialRecord
 
@@ -55,23 +57,53 @@ class Median:
     def _worse(self, history: History, record: TrialRecord, objective: Objective) -> str | None:
         """In what words the trial is worse than the others' median; None where it is not, or nothing can be said."""
         mine = _losses(objective, record, record.epoch)
-        others = [
-            penalized(fmean(losses), t.violation)
-            for t in history.trained()
-            if t.id != record.id and t.epoch >= record.epoch and t.failure is None
-            if (losses := _losses(objective, t, record.epoch))
-        ]
-        if not mine or len(others) < self.fewest:
+        means = Means(objective, record.epoch)
+        others, own = history.index(means), means.of(record)
+        if own is not None:
+            others = others.without((own, record.id))
+        many = len(others)
+        if not mine or many < self.fewest:
             return None
-        best, middle = penalized(min(mine), record.violation), median(others)
+        best = penalized(min(mine), record.violation)
+        middle = (others[(many - 1) // 2][0] + others[many // 2][0]) / 2
         if best <= middle:
             return None
         if record.violation:
-            return f"up to epoch {record.epoch} it breaks the constraints more than half of {len(others)} others"
+            return f"up to epoch {record.epoch} it breaks the constraints more than half of {many} others"
         return (
             f"its best {objective.metric} up to epoch {record.epoch} is {objective.score(best):.4g}, the median of "
-            f"{len(others)} others' averages {objective.score(middle):.4g}"
+            f"{many} others' averages {objective.score(middle):.4g}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The index of the rule: by the mean of its losses up to ``epoch``, every trial that came as far and did not fail.
+
+    A trial that breaks the constraints ranks behind all that do not.
+    """
+
+    objective: Objective
+    epoch: int
+
+    def empty(self) -> Ranking:
+        """Nobody."""
+        return Ordered()
+
+    def change(self, value: Ranking, changes: Changes) -> Ranking:
+        """With the trials where they belong now."""
+        fresh = ((old, new) for old, new in changes if old is None or not self._stays(old, new))
+        return mend(value, fresh, self.of)
+
+    def _stays(self, old: TrialRecord, new: TrialRecord) -> bool:
+        return same_until(self.epoch, old, new) and old.violation == new.violation
+
+    def of(self, trial: TrialRecord) -> float | None:
+        """A trial's mean; None where it does not take part."""
+        if trial.probe is not None or trial.failure is not None or trial.epoch < self.epoch:
+            return None
+        losses = _losses(self.objective, trial, self.epoch)
+        return penalized(fmean(losses), trial.violation) if losses else None
 
 
 def _losses(objective: Objective, trial: TrialRecord, epoch: int) -> list[float]:
