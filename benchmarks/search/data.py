@@ -45,12 +45,12 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def noisy_digits() -> Data:
-    """scikit-learn's digits as 64 numbers: 700 with noisy labels to train on, 1000 with true ones to validate with."""
+    """scikit-learn's digits as 64 numbers: 500 with noisy labels to train on, 1000 with true ones to validate with."""
     x, y = _digits()
     rng = np.random.default_rng(1)
-    wrong = torch.as_tensor(rng.random(700) < NOISE)
-    noisy = torch.where(wrong, torch.as_tensor(rng.integers(0, 10, 700)), y[:700])
-    return Data(x[:700], noisy, x[700:1700], y[700:1700])
+    wrong = torch.as_tensor(rng.random(500) < NOISE)
+    noisy = torch.where(wrong, torch.as_tensor(rng.integers(0, 10, 500)), y[:500])
+    return Data(x[:500], noisy, x[500:1500], y[500:1500])
 
 
 @functools.cache
@@ -63,12 +63,12 @@ def few_digits() -> Data:
 
 @functools.cache
 def mnist1d() -> Data:
-    """MNIST-1D (Greydanus & Kobak 2020), 40 numbers an example: 2000 to train on, 1000 to validate with."""
+    """MNIST-1D (Greydanus & Kobak 2020), 40 numbers an example: 1500 to train on, 1000 to validate with."""
     _package("mnist1d")
     from mnist1d.data import get_dataset_args, make_dataset
 
     made = make_dataset(get_dataset_args())
-    parts = [(made["x"][:2000], made["y"][:2000]), (made["x_test"], made["y_test"])]
+    parts = [(made["x"][:1500], made["y"][:1500]), (made["x_test"], made["y_test"])]
     pairs = [(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)) for x, y in parts]
     return Data(*pairs[0], *pairs[1])
 
@@ -102,21 +102,21 @@ def _scaled(x: np.ndarray, train: int, val: int) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def diamonds() -> Data:
-    """The logarithm of a diamond's price, standardised, from nine numbers: 2000 to train on, 2000 to validate with."""
+    """The logarithm of a diamond's price, standardised, from nine numbers: 1500 to train on, 2000 to validate with."""
     table = _diamonds()
-    x, x_val = _scaled(np.stack([table[n] for n in [*NUMBERS, *GRADES]], 1).astype(float), 2000, 2000)
-    y, y_val = _scaled(np.log(table["price"])[:, None], 2000, 2000)
+    x, x_val = _scaled(np.stack([table[n] for n in [*NUMBERS, *GRADES]], 1).astype(float), 1500, 2000)
+    y, y_val = _scaled(np.log(table["price"])[:, None], 1500, 2000)
     return Data(x, y[:, 0], x_val, y_val[:, 0])
 
 
 @functools.cache
 def cuts() -> Data:
-    """How well a diamond is cut, from its measures and price: five classes, of 3 to 40 %; 2500 and 3000 examples."""
+    """How well a diamond is cut, from its measures and price: five classes, of 3 to 40 %; 2000 and 3000 examples."""
     table = _diamonds()
     features = np.stack([*(table[n] for n in NUMBERS), np.log(table["price"])], 1)
-    x, x_val = _scaled(features, 2500, 3000)
+    x, x_val = _scaled(features, 2000, 3000)
     y = torch.as_tensor(table["cut"])
-    return Data(x, y[:2500], x_val, y[2500:5500])
+    return Data(x, y[:2000], x_val, y[2000:5000])
 
 
 CONTEXT = 32
@@ -150,13 +150,13 @@ POINTS = 32
 
 @functools.cache
 def solids() -> Data:
-    """Noisy surfaces of eight solids, turned about the vertical and half hidden: (n, 3, 32); 400 and 800 clouds."""
+    """Noisy surfaces of eight solids, turned about the vertical and half hidden: (n, 3, 32); 320 and 800 clouds."""
     rng = np.random.default_rng(0)
-    labels = rng.permutation(np.arange(1200) % 8)
+    labels = rng.permutation(np.arange(1120) % 8)
     clouds = np.stack([_solid(int(k), rng) for k in labels])
     x = torch.as_tensor(clouds, dtype=torch.float32)
     y = torch.as_tensor(labels)
-    return Data(x[:400], y[:400], x[400:], y[400:])
+    return Data(x[:320], y[:320], x[320:], y[320:])
 
 
 def _solid(kind: int, rng: np.random.Generator) -> np.ndarray:

@@ -134,15 +134,15 @@ def digits_mlp() -> Live:
     """Digits with 30 % wrong labels: what matters is to resist them."""
     space = lt.Space(
         {
-            **_common((16, 512), decay=1.0),
+            **_common((8, 256), decay=1.0),
             "warmup_fraction": lt.Float(0.0, 0.2),
             "depth": lt.Int(1, 4),
-            "width": lt.Int(16, 256, log=True),
+            "width": lt.Int(16, 128, log=True),
             "label_smoothing": lt.Float(0.0, 0.3),
         }
     )
     return Live(
-        "digits_mlp", space, 30, "val_error", data.noisy_digits,
+        "digits_mlp", space, 20, "val_error", data.noisy_digits,
         lambda c, g: nets.mlp(64, 10, _i(c, "depth"), _i(c, "width"), _drop(c, g)),
         cross_entropy, error, 0.9, _begin(space, warmup_fraction=0.05, width=64), {"warmup": "warmup_fraction"},
     )  # fmt: skip
@@ -155,12 +155,12 @@ def mnist1d_mlp() -> Live:
             **_common((32, 512)),
             "warmup": lt.Float(0.0, 0.2),
             "depth": lt.Int(1, 4),
-            "width": lt.Int(16, 192, log=True),
+            "width": lt.Int(16, 128, log=True),
             "activation": lt.Choice("relu", "gelu", "tanh"),
         }
     )
     return Live(
-        "mnist1d_mlp", space, 20, "val_error", data.mnist1d,
+        "mnist1d_mlp", space, 15, "val_error", data.mnist1d,
         lambda c, g: nets.mlp(40, 10, _i(c, "depth"), _i(c, "width"), _drop(c, g), str(c["activation"])),
         cross_entropy, error, 0.9, _begin(space, width=64, activation="relu"),
     )  # fmt: skip
@@ -175,7 +175,7 @@ def mnist1d_cnn() -> Live:
         momentum=lt.Float(0.5, 0.99),
         lr_schedule=lt.Choice(*SCHEDULES),
         num_layers=lt.Int(1, 3),
-        channels=lt.Int(8, 32, log=True),
+        channels=lt.Int(4, 24, log=True),
         kernel_size=lt.Choice(3, 5, 7),
         weight_decay=lt.Float(1e-6, 1e-1, log=True),
         dropout=lt.Float(0.0, 0.5),
@@ -183,7 +183,7 @@ def mnist1d_cnn() -> Live:
     )
     names = {"learning_rate": "lr", "schedule": "lr_schedule", "depth": "num_layers"}
     return Live(
-        "mnist1d_cnn", space, 15, "val_error", data.mnist1d,
+        "mnist1d_cnn", space, 12, "val_error", data.mnist1d,
         lambda c, g: nets.cnn1d(10, _i(c, "num_layers"), _i(c, "channels"), _i(c, "kernel_size"), _drop(c, g)),
         cross_entropy, error, 0.9, _begin(space, names, channels=16, kernel_size=5, grad_clip=1.0), names,
     )  # fmt: skip
@@ -198,14 +198,14 @@ def digits_cnn() -> Live:
         momentum=lt.Float(0.5, 0.99),
         schedule=lt.Choice(*SCHEDULES),
         depth=lt.Int(1, 3),
-        width=lt.Int(4, 24, log=True),
+        width=lt.Int(4, 20, log=True),
         weight_decay=lt.Float(1e-6, 1e-1, log=True),
         dropout=lt.Float(0.0, 0.5),
         mixup=lt.Float(0.0, 1.0),
         shift_prob=lt.Float(0.0, 1.0),
     )
     return Live(
-        "digits_cnn", space, 20, "val_error", data.few_digits,
+        "digits_cnn", space, 15, "val_error", data.few_digits,
         lambda c, g: nets.cnn2d(10, _i(c, "depth"), _i(c, "width"), _drop(c, g)),
         mixed, error, 0.9, _begin(space, width=12, mixup=0.1, shift_prob=0.2),
     )  # fmt: skip
@@ -223,35 +223,36 @@ def diamonds_mlp() -> Live:
         }
     )
     return Live(
-        "diamonds_mlp", space, 15, "val_mae", data.diamonds,
+        "diamonds_mlp", space, 12, "val_mae", data.diamonds,
         lambda c, g: nets.mlp(9, 1, _i(c, "depth"), _i(c, "width"), _drop(c, g), str(c["activation"])),
         regression, absolute, 1.0, _begin(space, width=64, loss="mse", activation="relu"),
     )  # fmt: skip
 
 
 def cuts_mlp() -> Live:
-    """How well a diamond is cut, classes of 3 to 40 %, by balanced error: the weights of the classes decide."""
+    """How well a diamond is cut, classes of 3 to 40 %, by balanced error: the weights of the classes decide, and the
+    network is deep enough to want small steps."""
     space = lt.Space(
         {
             **_common((16, 512)),
-            "depth": lt.Int(1, 4),
-            "width": lt.Int(16, 128, log=True),
+            "depth": lt.Int(2, 6),
+            "width": lt.Int(16, 96, log=True),
             "class_weights": lt.Choice("none", "balanced"),
             "label_smoothing": lt.Float(0.0, 0.3),
         }
     )
     return Live(
-        "cuts_mlp", space, 15, "val_balanced_error", data.cuts,
+        "cuts_mlp", space, 10, "val_balanced_error", data.cuts,
         lambda c, g: nets.mlp(7, 5, _i(c, "depth"), _i(c, "width"), _drop(c, g)),
         weighted, balanced_error, 0.8, _begin(space, width=64, class_weights="none"),
     )  # fmt: skip
 
 
 def char_lm() -> Live:
-    """A causal transformer on this project's licence; an epoch is 20 updates, so a large batch sees more."""
+    """A causal transformer on this project's licence; an epoch is 15 updates, so a large batch sees more."""
     space = lt.Space(
         lr=lt.Float(1e-6, 1.0, log=True),
-        batch_size=lt.Int(4, 32, log=True),
+        batch_size=lt.Int(2, 24, log=True),
         beta1=lt.Float(0.5, 0.99),
         beta2=lt.Float(0.9, 0.9999),
         schedule=lt.Choice("constant", "cosine", "linear"),
@@ -269,25 +270,25 @@ def char_lm() -> Live:
         drop = _drop(config, generator)
         return nets.Transformer(data.alphabet(), data.CONTEXT, _i(config, "n_layers"), width, 2, drop)
 
-    begin = _begin(space, names, batch_size=16, beta2=0.99, n_layers=2, d_model=32)
-    return Live("char_lm", space, 12, "val_nats", data.letters, model, next_letter, nats, 5.0, begin, names, steps=20)
+    begin = _begin(space, names, batch_size=8, beta2=0.99, n_layers=2, d_model=32)
+    return Live("char_lm", space, 12, "val_nats", data.letters, model, next_letter, nats, 5.0, begin, names, steps=15)
 
 
 def solids_pointnet() -> Live:
     """Eight kinds of point clouds, few of each: the batch has to be small, and noise on the points helps."""
     space = lt.Space(
         {
-            **_common((8, 128)),
+            **_common((4, 64)),
             "depth": lt.Int(1, 3),
-            "width": lt.Int(8, 48, log=True),
+            "width": lt.Int(8, 32, log=True),
             "jitter": lt.Float(0.0, 0.2),
             "label_smoothing": lt.Float(0.0, 0.3),
         }
     )
     return Live(
-        "solids_pointnet", space, 20, "val_error", data.solids,
+        "solids_pointnet", space, 15, "val_error", data.solids,
         lambda c, g: nets.PointNet(8, _i(c, "depth"), _i(c, "width"), _drop(c, g)),
-        jittered, error, 0.875, _begin(space, width=24, jitter=0.02),
+        jittered, error, 0.875, _begin(space, batch_size=32, width=24, jitter=0.02),
     )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Every method by name. A method is a function of a session; most go on until the session says that the budget is spent."""
+"""Every method by name.
+
+A method is a function of a session; most go on until the session says that the budget is spent.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 
 from luthier.strategies import STRATEGIES
 from search import ours
+from search.peers import PEERS
 from search.session import Session
 
 Method = Callable[[Session], None]
@@ -18,4 +22,4 @@ def methods() -> dict[str, Method]:
         if name in STRATEGIES:
             own[f"{name}_badprior"] = ours.strategy(name, ours.misled)
             own[f"{name}_noprior"] = ours.strategy(name, ours.nameless)
-    return own
+    return own | PEERS
