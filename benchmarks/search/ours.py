@@ -1,4 +1,8 @@
-"""Luthier's strategies, by ask and tell, as somebody would use them whose training lives elsewhere."""
+"""Luthier's strategies, by ask and tell, as somebody would use them whose training lives elsewhere.
+
+A job's seed and horizon are respected: a strategy may ask for a short training whose schedule decays over its own
+length, or for the same seed twice. Each report holds the training and the validation loss beside the task's metric.
+"""
 
 from __future__ import annotations
 

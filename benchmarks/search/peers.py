@@ -1,8 +1,8 @@
 """Other tuners, each as somebody would use it by ask and tell, with defaults; each library is imported when it is run.
 
-What they are told: the task's metric, minimised. Where a library lets a training pause and go on, or stop early, no epoch
-is paid twice. SMAC's and DEHB's target functions get a budget alone, so a promoted configuration is trained again from
-scratch; ``smac_mf_resume`` and ``dehb_resume`` are the same with the pause for free, which flatters them.
+What they are told: the task's metric, minimised. Where a library lets a training pause and go on, or stop early, no
+epoch is paid twice. SMAC's and DEHB's target functions get a budget alone, so a promoted configuration is trained again
+from scratch; ``smac_mf_resume`` and ``dehb_resume`` are the same with the pause for free, which flatters them.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def _dehb(session: Session, resume: bool = False) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tuner = DEHB(
             f=lambda *args, **named: None, cs=_configspace(session), dimensions=len(session.space), min_fidelity=1,
-            max_fidelity=session.epochs, eta=ETA, n_workers=1, seed=session.seed % 2**31, output_path=folder, save_freq="end",
+            max_fidelity=session.epochs, eta=ETA, n_workers=1, seed=session.seed % 2**31, output_path=folder,
+            save_freq="end",
         )  # fmt: skip
         known = _Known(session, resume)
         while True:

@@ -23,6 +23,7 @@ class Record:
     Args:
         task, method, seed: which.
         epochs: the length of a full training.
+        trials: the budget, in full trainings.
         reference: the task's own best and median, if it knows them.
         curve: the best value so far after each epoch that was paid, (spent,).
         full: the best value of each training that was trained to its full length.
@@ -33,6 +34,7 @@ class Record:
     method: str
     seed: int
     epochs: int
+    trials: int
     reference: tuple[float, float] | None
     curve: np.ndarray
     full: tuple[float, ...]
@@ -53,7 +55,9 @@ def read(path: Path) -> Record:
     full = tuple(best[t] for t in best if length[t] == head["epochs"])
     reference = tuple(head["reference"]) if head["reference"] else None
     curve = np.minimum.accumulate(np.array(values, float))
-    return Record(head["task"], head["method"], head["seed"], head["epochs"], reference, curve, full, bill)
+    return Record(
+        head["task"], head["method"], head["seed"], head["epochs"], head["trials"], reference, curve, full, bill
+    )  # fmt: skip
 
 
 def read_all(folder: Path) -> Iterator[Record]:

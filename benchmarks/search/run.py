@@ -75,11 +75,12 @@ def run(make: Callable[[], Task], name: str, method: Method, seed: int, trials: 
         sink({"bill": asdict(session.bill()), "failed": failed})
     part.replace(path.with_suffix(".failed") if failed else path)
     bill = session.bill()
-    print(
-        f"{task.name:16s} {name:22s} seed {seed}  best {bill.best:.4f}  {bill.trainings} trainings, {bill.epochs} epochs, "
-        f"{bill.train_cpu:.0f} s training, {bill.decide_cpu:.1f} s deciding{'  FAILED: ' + failed if failed else ''}",
-        flush=True,
-    )
+    told = (
+        f"{task.name:16s} {name:22s} seed {seed}  best {bill.best:.4f}", f"{bill.trainings} trainings",
+        f"{bill.epochs} epochs", f"{bill.train_cpu:.0f} s training", f"{bill.decide_cpu:.1f} s deciding",
+        *([f"FAILED: {failed}"] if failed else ()),
+    )  # fmt: skip
+    print(", ".join(told), flush=True)
     return None if failed else path
 
 
