@@ -30,7 +30,7 @@ class Data:
 def _package(name: str) -> Path:
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
-        raise SystemExit(f"This task needs the package {name}: pip install -e '.[bench]'")
+        raise SystemExit(f"This task needs the package {name}: pip install -e '.[bench-tasks]'")
     return Path(found.origin).parent
 
 
