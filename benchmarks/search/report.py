@@ -6,7 +6,7 @@
     python -m search.report --results results/search --json report.json --figure report.html
 
 --task and --method choose (commas; ``live``, ``functions`` and ``taskset`` are groups of tasks), --runs leaves out
-methods with fewer runs on some task.
+methods with fewer runs on some task. --results takes several folders, say the peers' and that of a method at work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from search.measure import MARKS, Regrets, geometric, regrets
 from search.peers import PEERS
 from search.records import read_all
 
-VARIANTS = ("badprior", "noprior")
+VARIANTS = ("badprior", "badroles", "noprior")
 """The ends of the names of those methods that are told less than the truth."""
 
 Table = Callable[[Regrets, Sequence[str]], list[list[str]]]
@@ -91,7 +91,7 @@ def cost(seen: Regrets, methods: Sequence[str]) -> list[list[str]]:
 
 
 def prior(seen: Regrets, methods: Sequence[str]) -> list[list[str]]:
-    """The regret of methods with their prior, with a learning rate said to be 2.5 decades off, and without a prior."""
+    """The regret of a method as it is; of its user 2.5 decades off in the rate; of roles as far off; without names."""
     told = {m.rsplit("_", 1)[0] for m in methods if m.endswith(VARIANTS)}
     shown = [n for m in sorted(told) for n in (m, *(f"{m}_{v}" for v in VARIANTS)) if n in methods]
     return regret(seen, shown) if shown else []
@@ -139,7 +139,7 @@ def as_json(seen: Regrets, methods: Sequence[str]) -> dict[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results/search"))
+    parser.add_argument("--results", type=Path, nargs="+", default=[Path("results/search")], help="one folder or more")
     parser.add_argument("--table", choices=TABLES, help="this one only")
     parser.add_argument("--task", default="live", help="names, live, functions, taskset, or all")
     parser.add_argument("--method", help="names; all that were run on every task where left out")
@@ -153,11 +153,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         group = "live" if task in LIVE else "functions" if task in FUNCTIONS else "taskset"
         return bool({"all", group, task} & set(wanted))
 
-    found = [r for r in read_all(given.results) if asked(r.task)]
+    found = [r for folder in given.results for r in read_all(folder) if asked(r.task)]
     if not found:
-        raise SystemExit(
-            f"There are no records of {given.task} in {given.results}: python -m search.run --out {given.results}"
-        )
+        raise SystemExit(f"No records of {given.task} there: python -m search.run --out {given.results[0]}")
     seen = regrets(found)
     methods = seen.complete(given.runs)
     if given.method:

@@ -30,7 +30,7 @@ import torch
 from search import records
 from search.functions import FUNCTIONS
 from search.live import LIVE
-from search.methods import Method, methods
+from search.methods import METHODS, Method
 from search.session import BudgetSpentError, Session
 from search.task import Task
 from search.tasks import tasks
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    all_tasks, all_methods = tasks(given.taskset), methods()
+    all_tasks, all_methods = tasks(given.taskset), METHODS
     if given.list:
         print("tasks  ", *all_tasks)
         print("methods", *all_methods)
