@@ -46,7 +46,6 @@ def _optuna(session: Session, sampler: Any, pruner: Any = None, first: dict[str,
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     space: dict[str, Any] = {}
     for name, param in session.space.items():
         if isinstance(param, lt.Choice):
@@ -88,10 +87,11 @@ def optuna_tpe_default(session: Session) -> None:
 
 def optuna_tpe_hyperband(session: Session) -> None:
     """TPE with the Hyperband pruner, multivariate as its documentation recommends for small budgets."""
+    from optuna.exceptions import ExperimentalWarning
     from optuna.pruners import HyperbandPruner
     from optuna.samplers import TPESampler
 
-    warnings.filterwarnings("ignore", message=".*multivariate.*")
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
     pruner = HyperbandPruner(min_resource=1, max_resource=session.epochs, reduction_factor=ETA)
     _optuna(session, TPESampler(seed=session.seed, multivariate=True, group=True), pruner)
 
