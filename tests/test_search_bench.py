@@ -220,6 +220,7 @@ def _write(folder: Path, task: str, method: str, seed: int, trainings: list[list
     head = {"task": task, "method": method, "seed": seed, "epochs": epochs, "trials": 2, "reference": None}
     lines: list[dict[str, Any]] = [head]
     for trial, values in enumerate(trainings):
+        lines.append({"trial": trial, "config": {"x": values[-1]}})
         lines += [{"trial": trial, "epoch": e + 1, "value": v} for e, v in enumerate(values)]
     lines.append({"bill": {"epochs": 4, "trainings": len(trainings), "decide_cpu": 0.5, "train_cpu": 1.0}})
     path = path_of(folder, task, method, seed)
@@ -247,6 +248,7 @@ def test_regret_rank_and_reach_of_a_literal_example(tmp_path: Path, capsys: pyte
     low, high = seen.interval("optuna_tpe")
     assert low[-1] <= seen.mean("optuna_tpe")[-1] <= high[-1]
     assert low[-1] == pytest.approx(0.4)
+    assert seen.winners == {"t": {"x": 0.2}}
     assert seen.seconds("expert") == 0.5 / 4
     out = tmp_path / "report.json"
     report.main(["--results", str(tmp_path), "--task", "all", "--table", "regret", "--json", str(out)])

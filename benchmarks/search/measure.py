@@ -42,12 +42,14 @@ class Regrets:
         curves: task -> method -> regret (runs, trainings) after 1, 2, ... full trainings.
         bills: method -> the bills of its runs.
         budget: full trainings of a run.
+        winners: task -> the configuration of the lowest value that any run has seen.
     """
 
     scales: Mapping[str, Scale]
     curves: Mapping[str, Mapping[str, np.ndarray]]
     bills: Mapping[str, list[Mapping[str, float]]]
     budget: int
+    winners: Mapping[str, Mapping[str, object]]
 
     @property
     def tasks(self) -> list[str]:
@@ -112,15 +114,16 @@ def regrets(records: Iterable[Record]) -> Regrets:
             f"The records have budgets of {sorted(budgets)} trainings: keep each budget in its own folder."
         )
     budget = budgets.pop()
-    scales, curves, bills = {}, {}, {}
+    scales, curves, bills, winners = {}, {}, {}, {}
     for task, group in by_task.items():
         scales[task] = scale_of(group)
+        winners[task] = min(group, key=lambda r: r.curve[-1]).winner
         curves[task] = {}
         for method in sorted({r.method for r in group}):
             mine = [r for r in group if r.method == method]
             curves[task][method] = np.array([_normalised(r, scales[task], budget) for r in mine])
             bills.setdefault(method, []).extend(r.bill for r in mine)
-    return Regrets(scales, curves, bills, budget)
+    return Regrets(scales, curves, bills, budget, winners)
 
 
 def scale_of(group: Collection[Record]) -> Scale:

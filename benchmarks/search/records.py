@@ -27,6 +27,7 @@ class Record:
         reference: the task's own best and median, if it knows them.
         curve: the best value so far after each epoch that was paid, (spent,).
         full: the best value of each training that was trained to its full length.
+        winner: the configuration that the best value comes from.
         bill: the last line: epochs, trainings, best, train_cpu, decide_cpu.
     """
 
@@ -38,6 +39,7 @@ class Record:
     reference: tuple[float, float] | None
     curve: np.ndarray
     full: tuple[float, ...]
+    winner: dict[str, Any]
     bill: dict[str, Any]
 
 
@@ -45,18 +47,21 @@ def read(path: Path) -> Record:
     """One record."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     head, bill = lines[0], lines[-1]["bill"]
-    values, best, length = [], {}, {}
+    values, best, length, configs = [], {}, {}, {}
     for line in lines[1:-1]:
+        trial = line["trial"]
         if "epoch" in line:
-            trial, value = line["trial"], line["value"]
-            values.append(value)
-            best[trial] = min(best.get(trial, float("inf")), value)
+            values.append(line["value"])
+            best[trial] = min(best.get(trial, float("inf")), line["value"])
             length[trial] = line["epoch"]
+        else:
+            configs[trial] = line["config"]
     full = tuple(best[t] for t in best if length[t] == head["epochs"])
+    winner = configs[min(best, key=lambda t: best[t])] if best else {}
     reference = tuple(head["reference"]) if head["reference"] else None
     curve = np.minimum.accumulate(np.array(values, float))
     return Record(
-        head["task"], head["method"], head["seed"], head["epochs"], head["trials"], reference, curve, full, bill
+        head["task"], head["method"], head["seed"], head["epochs"], head["trials"], reference, curve, full, winner, bill
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
     cd benchmarks
     python -m search.report --results results/search                   # every table
-    python -m search.report --results results/search --table regret    # or tasks, rank, reach, cost, prior, scale
+    python -m search.report --results results/search --table regret    # or any other of TABLES
     python -m search.report --results results/search --json report.json --figure report.html
 
 --task and --method choose (commas; ``live``, ``functions`` and ``taskset`` are groups of tasks), --runs leaves out
@@ -103,8 +103,18 @@ def scale(seen: Regrets, methods: Sequence[str]) -> list[list[str]]:
     return rows + [[t, f"{s.best:.4f}", f"{s.median:.4f}"] for t, s in seen.scales.items()]
 
 
+def winners(seen: Regrets, methods: Sequence[str]) -> list[list[str]]:
+    """The configuration of the best value that was seen on each task: they have little in common."""
+    rows = [["task", "configuration"]]
+    for task, config in seen.winners.items():
+        cells = (f"{n} {v:.2g}" if isinstance(v, float) else f"{n} {v}" for n, v in config.items())
+        rows.append([task, ", ".join(cells)])
+    return rows
+
+
 TABLES: dict[str, Table] = {
     "regret": regret, "tasks": tasks, "rank": rank, "reach": reach, "cost": cost, "prior": prior, "scale": scale,
+    "winners": winners,
 }  # fmt: skip
 """By name."""
 
