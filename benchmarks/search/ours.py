@@ -13,6 +13,7 @@ import luthier as lt
 from luthier.contracts import Scheduler
 from luthier.expert import Expert
 from luthier.knowledge import find, prior_center
+from luthier.strategies import STRATEGIES
 from search.session import Session, Training
 from search.task import Config
 
@@ -133,7 +134,7 @@ def strategy(show: Callable[[Session], View]) -> Callable[[Session], None]:
 
 
 OURS: dict[str, Callable[[Session], None]] = {
-    **{name: strategy(plain(name)) for name in ("expert", "playbook", "random", "sobol", "tpe", "asha", "hyperband")},
+    **{name: strategy(plain(name)) for name in STRATEGIES if name != "grid"},
     "expert_badprior": strategy(misled),
     "expert_badroles": strategy(mistaken("expert")),
     "expert_noprior": strategy(nameless("expert")),
