@@ -50,9 +50,12 @@ def drive(
     max_epochs: int = 9,
     seed: int = 0,
     fail: Callable[[int], bool] = lambda trial: False,
+    **more: Any,
 ) -> lt.AskTell:
     """Run a whole study by ask and tell."""
-    study = lt.AskTell(space, minimize="val_loss", max_epochs=max_epochs, budget=budget, strategy=strategy, seed=seed)
+    study = lt.AskTell(
+        space, minimize="val_loss", max_epochs=max_epochs, budget=budget, strategy=strategy, seed=seed, **more
+    )
     while job := study.ask():
         if fail(job.trial):
             study.fail(job, "asked to")

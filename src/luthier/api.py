@@ -124,6 +124,17 @@ class Result:
         """
         return dict(insight.importance(self.history).parts)
 
+    def stopping_regret(self) -> tuple[int, float] | None:
+        """What ending trials early cost, by the sample that ``"expert"`` trains to the end all the same.
+
+        Returns:
+            how many ranked in the worse half of the first look and were trained to the end, and by how much the best of
+            them beats the best of all others, 0 where it does not, in the metric's units; None without any.
+        """
+        from luthier.expert.audit import stopping_regret
+
+        return stopping_regret(self.history)
+
     def next_steps(self) -> list[str]:
         """What to try with more budget, most promising first, as sentences."""
         return insight.next_steps(self.history)
@@ -148,6 +159,8 @@ def tune(
     maximize: Names = None,
     metric: Names = None,
     constraints: Mapping[str, str] | Sequence[str] | None = None,
+    samples: int | None = None,
+    warm_start: Sequence[str | Path] = (),
     max_epochs: int = DEFAULT_EPOCHS,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
@@ -167,6 +180,9 @@ def tune(
         space: what to search; a recipe brings one of its own.
         minimize, maximize: the metric to optimize; a recipe brings one. ``metric=`` leaves the direction to the name.
             Each may be a list: with several objectives the first one leads, see ``docs/goals.md``.
+        samples: how many samples a training epoch has: so the priors of ``"expert"`` know how many updates a training
+            makes. A recipe says it by itself; 4,000 are supposed where nobody does.
+        warm_start: earlier studies, ``["study.db"]``, whose best configurations ``"expert"`` begins with.
         constraints: bounds on reported metrics, ``{"latency_ms": "<= 20", "params": "<= 1e6"}``. A trial that keeps
             them beats every one that does not.
         max_epochs: the length of a full training.
@@ -198,6 +214,8 @@ def tune(
         maximize=maximize,
         metric=metric,
         constraints=constraints,
+        samples=samples,
+        warm_start=warm_start,
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
@@ -300,6 +318,8 @@ def prepare(
     maximize: Names = None,
     metric: Names = None,
     constraints: Mapping[str, str] | Sequence[str] | None = None,
+    samples: int | None = None,
+    warm_start: Sequence[str | Path] = (),
     max_epochs: int = DEFAULT_EPOCHS,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
@@ -332,6 +352,8 @@ def prepare(
         target=describe(target),
         probes=tuple(getattr(target, "probes", ())),
         constraints=constraints,
+        samples=getattr(target, "samples", None) if samples is None else samples,
+        warm_start=warm_start,
     )
     if hasattr(target, "accept"):
         target.accept(study.space)

@@ -48,6 +48,8 @@ class AskTell:
         maximize: Names = None,
         metric: Names = None,
         constraints: Mapping[str, str] | Sequence[str] | None = None,
+        samples: int | None = None,
+        warm_start: Sequence[str | Path] = (),
         max_epochs: int = 1,
         budget: str | int | float | Budget | None = None,
         strategy: str | Scheduler = "playbook",
@@ -65,6 +67,8 @@ class AskTell:
             strategy=strategy,
             seed=seed,
             constraints=constraints,
+            samples=samples,
+            warm_start=warm_start,
         )
         self._scheduler = build(strategy)
         store = _store(storage, name)

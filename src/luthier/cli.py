@@ -98,6 +98,8 @@ def tune(
     name: Name = None,
     seed: Seed = 0,
     reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
+    samples: Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")] = None,
+    warm_start: Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -123,6 +125,8 @@ def tune(
         name=name,
         seed=seed,
         reduce=reduce,
+        samples=samples,
+        warm_start=warm_start or (),
     )
 
 

@@ -79,6 +79,9 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "pb2": PB2,
 }
 
+WARM = ("expert", "custom")
+"""Strategies that look at what did best in earlier studies."""
+
 ENDLESS = frozenset(STRATEGIES) - {"grid"}
 """Strategies that go on until the budget is spent: without one they get ``DEFAULT_BUDGET``."""
 

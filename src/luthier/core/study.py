@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from luthier.core.errors import UserError
+from luthier.core.params import Config
 from luthier.core.space import Space
 
 Reduce = Literal["best", "last"]
@@ -228,6 +229,8 @@ class Study:
         probes: what the target can answer besides training (``"sanity"``, ``"lr_range"``).
         also: the further objectives.
         constraints: what a trial must keep to be feasible.
+        samples: how many samples a training epoch has, where that is known.
+        earlier: what did best in earlier studies, best first: configurations of this space.
     """
 
     name: str
@@ -241,6 +244,8 @@ class Study:
     probes: Sequence[str] = ()
     also: tuple[Objective, ...] = ()
     constraints: tuple[Constraint, ...] = ()
+    samples: int | None = None
+    earlier: tuple[Config, ...] = ()
 
     goals: Goals = field(init=False, repr=False, compare=False)
     """All objectives, the first of which leads, and the constraints."""
@@ -264,6 +269,8 @@ class Study:
             "probes": list(self.probes),
             "also": [{"metric": o.metric, "direction": o.direction} for o in self.also],
             "constraints": [{"metric": c.metric, "bound": c.bound, "upper": c.upper} for c in self.constraints],
+            "samples": self.samples,
+            "earlier": [dict(c) for c in self.earlier],
         }
 
     @classmethod
@@ -284,4 +291,6 @@ class Study:
                 Objective(o["metric"], o["direction"] == "minimize", data["reduce"]) for o in data.get("also", ())
             ),
             constraints=tuple(Constraint(**c) for c in data.get("constraints", ())),
+            samples=data.get("samples"),
+            earlier=tuple(data.get("earlier", ())),
         )

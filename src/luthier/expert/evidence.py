@@ -14,6 +14,8 @@ from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
 from luthier.knowledge import find, optimizer_in
 
+ETA = 3
+"""One in three is trained on (ASHA)."""
 LEADERS = 3
 """The best trials around which is searched."""
 

@@ -24,7 +24,8 @@ from luthier.core.space import Space
 from luthier.core.trial import Status
 from luthier.diagnosis import suggest_lr
 from luthier.diagnosis.ending import ending
-from luthier.expert.evidence import Tried, explosive, key, leaders
+from luthier.expert.audit import audit
+from luthier.expert.evidence import ETA, Tried, explosive, key, leaders
 from luthier.expert.opinions import Opinion, opinions, standing
 from luthier.expert.portfolio import portfolio
 from luthier.expert.surrogate import fit, most_promising
@@ -32,8 +33,6 @@ from luthier.knowledge import Prior, find
 from luthier.schedule.halving import rungs
 from luthier.search.local import moved
 
-ETA = 3
-"""One in three is trained on (ASHA)."""
 LOCAL = 0.5
 """The part of the draws around the best once one was trained to the end."""
 PARENTS = (4.0, 2.0, 1.0)
@@ -44,8 +43,6 @@ DRAWS = 16
 """Draws among which the model chooses."""
 BLIND = 0.25
 """The part of the draws that it does not choose."""
-AUDIT = 8
-"""Trials trained to the end for each stopped one that is trained to the end, too, to see what stopping costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class Expert:
             self._range_test(history, among[0].prior)
             or _opening(history, among, ladder)
             or _promotion(history, ladder)
-            or _audit(history, ladder, rng)
+            or audit(history, ladder, rng)
             or _closing(history, ladder)
             or _draw(history, among, ladder, rng, self.model)
         )
@@ -86,7 +83,7 @@ class Expert:
                     found = suggest_lr(trial.answer["lrs"], trial.answer["losses"])
                     if found.center is not None:
                         centers[rate] = found.center, found.spread_decades
-        return _opinions(study.space, study.max_epochs, tuple(sorted(centers.items())), self.known)
+        return _opinions(study.space, study.max_epochs, study.samples, tuple(sorted(centers.items())), self.known)
 
     def _range_test(self, history: History, prior: Prior) -> Action | None:
         """The range test with the likeliest configuration, where the training offers one."""
@@ -108,15 +105,15 @@ class Expert:
 
 @lru_cache(maxsize=8)
 def _opinions(
-    space: Space, epochs: int, centers: tuple[tuple[str, tuple[float, float]], ...], known: bool
+    space: Space, epochs: int, samples: int | None, centers: tuple[tuple[str, tuple[float, float]], ...], known: bool
 ) -> tuple[Opinion, ...]:
     """Made once for a study: a prior remembers the marginals that it was asked for."""
-    return opinions(Prior(space, epochs, centers=dict(centers), known=known))
+    return opinions(Prior(space, epochs, samples, centers=dict(centers), known=known))
 
 
 def _opening(history: History, among: Sequence[Opinion], ladder: Sequence[int]) -> Start | None:
     """The next configuration of the portfolio."""
-    picks = portfolio(among)
+    picks = portfolio(among, history.study.earlier)
     begun = history.n_trained
     if begun >= len(picks):
         return None
@@ -140,32 +137,6 @@ def _promotion(history: History, ladder: Sequence[int]) -> Resume | None:
             why = f"rank {rank + 1} of {len(ranked)} at epoch {here}: it goes on to {above}"
             return Resume(waiting[0][1], above, why)
     return None
-
-
-def _audit(history: History, ladder: Sequence[int], rng: np.random.Generator) -> Resume | None:
-    """One of the stopped trials, to the end: now and then, to see what stopping costs."""
-    full = history.study.max_epochs
-    finished = len(history.ranked(full))
-    if len(ladder) < 2 or finished < AUDIT or full > history.epochs_left:
-        return None
-    if audited(history) >= finished // AUDIT or any(history.trials[i].until == full for i in history.running):
-        return None
-    ranked, waiting = history.ranked(ladder[0]), history.waiting(ladder[0])
-    lower = [i for loss, i in waiting if ranked.rank((loss, i)) >= len(ranked) // 2]
-    if not lower:
-        return None
-    return Resume(lower[int(rng.integers(len(lower)))], full, "stopped early; trained to the end to see what that cost")
-
-
-def audited(history: History) -> int:
-    """How many trials were trained to the end although they ranked in the worse half of the first rung."""
-    ladder = rungs(history.study.max_epochs, eta=ETA)
-    ranked = history.ranked(ladder[0])
-    count = 0
-    for _, i in history.ranked(history.study.max_epochs):
-        loss = history.loss_at(history.trials[i], ladder[0])
-        count += (loss, i) in ranked and ranked.rank((loss, i)) >= len(ranked) // 2
-    return count
 
 
 def _closing(history: History, ladder: Sequence[int]) -> Resume | None:

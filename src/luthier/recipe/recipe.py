@@ -160,6 +160,11 @@ class Recipe:
         """Whether a smaller :attr:`metric` is better."""
         return not self.metric.endswith("accuracy")
 
+    @property
+    def samples(self) -> int | None:
+        """How many samples a training epoch has; None where they are only loaded by the workers (``data=``)."""
+        return len(self._data.train) if self._source is None else None
+
     def space(self) -> Space:
         """What is worth searching, for data of this size: :func:`luthier.recipe.knobs.default_space`, or
         :func:`luthier.recipe.knobs.language_space`."""
