@@ -39,7 +39,7 @@ USAGE: Any = typer.BadParameter.__mro__[1]
 # Names, and not the table itself: that takes longer to import than all the rest. A test holds the two together.
 STRATEGY_HELP = (
     "playbook, expert, random, grid, sobol, tpe, gp, cmaes, nsga2, pibo, median, early, halving, asha, hyperband, "
-    "bohb, freeze_thaw, pbt or pb2."
+    "bohb, priorband, freeze_thaw, pbt or pb2."
 )
 
 QUICKSTART_BUDGET = "30 trials"
