@@ -1,8 +1,8 @@
 """Does a finished short training rank configurations better than the beginning of a long one?
 
 For each live task of `search/`, configurations drawn from the prior are trained three times with the same seed: to the
-full length, and as complete trainings of a third and of a ninth of it, whose schedules decay over their own length. Told
-is the rank correlation (Spearman) with the results of the full trainings, over all configurations and over the better
+full length, and as complete trainings of a third and of a ninth of it, whose schedules decay over their own length.
+Told is the rank correlation (Spearman) with the results of the full trainings, over all configurations and over the better
 half of them, and what the choice of the best third would cost: the regret of the best configuration among those kept.
 
     python benchmarks/fidelity.py [--task digits_mlp,...] [--configs 24] [--seed 0]
