@@ -43,7 +43,7 @@ SPACE = lt.Space(
     label_smoothing=lt.Float(0.0, 0.3),
     warmup=lt.Float(0.0, 0.2),
 )
-WITH_A_MODEL = {"playbook", "expert", "tpe", "gp", "cmaes", "bohb", "pibo", "freeze_thaw", "pb2"}
+WITH_A_MODEL = {"playbook", "expert", "tpe", "gp", "cmaes", "nsga2", "bohb", "pibo", "priorband", "freeze_thaw", "pb2"}
 AT_FULL_LENGTH = {"random", "grid", "sobol", "median", "early"}
 WORKERS = 16
 

@@ -15,7 +15,7 @@ import luthier as lt
 from luthier.contracts import Resume, Start
 from luthier.core import events as ev
 from luthier.core.history import Entry, History, fold
-from luthier.core.index import Ranking, mend
+from luthier.core.index import Answered, Ranking, mend
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
@@ -56,7 +56,13 @@ def step(history: History, what: str, which: int, value: float) -> History:
         if what == "report" and trial.epoch < trial.until:
             event = ev.Reported(trial.id, trial.epoch + 1, {"metric": value}, abs(value) / 7)
         elif what == "end":
-            event = ev.Ended(trial.id, trial.epoch, complete=value > 2, checkpoint="c" if value > 0 else None)
+            event = ev.Ended(
+                trial.id,
+                trial.epoch,
+                complete=value > 2,
+                checkpoint="c" if value > 0 else None,
+                answer={"n": which} if value else None,
+            )
         elif what == "fail":
             event = ev.Failed(trial.id, "raised", "")
         elif what == "stop":
@@ -109,6 +115,7 @@ def compare(history: History) -> None:
     assert list(history.ranked()) == everyone
     assert history.incumbent is (history.trials[everyone[0][1]] if everyone else None)
     assert history.n_trained == sum(1 for _ in history.trained())
+    assert list(history.index(Answered("sanity"))) == [t.id for t in history.trials if t.probe == "sanity" and t.answer]
     running = [t for t in history.trials if t.status is Status.RUNNING]
     assert sorted(history.running) == [t.id for t in running]
     assert history.committed == history.spent + sum(max(0, t.until - t.epoch) for t in running)

@@ -150,12 +150,13 @@ class Sorted:
         """With the trials where they belong now."""
         new = {
             trial.id: standing(self.goals, trial, self.epoch)
-            for _, trial in changes
             if trial.probe is None and trial.reached(self.epoch)
+            else None
+            for _, trial in changes
         }
         if all(value.standings.get(i) == it for i, it in new.items()):
             return value
-        standings = {**value.standings, **new}
+        standings = {i: it for i, it in {**value.standings, **new}.items() if it is not None}
         return Rung(standings, tuple(ordered(standings)))
 
 
@@ -175,6 +176,30 @@ class Borrowed:
                 value = {**value, new.id: path}
             elif old is not None and old.inherited is not None:
                 value = {i: p for i, p in value.items() if i != new.id}
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The trials that have answered a probe, oldest first.
+
+    Args:
+        probe: the name of the question.
+    """
+
+    probe: str
+
+    def empty(self) -> Ordered[int]:
+        """Nobody."""
+        return Ordered()
+
+    def change(self, value: Ordered[int], changes: Changes) -> Ordered[int]:
+        """With those that have, without those that have not."""
+        for _, new in changes:
+            if new.probe == self.probe and new.answer:
+                value = value.with_item(new.id)
+            elif value:
+                value = value.without(new.id)
         return value
 
 

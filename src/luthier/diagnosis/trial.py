@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from luthier.core.history import History
+from luthier.core.index import Answered
 from luthier.core.lineage import whole
 from luthier.core.study import guess_direction
 from luthier.core.trial import TrialRecord
@@ -43,7 +44,8 @@ def from_trial(history: History, trial: TrialRecord) -> Curves:
             x, y = [*x, x[-1] + 1.0], [*y, math.nan]
         return Series.of(y, x)
 
-    sanity = next((t.answer for t in reversed(tuple(history.trials)) if t.probe == "sanity" and t.answer), None)
+    asked = history.index(Answered("sanity"))
+    sanity = history.trials[asked[-1]].answer if asked else None
     classes = None if sanity is None else sanity.get("classes")
     expected = None if sanity is None else sanity.get("expected_loss")
     return Curves(
