@@ -53,6 +53,52 @@ def noisy_digits() -> Data:
     return Data(x[:500], noisy, x[500:1500], y[500:1500])
 
 
+def _turned(x: Tensor) -> Tensor:
+    """Another domain: digits on their side, bright where they were dark, and blurred by noise."""
+    noise = torch.as_tensor(np.random.default_rng(2).normal(0, 0.15, x.shape), dtype=torch.float32)
+    return 1 - torch.rot90(x.view(-1, 8, 8), 1, (1, 2)).reshape(-1, 64) + noise
+
+
+@functools.cache
+def turned_digits() -> Data:
+    """Digits of another domain than :func:`pretrained` knows: 120 to train on, a fifth mislabelled, 600 to validate."""
+    x, y = _digits()
+    x, y = _turned(x[1000:1720]), y[1000:1720]
+    rng = np.random.default_rng(3)
+    wrong = torch.as_tensor(rng.random(120) < 0.2)
+    noisy = torch.where(wrong, torch.as_tensor(rng.integers(0, 10, 120)), y[:120])
+    return Data(x[:120], noisy, x[120:], y[120:])
+
+
+@functools.cache
+def pretrained() -> dict[str, Tensor]:
+    """The weights of an MLP of two layers of 128 that has learned 1000 digits in four domains, its output layer too."""
+    x, y = _digits()
+    x, y = x[:1000], y[:1000]
+    images = x.view(-1, 8, 8)
+    # Turned, but never inverted; inverted, but never turned.
+    domains = [x, torch.rot90(images, 1, (1, 2)).reshape(-1, 64), 1 - x, images.flip(1).reshape(-1, 64)]
+    x, y = torch.cat(domains), y.repeat(4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU(),
+            torch.nn.Linear(128, 10),
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+        for _ in range(12):
+            for chosen in torch.randperm(4000).split(64):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+                optimizer.step()
+    weights = [p.detach() for p in model.parameters()]
+    return {f"{i}.{part}": w for (i, part), w in zip(LAYERS, weights, strict=True)}
+
+
+LAYERS = [(i, part) for i in (0, 3, 6) for part in ("weight", "bias")]
+"""Where the layers lie in an MLP with dropout."""
+
+
 @functools.cache
 def few_digits() -> Data:
     """The digits as images (n, 1, 8, 8): 250 to train on, 1000 to validate with."""
@@ -193,3 +239,16 @@ def _solid(kind: int, rng: np.random.Generator) -> np.ndarray:
     points = points[:, np.argsort(-(rng.normal(size=3) @ points))[: 2 * POINTS]]  # seen from one side
     points = points[:, rng.permutation(2 * POINTS)[:POINTS]]
     return points - points.mean(1, keepdims=True) + rng.normal(0, 0.08, (3, POINTS))
+
+
+@functools.cache
+def spirals() -> Data:
+    """Three arms of a spiral in the plane, a tenth of the labels wrong: 600 points to train on, 900 to validate with."""
+    rng = np.random.default_rng(0)
+    arm = rng.integers(3, size=1500)
+    along = np.sqrt(rng.random(1500))
+    angle = 2 * np.pi * (0.9 * along + arm / 3)
+    points = along[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + rng.normal(0, 0.02, (1500, 2))
+    labels = np.where((rng.random(1500) < 0.1) & (np.arange(1500) < 600), rng.integers(3, size=1500), arm)
+    x, y = torch.as_tensor(2 * points, dtype=torch.float32), torch.as_tensor(labels)
+    return Data(x[:600], y[:600], x[600:], y[600:])

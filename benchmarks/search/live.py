@@ -1,4 +1,4 @@
-"""Eight small trainings with eleven hyperparameters each, in ranges so wide that knowing nothing would be no excuse.
+"""Ten small trainings with eleven hyperparameters each, in ranges so wide that knowing nothing would be no excuse.
 
 What each wants differs: labels are noisy or clean, examples few or many, the network too small or too large, an epoch
 one look at the data or a fixed number of updates. No configuration is good on all of them (docs/benchmarks.md).
@@ -43,21 +43,34 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, config: Config, rng: n
 
 
 def mixed(model: nn.Module, x: Tensor, y: Tensor, config: Config, rng: np.random.Generator) -> Tensor:
-    """Cross-entropy of images mixed in pairs (mixup, arXiv 1710.09412) and moved by up to a pixel."""
+    """Cross-entropy of images mixed in pairs, some batches moved by up to a pixel."""
     x = torch.roll(x, tuple(rng.integers(-1, 2, 2)), (2, 3)) if rng.random() < _f(config, "shift_prob") else x
+    return _in_pairs(model, x, y, config, rng)
+
+
+def _in_pairs(model: nn.Module, x: Tensor, y: Tensor, config: Config, rng: np.random.Generator) -> Tensor:
+    """mixup (arXiv 1710.09412) with the configuration's ``mixup`` as alpha."""
     alpha = _f(config, "mixup")
     if alpha <= 0:
         return cross_entropy(model, x, y, config, rng)
     part = float(rng.beta(alpha, alpha))
     other = torch.as_tensor(rng.permutation(len(x)))
+    smooth = float(str(config.get("label_smoothing", 0.0)))
     out = model(part * x + (1 - part) * x[other])
-    return part * F.cross_entropy(out, y) + (1 - part) * F.cross_entropy(out, y[other])
+    both = (F.cross_entropy(out, labels, label_smoothing=smooth) for labels in (y, y[other]))
+    return part * next(both) + (1 - part) * next(both)
 
 
 def jittered(model: nn.Module, x: Tensor, y: Tensor, config: Config, rng: np.random.Generator) -> Tensor:
     """Cross-entropy of clouds whose points were moved by normal noise of the configuration's ``jitter``."""
     noise = torch.as_tensor(rng.standard_normal(x.shape, dtype=np.float32))
     return cross_entropy(model, x + _f(config, "jitter") * noise, y, config, rng)
+
+
+def noised(model: nn.Module, x: Tensor, y: Tensor, config: Config, rng: np.random.Generator) -> Tensor:
+    """Cross-entropy of inputs with normal noise of the configuration's ``input_noise``, mixed in pairs by ``mixup``."""
+    x = x + _f(config, "input_noise") * torch.as_tensor(rng.standard_normal(x.shape, dtype=np.float32))
+    return _in_pairs(model, x, y, config, rng)
 
 
 def weighted(model: nn.Module, x: Tensor, y: Tensor, config: Config, rng: np.random.Generator) -> Tensor:
@@ -292,10 +305,53 @@ def solids_pointnet() -> Live:
     )  # fmt: skip
 
 
+def digits_finetune() -> Live:
+    """A trained network meets another domain with 120 digits, some mislabelled: what it knows must not be lost."""
+    space = lt.Space(
+        {
+            **_common((8, 64)),
+            "warmup_fraction": lt.Float(0.0, 0.2),
+            "label_smoothing": lt.Float(0.0, 0.3),
+            "mixup": lt.Float(0.0, 1.0),
+            "input_noise": lt.Float(0.0, 0.5),
+        }
+    )
+
+    def model(config: Config, generator: torch.Generator) -> nn.Module:
+        made = nets.mlp(64, 10, 2, 128, _drop(config, generator))
+        made.load_state_dict(data.pretrained())
+        return made
+
+    begin = _begin(space, batch_size=16, warmup_fraction=0.05, mixup=0.0, input_noise=0.0)
+    names = {"warmup": "warmup_fraction"}
+    return Live(
+        "digits_finetune", space, 15, "val_error", data.turned_digits, model, noised, error, 0.9, begin, names
+    )  # fmt: skip
+
+
+def spirals_deep() -> Live:
+    """Spirals and a deep, narrow network; an epoch is 30 updates: a large batch and a low rate."""
+    space = lt.Space(
+        {
+            **_common((8, 256)),
+            "warmup": lt.Float(0.0, 0.2),
+            "depth": lt.Int(3, 8),
+            "width": lt.Int(8, 48, log=True),
+            "activation": lt.Choice("relu", "gelu", "tanh"),
+        }
+    )
+    return Live(
+        "spirals_deep", space, 15, "val_error", data.spirals,
+        lambda c, g: nets.mlp(2, 3, _i(c, "depth"), _i(c, "width"), _drop(c, g), str(c["activation"])),
+        cross_entropy, error, 0.667, _begin(space, depth=5, width=24, activation="relu"), steps=30,
+    )  # fmt: skip
+
+
 LIVE = {
     make.__name__: make
     for make in (
-        digits_mlp, mnist1d_mlp, mnist1d_cnn, digits_cnn, diamonds_mlp, cuts_mlp, char_lm, solids_pointnet
+        digits_mlp, mnist1d_mlp, mnist1d_cnn, digits_cnn, diamonds_mlp, cuts_mlp, char_lm, solids_pointnet,
+        digits_finetune, spirals_deep,
     )
 }  # fmt: skip
 """By name."""
