@@ -243,7 +243,7 @@ def _solid(kind: int, rng: np.random.Generator) -> np.ndarray:
 
 @functools.cache
 def spirals() -> Data:
-    """Three arms of a spiral in the plane, a tenth of the labels wrong: 600 points to train on, 900 to validate on."""
+    """Three arms of a spiral in the plane, a tenth mislabelled: 600 points to train on, 900 to validate with."""
     rng = np.random.default_rng(0)
     arm = rng.integers(3, size=1500)
     along = np.sqrt(rng.random(1500))

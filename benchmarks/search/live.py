@@ -1,7 +1,7 @@
 """Ten small trainings with eleven hyperparameters each, in ranges so wide that knowing nothing would be no excuse.
 
-What each wants differs: labels are noisy or clean, examples few or many, the network too small or too large, an epoch
-one look at the data or a fixed number of updates. No configuration is good on all of them (docs/benchmarks.md).
+What each wants differs: labels are noisy or clean, the network too small, too deep or trained before, an epoch one look
+at the data or a fixed number of updates. docs/benchmarks.md says where the best of each lay, and what they share.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def mnist1d_cnn() -> Live:
 
 
 def digits_cnn() -> Live:
-    """250 images: what matters is augmentation and many small updates."""
+    """250 images: many small updates, and something against learning them by heart."""
     space = lt.Space(
         learning_rate=lt.Float(1e-6, 1.0, log=True),
         batch_size=lt.Int(8, 128, log=True),
@@ -288,7 +288,7 @@ def char_lm() -> Live:
 
 
 def solids_pointnet() -> Live:
-    """Eight kinds of point clouds, few of each: the batch has to be small, and noise on the points helps."""
+    """Eight kinds of point clouds, few of each: many small updates, and noise on the points helps."""
     space = lt.Space(
         {
             **_common((4, 64)),
