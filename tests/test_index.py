@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 import luthier as lt
 from luthier.contracts import Resume, Start
 from luthier.core import events as ev
+from luthier.core.goals import ranked_at
 from luthier.core.history import Entry, History, fold
 from luthier.core.index import Answered, Ranking, mend
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import ENDED, Status
+from luthier.expert.evidence import Explosions, Origins, Tried
 from luthier.run.book import decision_rng
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, brackets, rungs
 from luthier.schedule.median import Median
+from luthier.schedule.pbt import Newest
 from luthier.search.grid import cells_of, grid
 from luthier.search.uniform import Random
 
@@ -34,9 +37,9 @@ SPACE = lt.Space(x=lt.Float(0.0, 1.0))
 # -- histories of anything that can happen ---------------------------------------------------------------------------
 
 
-def created(reduce: str = "best", maximize: bool = False) -> History:
+def created(reduce: str = "best", maximize: bool = False, also: tuple[Objective, ...] = ()) -> History:
     objective = Objective("metric", not maximize, reduce)  # type: ignore[arg-type]
-    return fold([Entry(0.0, ev.Created(Study("s", SPACE, objective, LONGEST, Budget(epochs=500))))])
+    return fold([Entry(0.0, ev.Created(Study("s", SPACE, objective, LONGEST, Budget(epochs=500), also=also)))])
 
 
 def step(history: History, what: str, which: int, value: float) -> History:
@@ -54,7 +57,8 @@ def step(history: History, what: str, which: int, value: float) -> History:
     elif running and what not in ("resume", "start", "probe"):
         trial = history.trials[running[which % len(running)]]
         if what == "report" and trial.epoch < trial.until:
-            event = ev.Reported(trial.id, trial.epoch + 1, {"metric": value}, abs(value) / 7)
+            told = {"metric": value, "other": float(which % 5)}
+            event = ev.Reported(trial.id, trial.epoch + 1, told, abs(value) / 7)
         elif what == "end":
             event = ev.Ended(
                 trial.id,
@@ -156,6 +160,56 @@ def test_an_older_history_and_another_branch_still_answer_for_themselves(happene
             action = scheduler.propose(asked, decision_rng(asked))
             expected = walk(asked)
             assert action == expected if isinstance(expected, Resume) else isinstance(action, Start)
+
+
+def compare_fronts(history: History) -> None:
+    for epoch in (1, 3, 9):
+        members = ranked_at(history.study.goals, [t for t in history.trained() if t.reached(epoch)], epoch)
+        able = {i for _, i in walk_waiting(history, epoch)}
+        first = next(((t.id, n, len(members)) for n, t in enumerate(members, start=1) if t.id in able), None)
+        assert history.foremost(epoch) == first
+
+
+@settings(max_examples=40, deadline=None)
+@given(happenings, st.integers(0, 120))
+def test_several_objectives_are_ranked_as_a_sort_of_everything_ranks_them(happened, at):
+    history = created(also=(Objective("other", True),))
+    older = history
+    for n, (what, which, value, ask) in enumerate(happened):
+        history = step(history, what, which, value)
+        if ask:
+            compare_fronts(history)
+        if n == at:
+            older = history
+    branch = step(step(step(older, "start", 0, 0.0), "report", 7, -1.0), "end", 7, 1.0)
+    for asked in (history, older, branch, history, branch):
+        compare_fronts(asked)
+
+
+def test_other_trials_under_the_same_numbers_are_not_mistaken_for_each_other():
+    begun = created()
+    ways = []
+    for x, kind, number in ((0.1, "nonfinite", 0), (0.2, None, 1)):
+        notes = {"from": str(x), "population": number, "member": 0, "size": 2}
+        history = begun.then(Entry(1.0, ev.Started(0, {"x": x, "learning_rate": x}, 0, 1, LONGEST, "", notes=notes)))
+        what = ev.Failed(0, kind, "") if kind else ev.Reported(0, 1, {"metric": 1.0})
+        ways.append(history.then(Entry(2.0, what)))
+    space = lt.Space(learning_rate=lt.Float(0.01, 1.0, log=True))
+    for index in (Tried(), Origins(), Explosions(space), Newest()):
+        fresh = [index.change(index.empty(), way.trials.changes(Rows())) for way in ways]
+        answers = [ways[i].index(index) for i in (0, 1, 0)]
+        assert [repr(x) for x in answers] == [repr(fresh[i]) for i in (0, 1, 0)]
+        assert repr(fresh[0]) != repr(fresh[1])
+
+
+def test_a_rate_that_explodes_after_a_first_report_was_not_stood_whenever_it_was_asked():
+    history = created()
+    for event in (ev.Started(0, {"learning_rate": 0.5}, 0, 3, LONGEST, ""), ev.Reported(0, 1, {"metric": 1.0})):
+        history = history.then(Entry(1.0, event))
+    explosions = Explosions(lt.Space(learning_rate=lt.Float(0.01, 1.0, log=True)))
+    assert [[len(x) for x in both] for both in history.index(explosions).values()] == [[0, 1]]
+    history = history.then(Entry(1.0, ev.Failed(0, "nonfinite", "")))
+    assert [[len(x) for x in both] for both in history.index(explosions).values()] == [[1, 0]]
 
 
 @dataclass(frozen=True)

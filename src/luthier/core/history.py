@@ -168,7 +168,11 @@ class History:
             return value  # type: ignore[return-value]
         if trials is None or len(trials) > len(self.trials):  # asked for the first time, or of an older history
             trials, value = Rows(), by.empty()
-        value = by.change(value, self.trials.changes(trials))  # type: ignore[arg-type]
+        pairs = tuple(self.trials.changes(trials))
+        if any(old is not None and old.config is not new.config for old, new in pairs):
+            # Other trials under the same numbers: a history that went another way.
+            value, pairs = by.empty(), tuple(self.trials.changes(Rows()))
+        value = by.change(value, pairs)  # type: ignore[arg-type]
         self._answers[by] = (self.trials, value)
         return value
 

@@ -22,7 +22,8 @@ T = TypeVar("T")
 Changes = Iterable[tuple[TrialRecord | None, TrialRecord]]
 """Of each trial that changed what it was and what it is; it was None where it was not known yet.
 
-What it was need not be an earlier state of what it is: two histories may go different ways from a third (see ``grew``).
+What it was is the same trial, with the same configuration, but need not be an earlier state of what it is: two
+histories may go different ways from a third (see ``grew``).
 """
 
 Ranking = Ordered[tuple[float, int]]

@@ -70,8 +70,9 @@ class Origins:
         return counts
 
 
-Rates = Mapping[str, tuple[Ordered[float], Ordered[float]]]
-"""By optimizer: the rates that exploded, and those that were stood."""
+Rates = Mapping[str, tuple[Ordered[tuple[float, int]], Ordered[tuple[float, int]]]]
+"""By optimizer: the rates that exploded, and those that were stood, each with its trial."""
+NO_RATES: tuple[Ordered[tuple[float, int]], Ordered[tuple[float, int]]] = (Ordered(), Ordered())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,12 @@ class Explosions:
             if before == after or not isinstance(rate, int | float):
                 continue
             kind = str(optimizer_in(self.space, new.config))
-            both = list(rates.get(kind, (Ordered[float](), Ordered[float]())))
+            both = list(rates.get(kind, NO_RATES))
+            item = float(rate), new.id
+            if before is not None:
+                both[before] = both[before].without(item)
             if after is not None:
-                both[after] = both[after].with_item(float(rate))
+                both[after] = both[after].with_item(item)
             rates[kind] = (both[0], both[1])
         return rates
 
@@ -118,7 +122,6 @@ def explosive(history: History, config: Config) -> bool:
     rate = config.get(name) if name is not None else None
     if not isinstance(rate, int | float):
         return False
-    none: tuple[Ordered[float], Ordered[float]] = (Ordered(), Ordered())
-    exploded, stood = history.index(Explosions(history.space)).get(str(optimizer_in(history.space, config)), none)
-    least = next((r for r in exploded if not len(stood) or r > stood[-1]), None)
+    exploded, stood = history.index(Explosions(history.space)).get(str(optimizer_in(history.space, config)), NO_RATES)
+    least = next((r for r, _ in exploded if not len(stood) or r > stood[-1][0]), None)
     return least is not None and rate >= least
