@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ import luthier as lt
 from luthier.contracts import Scheduler
 from luthier.run.book import Book
 from luthier.run.memory import MemoryStore
+from luthier.strategies import NEEDS, STRATEGIES
+
+EVERY = [
+    pytest.param(s, marks=pytest.mark.skipif(bool(s in NEEDS and not find_spec(NEEDS[s][0])), reason="not installed"))
+    for s in sorted(STRATEGIES)
+]
+"""Every strategy, for ``parametrize``; what is not installed is skipped."""
 
 
 @pytest.fixture

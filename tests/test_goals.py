@@ -8,13 +8,12 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import log_of
+from conftest import EVERY, log_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,10 +36,6 @@ from luthier.view.figures import FIGURES
 from luthier.view.report import render_report
 from luthier.view.story import ranked, tell, verdict
 
-EVERY = [
-    pytest.param(s, marks=pytest.mark.skipif(find_spec(NEEDS.get(s, ("json", ""))[0]) is None, reason="not installed"))
-    for s in sorted(STRATEGIES)
-]
 SLOW = {"gp": "14 trials", "freeze_thaw": "8 trials", "pb2": "10 trials"}
 """Decisions that take long: so many beyond the random ones are enough."""
 SEVERAL = [p for p in EVERY if p.values[0] not in SINGLE]
@@ -481,7 +476,9 @@ def test_losses_for_arithmetic_keep_their_order_and_their_size(pairs):
     kept = [loss for loss, v in pairs if v == 0]
     assert [x for x, (_, v) in zip(seen, pairs) if v == 0] == kept
     worst, span = max(kept, default=0.0), max(kept, default=0.0) - min(kept, default=0.0) or 1.0
-    assert [x for x, (_, v) in zip(seen, pairs) if v] == pytest.approx([worst + v * span for _, v in pairs if v])
+    assert [x for x, (_, v) in zip(seen, pairs) if v] == pytest.approx(
+        [worst + v / (1 + v) * span for _, v in pairs if v]
+    )
 
 
 @pytest.mark.parametrize("strategy", ["pibo", "freeze_thaw", "bohb"])

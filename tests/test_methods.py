@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from conftest import bowl, drive, log_of
+from conftest import EVERY, bowl, drive, log_of
 
 import luthier as lt
 from luthier.core import events as ev
@@ -22,12 +21,7 @@ from luthier.schedule.halving import ASHA, Bracket, Hyperband, brackets, rungs
 from luthier.search.grid import Grid, grid
 from luthier.search.optuna_sampler import OptunaSampler, distributions
 from luthier.search.uniform import Random
-from luthier.strategies import NEEDS, STRATEGIES, build
-
-EVERY = [
-    pytest.param(s, marks=pytest.mark.skipif(bool(s in NEEDS and not find_spec(NEEDS[s][0])), reason="not installed"))
-    for s in sorted(STRATEGIES)
-]
+from luthier.strategies import build
 
 
 def decisions(study: lt.AskTell) -> list:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import bowl, drive, log_of
+from conftest import EVERY, bowl, drive, log_of
 
 import luthier as lt
 from luthier.contracts import Start
@@ -14,7 +14,7 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.events import encode
 from luthier.run.book import replay
-from luthier.strategies import STRATEGIES, build
+from luthier.strategies import build
 
 
 def curve(config, epoch, seed):
@@ -33,7 +33,7 @@ def decisions(log) -> list:
 # -- the same as elsewhere -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", EVERY)
 def test_one_worker_decides_as_ask_and_tell_does(space, strategy):
     simulated = simulate(space, strategy=strategy)
     told = drive(space, strategy)
@@ -50,6 +50,20 @@ def test_the_seed_fixes_everything_and_the_log_can_be_replayed(space, strategy):
     assert first.spans == again.spans
     assert first.spans != other.spans
     assert replay(first.log, build(strategy)) == first.history.decisions
+
+
+def test_constraints_and_several_objectives_are_simulated_too(space):
+    def told(config, epoch, seed):
+        return {"val_loss": bowl(config, epoch), "width": config["width"]}
+
+    given = {"minimize": ["val_loss", "width"], "constraints": {"width": "<= 60"}, "budget": "20 trials"}
+    result = lt.simulate(told, space, strategy="asha", max_epochs=9, workers=4, **given)
+    assert len(result.pareto) > 1
+    assert all(p.scores["width"] <= 60 for p in result.pareto)
+    first = next(m for m in result.incumbents if m.feasible)
+    assert not any(m.feasible for m in result.incumbents[: result.incumbents.index(first)])
+    assert result.incumbents[-1].score == result.best_score
+    assert result.seconds_to(first.score) == first.seconds
 
 
 # -- time ------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from luthier.core.history import Entry, History
 from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
-from luthier.request import objectives_from, study_from
+from luthier.request import Names, objectives_from, study_from
 from luthier.run.book import Book
 from luthier.run.loop import run
 from luthier.run.memory import MemoryStore
@@ -25,12 +26,14 @@ from luthier.strategies import build
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A new incumbent: when it was seen, in simulated seconds and in epochs of all trials, and its score."""
+    """A new incumbent: when it was seen, in simulated seconds and in epochs of all trials, its score (in the first
+    objective), and whether it meets the constraints."""
 
     seconds: float
     epochs: float
     score: float
     trial: int
+    feasible: bool = True
 
 
 class SimulatedResult(Result):
@@ -69,9 +72,9 @@ class SimulatedResult(Result):
         return known[-1] if known else None
 
     def seconds_to(self, score: float) -> float | None:
-        """When a trial was first as good as ``score``; None if none ever was."""
+        """When a trial that meets the constraints was first as good as ``score``; None if none ever was."""
         loss = self.history.objective.loss
-        return next((m.seconds for m in self.incumbents if loss(m.score) <= loss(score)), None)
+        return next((m.seconds for m in self.incumbents if m.feasible and loss(m.score) <= loss(score)), None)
 
 
 class _Watch:
@@ -79,6 +82,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.moments: list[Moment] = []
+        self._least = math.inf  # the loss of the latest, constraints included
 
     def update(self, history: History, events: Sequence[ev.Event]) -> None:
         if not any(self._may_change(history, event) for event in events):
@@ -86,8 +90,12 @@ class _Watch:
         best = history.incumbent
         if best is None:
             return
-        moment = Moment(history.elapsed, history.spent, history.objective.score(history.final_loss(best)), best.id)
-        if not self.moments or (self.moments[-1].score, self.moments[-1].trial) != (moment.score, moment.trial):
+        score = history.score(best)
+        assert score is not None
+        self._least = history.final_loss(best)
+        moment = Moment(history.elapsed, history.spent, score, best.id, not best.violation)
+        last = self.moments[-1] if self.moments else None
+        if last is None or (last.score, last.trial, last.feasible) != (score, best.id, moment.feasible):
             self.moments.append(moment)
 
     def _may_change(self, history: History, event: ev.Event) -> bool:
@@ -95,16 +103,17 @@ class _Watch:
             return False
         if not self.moments or event.trial == self.moments[-1].trial:
             return True
-        return history.final_loss(history.trials[event.trial]) <= history.objective.loss(self.moments[-1].score)
+        return history.final_loss(history.trials[event.trial]) <= self._least
 
 
 def simulate(
     curves: Curves | Table,
     space: Space | Mapping[str, Any] | None = None,
     *,
-    minimize: str | None = None,
-    maximize: str | None = None,
-    metric: str | None = None,
+    minimize: Names = None,
+    maximize: Names = None,
+    metric: Names = None,
+    constraints: Mapping[str, str] | Sequence[str] | None = None,
     max_epochs: int | None = None,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
@@ -129,7 +138,7 @@ def simulate(
     Args:
         curves: ``(config, epoch, seed) -> metrics`` (or one number, the metric), or a :class:`luthier.Table`.
         space: what to search; a table brings its own.
-        minimize, maximize, metric, budget, strategy, name, seed, reduce: as for :func:`luthier.tune`.
+        minimize, maximize, metric, constraints, budget, strategy, name, seed, reduce: as for :func:`luthier.tune`.
         max_epochs: the length of a full training; that of the table's curves, or 30, where None.
         workers: how many train at once.
         seconds_per_epoch: simulated seconds of an epoch, or a function of the configuration.
@@ -160,6 +169,7 @@ def simulate(
         budget=budget,
         strategy=strategy,
         seed=seed,
+        constraints=constraints,
     )
     pool = SimulatedPool(
         curves, study.objective.metric, Workers(workers, seconds_per_epoch, stragglers, slowdown, failures), seed

@@ -142,11 +142,11 @@ def loss_at(goals: Goals, trial: TrialRecord, epoch: float) -> float:
 
 def sized(losses: Sequence[float]) -> list[float]:
     """``losses`` for arithmetic, in their order: those of trials that break a constraint in the size of the others,
-    beyond the worst of these by as much of their span as the violation, at most all of it."""
+    beyond the worst of these by ``v / (1 + v)`` of their span for a violation ``v``."""
     kept = [x for x in losses if x < INFEASIBLE]
     edge = max(kept, default=0.0)
     span = edge - min(kept, default=0.0) or 1.0
-    return [edge + span * min(1.0, x / INFEASIBLE - 1.0) if INFEASIBLE <= x < math.inf else x for x in losses]
+    return [edge + span * (1.0 - INFEASIBLE / x) if INFEASIBLE <= x < math.inf else x for x in losses]
 
 
 def result_at(goals: Goals, trial: TrialRecord, epoch: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from luthier.contracts import Resume
+from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
 from luthier.core.trial import TrialRecord
 from luthier.expert.evidence import ETA
@@ -46,10 +47,11 @@ def audited(history: History) -> list[TrialRecord]:
 
 def stopping_regret(history: History) -> tuple[int, float] | None:
     """How many audited trials there are, and by how much the best of them beats the best of the others, 0 where it does
-    not; None where there is none, or nothing to compare with."""
+    not; None where there is none, or nothing to compare with. Only trials that meet the constraints are compared."""
     sample = audited(history)
     chosen = {t.id for t in sample}
-    others = [loss for loss, i in history.ranked() if i not in chosen]
+    met = [(loss, i) for loss, i in history.ranked() if loss < INFEASIBLE]
+    others, own = [x for x, i in met if i not in chosen], [x for x, i in met if i in chosen]
     if not sample or not others:
         return None
-    return len(sample), max(0.0, min(others) - min(history.final_loss(t) for t in sample))
+    return len(sample), max(0.0, min(others) - min(own)) if own else 0.0

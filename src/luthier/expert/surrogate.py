@@ -220,14 +220,14 @@ def lines(history: History, ladder: Sequence[int]) -> list[Line]:
 
 def _loss(history: History, trial: TrialRecord, epoch: int) -> float:
     """A trial's loss at a rung in the size of the others: where it breaks a constraint, the worst that breaks none and
-    as much of their span as the violation, at most all of it."""
+    ``v / (1 + v)`` of their span for a violation ``v``."""
     loss = history.loss_at(trial, epoch)
     if not INFEASIBLE <= loss < math.inf:
         return loss
     ranked = history.ranked(epoch)
     kept = ranked.rank((INFEASIBLE, -1))
     best, edge = (ranked[0][0], ranked[kept - 1][0]) if kept else (0.0, 0.0)
-    return edge + (edge - best or 1.0) * min(1.0, loss / INFEASIBLE - 1.0)
+    return edge + (edge - best or 1.0) * (1.0 - INFEASIBLE / loss)
 
 
 def _expected(history: History, trial: TrialRecord, ladder: Sequence[int], rung: Sequence[Line]) -> tuple[float, float]:
