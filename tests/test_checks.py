@@ -113,7 +113,7 @@ class Plain(Dataset):
 def test_overlap_and_slow_loading_are_seen_through_a_loader_too():
     train = blobs(96)
     val = ConcatDataset([blobs(90, seed=1), Subset(train, range(10))])
-    report = faulty(train=Plain(train, 5e-3), val=Plain(val))
+    report = faulty(train=Plain(train, 1e-3), val=Plain(val))
     assert report["overlap"].status == "fail"
     assert "10 of 100" in report["overlap"].text
     assert report["throughput"].status == "warn"
