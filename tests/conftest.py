@@ -13,12 +13,17 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import luthier as lt
 from luthier.contracts import Scheduler
 from luthier.run.book import Book
 from luthier.run.memory import MemoryStore
 from luthier.strategies import NEEDS, STRATEGIES
+
+# The same examples each time, and no clock: the suite may share its cores.
+settings.register_profile("luthier", deadline=None, derandomize=True)
+settings.load_profile("luthier")
 
 EVERY = [
     pytest.param(s, marks=pytest.mark.skipif(bool(s in NEEDS and not find_spec(NEEDS[s][0])), reason="not installed"))

@@ -323,14 +323,14 @@ def curves(train, val, x=None, scale=1.0, trivial=LOG10, **rest):
     return Curves(Series.of(scale * train, x), Series.of(scale * val, x), trivial_loss=scale * trivial, **rest)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SHAPES, st.integers(0, 50), st.integers(-20, 20))
 def test_the_scale_of_a_loss_changes_nothing(name, seed, power):
     pair = shape(name, seed)
     assert kinds(diagnose_curves(curves(*pair))) == kinds(diagnose_curves(curves(*pair, scale=2.0**power)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SHAPES, st.integers(0, 50), st.integers(-8, 12))
 def test_the_unit_of_time_changes_nothing(name, seed, power):
     train, val = shape(name, seed)
@@ -340,7 +340,7 @@ def test_the_unit_of_time_changes_nothing(name, seed, power):
     assert kinds(plain) == kinds(stretched)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SHAPES, st.integers(0, 50), st.sampled_from([math.nan, math.inf, -math.inf]))
 def test_a_loss_that_ends_non_finite_is_first_of_all_that(name, seed, value):
     train, val = shape(name, seed)
@@ -350,14 +350,14 @@ def test_a_loss_that_ends_non_finite_is_first_of_all_that(name, seed, value):
     assert not found.has("healthy")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.permutations(range(5)))
 def test_the_order_of_trainings_does_not_matter(order):
     runs = [curves(*shape(name, 3), name=name) for name in ("healthy", "overfitting", "flat", "diverged", "slow")]
     assert kinds(diagnose_study([runs[k] for k in order])) == kinds(diagnose_study(runs))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(math.inf)), min_size=1, max_size=60),
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60),

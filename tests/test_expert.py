@@ -17,14 +17,15 @@ from luthier.core.trial import Status
 from luthier.expert import Expert
 from luthier.expert.audit import audited, stopping_regret
 from luthier.expert.evidence import leaders
+from luthier.expert.expected import evidence, lines
 from luthier.expert.opinions import opinions, standing
 from luthier.expert.portfolio import portfolio
-from luthier.expert.surrogate import fit, lines, most_promising
 from luthier.knowledge import Prior
 from luthier.run.book import replay
 from luthier.schedule.halving import ASHA, rungs
 from luthier.search.local import moved
 from luthier.search.priorband import PriorBand
+from luthier.search.surrogate import fit, most_promising
 from luthier.strategies import build
 
 
@@ -254,13 +255,13 @@ def test_how_many_samples_an_epoch_has_moves_the_priors(wide):
 def test_the_model_prefers_what_lies_where_losses_were_low(wide):
     history = drive(wide, ASHA(PriorBand()), valley, max_epochs=27, budget="12 trials").history
     prior = Prior(wide, 27)
-    model = fit(history, prior, rungs(27))
+    model = fit(prior, evidence(history, rungs(27)))
     base = prior.mode({"optimizer": "adamw", "batch_size": 64})
     candidates = [{**base, "learning_rate": r} for r in (1e-6, 3e-3, 0.9)]
     assert most_promising(model, prior, [], candidates) == 1
     assert most_promising(model, prior, candidates[:1], candidates) == 1
     young = drive(wide, ASHA(PriorBand()), valley, max_epochs=27, budget="1 trials").history
-    assert fit(young, prior, rungs(27)) is None
+    assert fit(prior, evidence(young, rungs(27))) is None
 
 
 def test_a_rung_lets_expect_less_difference_than_it_shows(wide):

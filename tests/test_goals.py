@@ -100,7 +100,7 @@ POINTS = st.integers(2, 4).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(max_examples=150)
 @given(POINTS)
 def test_fronts_are_those_of_the_definition(points):
     left = set(range(len(points)))
@@ -112,7 +112,7 @@ def test_fronts_are_those_of_the_definition(points):
     assert not left
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(POINTS)
 def test_the_order_keeps_the_fronts_and_begins_with_the_best_in_the_first_loss(points):
     order, fronts = pareto.order(points), pareto.fronts(points)
@@ -128,7 +128,7 @@ def test_within_a_front_the_farthest_come_first_whatever_the_units():
     assert pareto.order([(x * 1e6, y / 1e6) for x, y in front]) == [0, 4, 2, 1, 3]
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(st.integers(1, 3).flatmap(lambda m: st.lists(st.tuples(*[st.integers(0, 6)] * m), min_size=1, max_size=12)))
 def test_hypervolume_counts_the_cells_that_are_dominated(points):
     sides = len(points[0])
@@ -188,7 +188,7 @@ def test_the_feasible_beat_the_infeasible_and_those_go_by_their_violation():
     assert "infeasible" not in verdict(study.history)
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 3000)), min_size=2, max_size=30),
     st.floats(0.5, 900.0),
@@ -469,7 +469,7 @@ def test_a_strategy_for_one_objective_says_so(strategy):
 # -- models and rules that do arithmetic with losses -------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.sampled_from([0.0, 0.0, 0.1, 0.5])), min_size=1, max_size=20))
 def test_losses_for_arithmetic_keep_their_order_and_their_size(pairs):
     seen = goals.sized([goals.penalized(loss, v) for loss, v in pairs])

@@ -128,7 +128,7 @@ def compare(history: History) -> None:
     assert math.isclose(history.seconds_per_epoch(), seconds / epochs if epochs else 0.0, rel_tol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(happenings, st.sampled_from(["best", "last"]), st.booleans())
 def test_indices_equal_a_walk_over_all_trials(happened, reduce, maximize):
     history = created(reduce, maximize)
@@ -139,7 +139,7 @@ def test_indices_equal_a_walk_over_all_trials(happened, reduce, maximize):
     compare(history)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(happenings, st.integers(0, 120))
 def test_an_older_history_and_another_branch_still_answer_for_themselves(happened, at):
     history = created()
@@ -170,7 +170,7 @@ def compare_fronts(history: History) -> None:
         assert history.foremost(epoch) == first
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(happenings, st.integers(0, 120))
 def test_several_objectives_are_ranked_as_a_sort_of_everything_ranks_them(happened, at):
     history = created(also=(Objective("other", True),))
@@ -229,7 +229,7 @@ class MeanOfFirst:
         return sum(told) / self.many if len(told) == self.many else None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(happenings)
 def test_an_index_of_ones_own_is_kept_up_to_date(happened):
     history, index = created(), MeanOfFirst(2)
@@ -275,7 +275,7 @@ def walk_hyperband(history: History) -> Resume | int:
     raise AssertionError
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(happenings)
 def test_asha_promotes_whom_a_sort_of_everything_promotes(happened):
     history, asha = created(), ASHA(Random(), min_epochs=1)
@@ -286,7 +286,7 @@ def test_asha_promotes_whom_a_sort_of_everything_promotes(happened):
             assert (action if isinstance(action, Resume) else None) == walk_asha(history)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(happenings, st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=40))
 def test_hyperband_takes_the_step_that_a_look_at_every_bracket_finds(happened, own):
     """Half of the history is anything at all, half of it Hyperband's own with its workers in any order."""
@@ -335,7 +335,7 @@ def walk_median(history: History, trial) -> float | None:
     return median(means) if len(means) >= 3 else None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(happenings)
 def test_the_median_rule_ends_whom_a_walk_over_the_others_ends(happened):
     history, rule = created(), Median(Full(Random()), grace=1)
@@ -356,7 +356,7 @@ def test_the_median_rule_ends_whom_a_walk_over_the_others_ends(happened):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 400)), max_size=700), st.integers(-5, 405))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_ordered_set_is_a_sorted_set(changes, probe):
     ordered, plain = Ordered(), set()
     for add, item in changes:
@@ -383,7 +383,7 @@ def test_an_ordered_set_of_many_keeps_its_blocks_small():
 
 
 @given(st.integers(0, 2100), st.integers(0, 70), st.lists(st.integers(0, 2200), max_size=20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rows_say_what_changed_in_them(length, more, places):
     before = Rows([object() for _ in range(length)])
     plain = list(before)
@@ -425,7 +425,7 @@ def spaces(draw) -> lt.Space:
     return lt.Space({name: params[name] for name in draw(st.permutations(list(params)))})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(spaces())
 def test_a_grid_found_by_number_is_the_product_without_repetitions(space):
     every: dict[tuple, dict] = {}

@@ -22,7 +22,7 @@ params = st.one_of(
 
 
 @given(param=params, u=st.floats(0, 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_value_from_the_unit_interval_is_in_range_and_maps_back_to_itself(param, u):
     value = param.from_unit(u)
     assert param.check(value) == value
@@ -31,7 +31,7 @@ def test_a_value_from_the_unit_interval_is_in_range_and_maps_back_to_itself(para
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=8), params, min_size=1, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_text_goes_both_ways(named):
     space = lt.Space(named)
     assert lt.Space.from_json(space.to_json()) == space
