@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import luthier as lt
+from luthier.core import events as ev
 from luthier.core.errors import SpaceError, UserError
+from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Status
 from luthier.expert import Expert
 from luthier.expert.audit import audited, stopping_regret
@@ -21,7 +23,8 @@ from luthier.expert.expected import evidence, lines
 from luthier.expert.opinions import opinions, standing
 from luthier.expert.portfolio import portfolio
 from luthier.knowledge import Prior
-from luthier.run.book import replay
+from luthier.run.book import Book, replay
+from luthier.run.memory import MemoryStore
 from luthier.schedule.halving import ASHA, rungs
 from luthier.search.local import moved
 from luthier.search.priorband import PriorBand
@@ -247,17 +250,33 @@ def test_how_many_samples_an_epoch_has_moves_the_priors(wide):
     )
     assert few["batch_size"] < many["batch_size"]
     assert few["dropout"] < many["dropout"]
+    given = {"minimize": "val_loss", "max_epochs": 9, "budget": "1 trials", "strategy": "expert"}
+    simulated = lt.simulate(lambda c, e, seed: valley(c, e), wide, samples=500, **given)
+    assert simulated.history.trials[0].config == few
+
+
+@pytest.mark.parametrize("epochs", [20, 33, 47, 58, 71, 90])
+def test_without_checkpoints_only_what_the_rest_of_the_budget_pays_for_is_trained_on(wide, epochs):
+    # A worker that keeps nothing trains what is promoted from the start.
+    study = Study("s", wide, Objective("val_loss", True), 27, budget=Budget(epochs=float(epochs)))
+    book, scheduler = Book.create(MemoryStore(), study, clock=lambda: 0.0), build("expert")
+    while job := book.next(scheduler):
+        assert job.start == 0
+        for epoch in range(1, job.until + 1):
+            book.hear(ev.Reported(job.trial, epoch, {"val_loss": valley(job.config, epoch)}), scheduler)
+        book.hear(ev.Ended(job.trial, job.until), scheduler)
+    assert epochs - 3 < book.history.spent <= epochs  # a first look takes three
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_model_prefers_what_lies_where_losses_were_low(wide):
-    history = drive(wide, ASHA(PriorBand()), valley, max_epochs=27, budget="12 trials").history
+    history = drive(wide, ASHA(PriorBand()), valley, max_epochs=27, budget="25 trials").history
     prior = Prior(wide, 27)
     model = fit(prior, evidence(history, rungs(27)))
     base = prior.mode({"optimizer": "adamw", "batch_size": 64})
-    candidates = [{**base, "learning_rate": r} for r in (1e-6, 3e-3, 0.9)]
+    candidates = [{**base, "learning_rate": r} for r in (3e-5, 3e-3, 0.3)]
     assert most_promising(model, prior, [], candidates) == 1
     assert most_promising(model, prior, candidates[:1], candidates) == 1
     young = drive(wide, ASHA(PriorBand()), valley, max_epochs=27, budget="1 trials").history

@@ -401,12 +401,16 @@ def test_larger_plans_ask_more_and_prove_more():
 def test_a_larger_budget_goes_on_with_a_finished_study_and_proves_anew(tmp_path):
     place = f"sqlite:///{tmp_path / 'study.db'}"
     given = {"minimize": "val_loss", "max_epochs": 8, "storage": place}
+    space = lt.Space({**SPACE, **{f"x{i}": lt.Float(0.0, 1.0) for i in range(4)}})
+
+    def hard(config, epoch):  # more than a small budget finds
+        return smooth(config, epoch) + sum((config[f"x{i}"] - 0.1 - 0.23 * i) ** 2 for i in range(4))
 
     def work(budget):
-        study = lt.AskTell(SPACE, budget=budget, **given)
+        study = lt.AskTell(space, budget=budget, **given)
         while job := study.ask():
             for epoch in range(job.start + 1, job.until + 1):
-                study.tell(job, epoch, val_loss=smooth(job.config, epoch))
+                study.tell(job, epoch, val_loss=hard(job.config, epoch))
         return study
 
     first = work("12 trials")

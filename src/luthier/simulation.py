@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from luthier.api import DEFAULT_EPOCHS, Result
@@ -114,6 +115,8 @@ def simulate(
     maximize: Names = None,
     metric: Names = None,
     constraints: Mapping[str, str] | Sequence[str] | None = None,
+    samples: int | None = None,
+    warm_start: Sequence[str | Path] = (),
     max_epochs: int | None = None,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
@@ -138,7 +141,8 @@ def simulate(
     Args:
         curves: ``(config, epoch, seed) -> metrics`` (or one number, the metric), or a :class:`luthier.Table`.
         space: what to search; a table brings its own.
-        minimize, maximize, metric, constraints, budget, strategy, name, seed, reduce: as for :func:`luthier.tune`.
+        minimize, maximize, metric, constraints, samples, warm_start, budget, strategy, name, seed, reduce: as for
+            :func:`luthier.tune`.
         max_epochs: the length of a full training; that of the table's curves, or 30, where None.
         workers: how many train at once.
         seconds_per_epoch: simulated seconds of an epoch, or a function of the configuration.
@@ -170,6 +174,8 @@ def simulate(
         strategy=strategy,
         seed=seed,
         constraints=constraints,
+        samples=samples,
+        warm_start=warm_start,
     )
     pool = SimulatedPool(
         curves, study.objective.metric, Workers(workers, seconds_per_epoch, stragglers, slowdown, failures), seed

@@ -136,6 +136,10 @@ class TrialRecord:
         """Trained to the end of its own length, or ended by its own early stopping."""
         return self.status is Status.DONE and self.probe is None
 
+    def price(self, until: int) -> int:
+        """Epochs to be trained to take it to ``until``: from its checkpoint, without one from the start."""
+        return until - (self.checkpoint.epoch if self.checkpoint else 0)
+
     def reached(self, epoch: int) -> bool:
         """Whether its result at ``epoch`` is in: trained that far, or ended for good on the way there.
 

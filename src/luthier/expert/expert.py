@@ -26,12 +26,13 @@ from luthier.diagnosis import suggest_lr
 from luthier.diagnosis.ending import ending
 from luthier.expert.audit import audit
 from luthier.expert.evidence import ETA, Tried, explosive, key, leaders
+from luthier.expert.expected import evidence
 from luthier.expert.opinions import Opinion, opinions, standing
 from luthier.expert.portfolio import portfolio
-from luthier.expert.surrogate import fit, most_promising
 from luthier.knowledge import Prior, find
 from luthier.schedule.halving import rungs
 from luthier.search.local import moved
+from luthier.search.surrogate import fit, most_promising
 
 LOCAL = 0.5
 """The part of the draws around the best once one was trained to the end."""
@@ -129,7 +130,7 @@ def _promotion(history: History, ladder: Sequence[int]) -> Resume | None:
     """
     for here, above in reversed(list(pairwise(ladder))):
         waiting, ranked = history.waiting(here), history.ranked(here)
-        if not waiting or above - here > history.epochs_left:
+        if not waiting or history.trials[waiting[0][1]].price(above) > history.epochs_left:
             continue
         rank = ranked.rank(waiting[0])
         nobody = not len(history.ranked(above)) and all(history.trials[i].until <= here for i in history.running)
@@ -146,7 +147,7 @@ def _closing(history: History, ladder: Sequence[int]) -> Resume | None:
         return None
     for here in reversed(ladder[:-1]):
         waiting = history.waiting(here)
-        if waiting and full - here <= left:
+        if waiting and history.trials[waiting[0][1]].price(full) <= left:
             return Resume(waiting[0][1], full, f"the rest of the budget takes the best at epoch {here} to the end")
     return None
 
@@ -156,7 +157,7 @@ def _draw(
 ) -> Start:
     """A new configuration: the most promising of many draws, or one draw, so that the model is not believed blindly."""
     prior = among[0].prior
-    fitted = fit(history, prior, ladder) if model and rng.random() >= BLIND else None
+    fitted = fit(prior, evidence(history, ladder)) if model and rng.random() >= BLIND else None
     drawn = _draws(history, among, ladder, rng)
     draws = [next(drawn) for _ in range(DRAWS if fitted is not None else 1)]
     at = 0

@@ -5,8 +5,9 @@ all of them on how long a whole training is. A search draws from it (:meth:`Prio
 (:meth:`Prior.log_density`).
 
 A short training is starved of updates: it wants smaller batches, higher rates, more width and less regularization than
-textbooks say, whose numbers come from long trainings. How far each center moves was measured by us on small trainings
-of 300 to 4,000 updates (``STARVED``); it is a direction, not a law.
+textbooks say, whose numbers come from long trainings. An update of Adam moves a weight by about the rate, so that as
+long a way in fewer updates takes a larger one. How far each center moves was measured by us on small trainings of 300
+to 4,000 updates (``STARVED``); it is a direction, not a law.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ SAMPLES = 4000
 small data, and with 150 epochs or more the guess is without effect."""
 REFERENCE = 64.0
 """The batch size at which the rates' centers are meant."""
-STARVED: Mapping[str, float] = {"learning_rate": 0.4, "weight_decay": -0.5}
+STARVED: Mapping[str, float] = {"learning_rate": 0.8, "weight_decay": -0.5}
 """Decades that a center moves by for each decade of missing updates; half of it for a rate outside the Adam family."""
-BATCH_POWER = 0.6
+BATCH_POWER = 0.9
 """The exponent with which the batch's center falls with missing updates."""
+WITHHELD = frozenset({"dropout", "drop_path", "augmentation", "mixup", "cutmix", "random_erasing"})
+"""What makes the training harder than the validation: none of it where ten times the updates are missing."""
 SPIKE = 0.02
 """The width on the unit scale that the weight on exactly zero is spread over where a density is asked for."""
 
@@ -323,7 +326,7 @@ class Prior:
         """A role's center where updates are missing."""
         if known.name == "batch_size":
             return float(center * 10.0 ** (-BATCH_POWER * self.starved))
-        if known.name == "dropout":
+        if known.name in WITHHELD:
             return float(center * (1.0 - min(self.starved, 1.0)))
         decades = STARVED.get(known.name, 0.0) * self.starved
         if known.name == "learning_rate" and not str(family(kind)).endswith(("adamw", "adam", "None")):

@@ -127,7 +127,7 @@ class Look:
 
     @property
     def short(self) -> int:
-        """A quarter of the full length, at least two epochs: long enough to tell learning rates apart."""
+        """A quarter of the full length: long enough to tell learning rates apart."""
         return short_length(self.history)
 
     @property
@@ -203,16 +203,20 @@ class Look:
 
 
 def settled_config(history: History, stages: int | None = None) -> dict[str, Value]:
-    """The strong default with what the first ``stages`` stages settled, all closed ones where None."""
+    """The strong default with what the first ``stages`` stages settled, all closed ones where None.
+
+    A stage may have moved the ``"start"`` (in its numbers): hyperparameters that no stage has settled yet, and that lie
+    elsewhere than the default has them.
+    """
     closed = [s for s in history.stages[:stages] if not s.open]
-    settled = {k: v for s in closed for k, v in s.settled.items() if k in history.space}
-    return strong_default(history, settled)
+    start = {k: v for s in closed for k, v in s.numbers.get("start", {}).items()}
+    settled = {k: v for s in closed for k, v in s.settled.items()}
+    return strong_default(history, {k: v for k, v in {**start, **settled}.items() if k in history.space})
 
 
 def short_length(history: History) -> int:
-    """A quarter of the full length, at least two epochs."""
-    full = history.study.max_epochs
-    return min(full, max(2, round(full / 4)))
+    """A quarter of the full length."""
+    return max(1, round(history.study.max_epochs / 4))
 
 
 def unaffordable(names: Sequence[str]) -> Verdict:
@@ -285,9 +289,10 @@ def _granted(wish: Wish, history: History, stage: StageRecord) -> TrialRecord | 
     own = next((history.trials[i] for i in stage.trials if wish.granted_by(history.trials[i])), None)
     if own is not None:
         return own
-    return next((t for t in history.trials if _over(t) and not wish.notes and wish.granted_by(t)), None)
+    return next((t for t in history.trials if over(t) and not wish.notes and wish.granted_by(t)), None)
 
 
-def _over(trial: TrialRecord) -> bool:
+def over(trial: TrialRecord) -> bool:
+    """Whether a training came to its end, or to one that it would come to again."""
     hopeless = trial.status is Status.STOPPED or (trial.failure is not None and trial.failure.kind == "nonfinite")
     return trial.full or hopeless

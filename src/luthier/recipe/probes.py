@@ -51,7 +51,7 @@ LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "nad
 LADDER_STEPS = 100
 REPEATS = (1, 3)
 """Climbs of the ladder, fewest and most."""
-LADDER_EPOCHS = 4
+LADDER_EPOCHS = 2
 """The epochs' worth of updates that the climbs should about take, to stay cheap beside the trainings they guide."""
 SMOOTHING = 0.95
 

@@ -25,11 +25,10 @@ class Within:
         """The inner proposal, or Done when it does not fit."""
         action = self.inner.propose(history, rng)
         if isinstance(action, Start):
-            donor = history.trials[action.parent].checkpoint if action.clone and action.parent is not None else None
-            cost = float(action.until - (donor.epoch if donor else 0))
+            donor = history.trials[action.parent] if action.clone and action.parent is not None else None
+            cost = donor.price(action.until) if donor else action.until
         elif isinstance(action, Resume):
-            kept = history.trials[action.trial].checkpoint
-            cost = float(action.until - (kept.epoch if kept else 0))
+            cost = history.trials[action.trial].price(action.until)
         else:
             return action  # waiting and verdicts are free
         if isinstance(action, Start) and _all_fail(history):

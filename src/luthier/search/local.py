@@ -8,6 +8,8 @@ is known of its scale is known of the distance that matters, too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from luthier.core.params import Choice, Config, Constant, Value
@@ -22,7 +24,9 @@ OF_PRIOR = 0.5
 """A move's standard deviation in those of the prior. Our choice."""
 
 
-def moved(prior: Prior, config: Config, rng: np.random.Generator, reach: float = 1.0) -> dict[str, Value]:
+def moved(
+    prior: Prior, config: Config, rng: np.random.Generator, reach: float = 1.0, only: Collection[str] | None = None
+) -> dict[str, Value]:
     """``config`` with about half of its hyperparameters moved, at least one.
 
     What becomes active by the move is drawn from the prior; what follows a moved hyperparameter moves along.
@@ -32,9 +36,10 @@ def moved(prior: Prior, config: Config, rng: np.random.Generator, reach: float =
         config: where to begin.
         rng: the decision's generator.
         reach: multiplies the length of the moves.
+        only: the names that may move, all of them where None. At least one of them has to be in ``config``.
     """
     space = prior.space
-    active = [n for n in space.dims if n in config]
+    active = [n for n in space.dims if n in config and (only is None or n in only)]
     chosen = {n for n in active if rng.random() < MOVED} or {active[int(rng.integers(len(active)))]}
     out: dict[str, Value] = {}
     for name in prior.order:

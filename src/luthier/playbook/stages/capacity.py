@@ -31,7 +31,8 @@ def capacity(look: Look) -> Script:
     for name in names:
         if name not in best.config:
             continue
-        tried = yield from climb(look, name, best, epochs, sides)
+        # A shorter context makes more updates of an epoch: no question of size alone.
+        tried = yield from climb(look, name, best, epochs, () if has_role(look, name, "context") else sides)
         if tried:
             words.append(f"{name} {look.table([best, *tried], name)}")
         challenger = look.best(tried)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
-from luthier.core.params import Choice, Constant, Value
+from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import find, rate_for_batch
+from luthier.knowledge import Prior, find, rate_for_batch, tier_of
 from luthier.playbook.defaults import strong_default
+from luthier.playbook.draws import rounded
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
 
+LONG = 10**9
+"""Epochs of a training that lacks no update."""
 STEPS = 3
 """Steps beyond the edge of a ladder, or on in one direction of the batch size, at most."""
 
@@ -23,8 +27,19 @@ def learning_rate(look: Look) -> Script:
         return Verdict("skipped", "the space has no learning rate to search", skipped=True)
     default = yield [look.wish(look.default, epochs=look.short, why="the strong default, as the mark to beat")]
     tried = list(default)
-    for optimizer in optimizers(look):
-        tried += yield from _ladder(look, rate, optimizer, tried)
+    starts: dict[Value, Config] = {o: strong_default(look.history, with_optimizer(look, o)) for o in optimizers(look)}
+    experienced: dict[Value, Config] = {o: for_its_length(look, rate, o) for o in starts}
+    first = next(iter(experienced))
+    if default and experienced[first] != default[0].config:
+        moved = {n: v for n, v in experienced[first].items() if v != default[0].config.get(n)}
+        what = ", ".join(f"{n} {short(v)}" for n, v in moved.items())
+        test = "; the rate by the range test" if _tested(look, first) else ""
+        why = f"so short a training lacks updates: {what}{test}"
+        tried += yield [look.wish(experienced[first], base={}, epochs=look.short, why=why)]
+        if look.best(tried) is not default[0]:
+            starts = experienced
+    for optimizer, start in starts.items():
+        tried += yield from _ladder(look, rate, optimizer, tried, start)
     if not tried:
         text = "the budget has no room for a training here"
         return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
@@ -32,13 +47,15 @@ def learning_rate(look: Look) -> Script:
     if best is None:
         return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)
     in_order = sorted(tried, key=lambda t: (str(optimizer_of(look, t)), number(t, rate)))
-    words = [look.table(in_order, *shown(look, rate))]
+    words = [look.table(in_order, *shown(look, rate, "batch_size"))]
     batches = yield from _batch_sizes(look, rate, best)
     if batches:
         words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
         best = look.best([best, *batches]) or best
     settled = {n: best.config[n] for n in shown(look, rate, "batch_size") if n in best.config}
     settled[rate] = _vertex(look, rate, best, tried + batches)
+    usual = strong_default(look.history, settled)
+    start = {n: v for n, v in best.config.items() if n not in settled and v != usual.get(n)}
     between = (
         ""
         if settled[rate] == best.config[rate]
@@ -48,29 +65,79 @@ def learning_rate(look: Look) -> Script:
     text = f"{values}: {look.said(best)} after {look.short} epochs"
     if default:
         text += f" (strong default {look.shown(default[0])})"
-    return Verdict(text, "; ".join(words), settled=settled)
+    return Verdict(text, "; ".join(words), settled=settled, numbers={"start": start} if start else {})
 
 
-def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord]) -> Part:
-    """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not."""
+def for_its_length(look: Look, rate: str, optimizer: Value) -> Config:
+    """The strong default under an optimizer with what a training of this length wants otherwise: of optimization and
+    regularization, not of capacity, which has its own turn.
+
+    Textbooks speak of long trainings, and so do most defaults; a short one lacks updates (:class:`.Prior`). Where it is
+    long enough, this is the default itself.
+    """
+    study, default = look.history.study, strong_default(look.history, with_optimizer(look, optimizer))
+    given = with_optimizer(look, optimizer)
+    here, usual = (
+        Prior(look.space, epochs, study.samples, defaults=False).mode(given) for epochs in (study.max_epochs, LONG)
+    )
+    moved = {
+        n: v
+        for n, v in rounded(look.space, here).items()
+        if n in default and v != rounded(look.space, usual).get(n) and tier_of(n, look.space[n]) != 3
+    }
+    config = look.space.complete({**default, **moved})
+    if _tested(look, optimizer):
+        center, upper, _ = _center(look, rate, optimizer, config)  # the range test knows this training
+        (config[rate],) = allowed(look, rate, [center], upper, around=config)
+    return config
+
+
+def _tested(look: Look, optimizer: Value) -> bool:
+    """Whether the range test spoke."""
+    return look.numbers("range").get("optimizers", {}).get(str(optimizer), {}).get("center") is not None
+
+
+def _center(look: Look, rate: str, optimizer: Value, start: Config) -> tuple[float, float | None, str]:
+    """As :func:`rate_center`, beside the batch size of ``start`` where that is not the default one."""
     center, upper, origin = rate_center(look, rate, optimizer)
+    name = find(look.space, "batch_size")
+    usual, size = (look.default.get(name), start.get(name)) if name is not None else (None, None)
+    if usual == size or isinstance(look.space[str(name)], Choice):
+        return center, upper, origin
+    moved = partial(rate_for_batch, old_batch=float(str(usual)), new_batch=float(str(size)), optimizer=optimizer)
+    return moved(center), moved(upper) if upper is not None else None, origin
+
+
+def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord], start: Config) -> Part:
+    """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not.
+
+    Args:
+        others: the trainings before.
+        start: the rest of the configuration; its own rate is the center where no range test spoke and it was moved.
+    """
+
+    def rest(config: Config) -> Config:
+        return {n: v for n, v in config.items() if n != rate}
+
+    center, upper, origin = _center(look, rate, optimizer, start)
     label = f"{optimizer}, " if optimizer is not None else ""
-    default = [t for t in others if optimizer_of(look, t) == optimizer]  # the first optimizer is the default one
-    start = strong_default(look.history, with_optimizer(look, optimizer))
+    default = [t for t in others if rest(t.config) == rest(start)]  # of the first optimizer
+    if origin != "the range test" and start != strong_default(look.history, with_optimizer(look, optimizer)):
+        center, origin = float(str(start[rate])), "what so short a training wants"
     if not default and others:
         # What the first optimizer wanted more or less than its own center, this one will want likewise.
-        other = optimizer_of(look, others[0])
-        first, _, _ = rate_center(look, rate, other)
-        best = look.best([t for t in others if optimizer_of(look, t) == other])
+        other = optimizer_of(look, others[-1])
+        begun = [t for t in others if optimizer_of(look, t) == other and rest(t.config) == rest(others[-1].config)]
+        best = look.best(begun)
         if best is not None and origin != "the range test":
-            center *= min(max(number(best, rate) / first, 0.1), 10.0)
+            center *= min(max(number(best, rate) / number(begun[0], rate), 0.1), 10.0)
     runs: list[TrialRecord] = []
 
     def ask(wanted: float, why: str) -> Part:
         known = [number(t, rate) for t in [*default, *runs]]
-        change, rates = with_optimizer(look, optimizer), allowed(look, rate, [wanted], upper, known, start)
+        rates = allowed(look, rate, [wanted], upper, known, start)
         why = f"{label}{why}: rate "
-        return (yield [look.wish({**change, rate: r}, base={}, epochs=look.short, why=f"{why}{r:.2g}") for r in rates])
+        return (yield [look.wish({rate: r}, base=start, epochs=look.short, why=f"{why}{r:.2g}") for r in rates])
 
     runs += yield from ask(center, f"around {origin}")
     leader = look.best([*default, *runs])

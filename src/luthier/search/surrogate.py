@@ -3,10 +3,11 @@
 A Gaussian process has to learn what is near and what is far. Here experience says it: each numeric hyperparameter is
 measured in standard deviations of its prior, around its prior's center. So a decade of learning rate is two steps and a
 tenth of dropout one, a rate beside a larger batch is compared with the rate that belongs there, and of the shape of the
-process only one length and one noise are left to fit, which a few trials can tell.
+process one length, one noise, and what matters less than expected are left to fit, which a few trials can tell.
 
-A trial that was not trained to the end counts with what its rung lets expect of it: a line through the trials that
-were, shrunk towards little, its residuals as extra noise.
+A training that was looked at early counts with what that lets expect at full length: a line through those that were
+looked at both times, shrunk towards little, its residuals as extra noise. The expert's looks are the rungs of halving,
+the playbook's are complete short trainings.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.core.goals import INFEASIBLE
-from luthier.core.history import History
 from luthier.core.params import Choice, Config, Value
-from luthier.core.trial import Status, TrialRecord
 from luthier.knowledge import Prior
 from luthier.knowledge.prior import Hill
 from luthier.numerics.acquisition import log_expected_improvement
@@ -35,14 +34,15 @@ USUAL, AROUND = math.log(1.8), 0.6
 """The prior of the length's logarithm."""
 NOISES = (0.02, 0.08, 0.3)
 """Variances of the noise of a full training that are compared, with that of the scores as the unit."""
+FAINT, PROOF = 0.3, 0.5
+"""What a hyperparameter's coordinate is multiplied by where the trainings say that it matters less than the prior has
+it, and the log likelihood that this has to gain. Our choice."""
 OTHER = 0.55
 """How far two choices lie apart, per choice, in lengths. Our choice."""
 FAR = 6.0
 """Standard deviations from the prior's center beyond which all is equally far."""
-POINTS = 240
-"""Trials that the model sees: the best two thirds of them, the rest the latest."""
 LEAST = 8
-"""Trials that are needed."""
+"""Trainings that are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class Coordinates:
     """The way from configurations to points, by a prior."""
 
     prior: Prior
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Whose each coordinate is: numeric hyperparameters first, then each choice of the others."""
+        space, names = self.prior.space, [n for n in self.prior.order if n in self.prior.space.dims]
+        numeric = [n for n in names if not isinstance(space[n], Choice)]
+        return (*numeric, *(n for n in names if isinstance(p := space[n], Choice) for _ in p.choices))
 
     def __call__(self, config: Config) -> tuple[float, ...]:
         """Numeric hyperparameters in standard deviations of the prior, choices as one number each; 0 where inactive."""
@@ -74,15 +81,30 @@ class Coordinates:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of configurations.
+
+    Args:
+        configs: n configurations, the same one as often as it was trained.
+        losses: what is expected of each at full length, of shape (n,).
+        doubts: the variance of that, 0 for what was trained to the end; of shape (n,).
+    """
+
+    configs: Sequence[Config]
+    losses: Array
+    doubts: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Surrogate:
     """The fitted model.
 
     Args:
-        x: points, of shape (n, d), divided by the length.
+        x: points, of shape (n, d), times ``scale``.
         factor: the lower Cholesky factor of their covariance.
         weights: its inverse times the targets.
         center, unit: what a target of 0 and a step of 1 are in losses.
-        length: of the numeric coordinates.
+        scale: what a point is multiplied by, so that a length is 1; of shape (d,).
     """
 
     x: Array
@@ -90,49 +112,62 @@ class Surrogate:
     weights: Array
     center: float
     unit: float
-    length: float
+    scale: Array
 
     def predict(self, at: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the loss at points of shape (m, d)."""
         from scipy.linalg import solve_triangular
 
-        cross = matern52(squared_distances(self.x, at / self.length))
+        cross = matern52(squared_distances(self.x, at * self.scale))
         half = solve_triangular(self.factor, cross, lower=True, check_finite=False)
         sd = np.sqrt(np.maximum(1.0 - (half**2).sum(axis=0), 1e-9))
         return self.center + self.unit * (cross.T @ self.weights), self.unit * sd
 
 
-def fit(history: History, prior: Prior, ladder: Sequence[int]) -> Surrogate | None:
-    """The model of what the trials so far say; None where there are too few."""
-    trials = _seen(history, ladder)
-    if len(trials) < LEAST:
+def fit(prior: Prior, evidence: Evidence) -> Surrogate | None:
+    """The model of what the trainings so far say; None where there are too few, or all are alike.
+
+    Args:
+        prior: whose coordinates are taken.
+        evidence: the trainings. Losses that are not finite count as the worst that is.
+    """
+    if len(evidence.configs) < LEAST:
         return None
-    coordinates = Coordinates(prior)
-    rung = lines(history, ladder)
-    expected = [_expected(history, t, ladder, rung) for t in trials]
-    y, extra = np.array([e[0] for e in expected]), np.array([e[1] for e in expected])
-    if not np.isfinite(y).all():  # a single rung: failed trials count as the worst that did not fail
+    coordinates, y, extra = Coordinates(prior), evidence.losses, evidence.doubts
+    if not np.isfinite(y).all():
         y = np.where(np.isfinite(y), y, y[np.isfinite(y)].max(initial=0.0))
     if float(y.std()) <= 0.0:
         return None
     center, unit = float(np.median(y)), float(y.std())
-    x = np.array([coordinates(t.config) for t in trials])
+    x = np.array([coordinates(c) for c in evidence.configs])
     z, noise = (y - center) / unit, extra / unit**2
-    best: tuple[float, Surrogate] | None = None
-    for length in LENGTHS:
-        scaled = x / (length * max(1, len(history.space.dims)) ** 0.25)
-        kernel = matern52(squared_distances(scaled, scaled))
-        for least in NOISES:
-            covariance = kernel.copy()
-            covariance[np.diag_indices(len(x))] += least + noise
-            factor = cholesky(covariance)
-            weights = solve(factor, z)
-            likelihood = -0.5 * float(z @ weights) - float(np.log(np.diag(factor)).sum())
-            value = likelihood - 0.5 * ((math.log(length) - USUAL) / AROUND) ** 2
-            if best is None or value > best[0]:
-                scale = length * max(1, len(history.space.dims)) ** 0.25
-                best = value, Surrogate(scaled, factor, weights, center, unit, scale)
-    return best[1] if best is not None else None
+    owners = np.array(coordinates.owners)
+    size = max(1, len(prior.space.dims)) ** 0.25
+
+    def fitted(length: float, least: float, relevance: Array) -> tuple[float, Surrogate]:
+        scale = relevance / (length * size)
+        scaled = x * scale
+        covariance = matern52(squared_distances(scaled, scaled))
+        covariance[np.diag_indices(len(x))] += least + noise
+        factor = cholesky(covariance)
+        weights = solve(factor, z)
+        likelihood = -0.5 * float(z @ weights) - float(np.log(np.diag(factor)).sum())
+        value = likelihood - 0.5 * ((math.log(length) - USUAL) / AROUND) ** 2
+        return value, Surrogate(scaled, factor, weights, center, unit, scale)
+
+    length, least, relevance = LENGTHS[0], NOISES[1], np.ones(x.shape[1])
+    best = fitted(length, least, relevance)
+    for other in LENGTHS[1:]:
+        if (tried := fitted(other, least, relevance))[0] > best[0]:
+            best, length = tried, other
+    for name in prior.space.dims:
+        less = np.where(owners == name, relevance * FAINT, relevance)
+        if (tried := fitted(length, least, less))[0] > best[0] + PROOF:
+            best, relevance = tried, less
+    for calm in (NOISES[0], NOISES[2]):
+        if (tried := fitted(length, calm, relevance))[0] > best[0]:
+            best = tried
+    return best[1]
 
 
 def most_promising(model: Surrogate, prior: Prior, running: Sequence[Config], candidates: Sequence[Config]) -> int:
@@ -145,7 +180,7 @@ def most_promising(model: Surrogate, prior: Prior, running: Sequence[Config], ca
         candidates: at least one.
     """
     coordinates = Coordinates(prior)
-    best = float(model.predict(model.x * model.length)[0].min())
+    best = float(model.predict(model.x / model.scale)[0].min())
     if running:
         model = _with(model, np.array([coordinates(c) for c in running]))
     mean, sd = model.predict(np.array([coordinates(c) for c in candidates]))
@@ -155,23 +190,13 @@ def most_promising(model: Surrogate, prior: Prior, running: Sequence[Config], ca
 def _with(model: Surrogate, at: Array) -> Surrogate:
     """The model with points believed to be what it expects there (kriging believer: Ginsbourger et al. 2010)."""
     believed = (model.predict(at)[0] - model.center) / model.unit
-    x = np.concatenate([model.x, at / model.length])
+    x = np.concatenate([model.x, at * model.scale])
     known = model.factor @ model.factor.T
-    cross = matern52(squared_distances(model.x, at / model.length))
-    own = matern52(squared_distances(at / model.length, at / model.length)) + NOISES[1] * np.eye(len(at))
+    cross = matern52(squared_distances(model.x, at * model.scale))
+    own = matern52(squared_distances(at * model.scale, at * model.scale)) + NOISES[1] * np.eye(len(at))
     factor = cholesky(np.block([[known, cross], [cross.T, own]]))
     targets = np.concatenate([known @ model.weights, believed])
-    return Surrogate(x, factor, solve(factor, targets), model.center, model.unit, model.length)
-
-
-def _seen(history: History, ladder: Sequence[int]) -> list[TrialRecord]:
-    """The trials that the model sees, at most :data:`POINTS`, by rank."""
-    ranked = [i for _, i in history.ranked(ladder[0])]
-    if len(ranked) > POINTS:
-        best = ranked[: POINTS * 2 // 3]
-        late = sorted(set(ranked) - set(best), reverse=True)[: POINTS - len(best)]
-        ranked = best + late
-    return [history.trials[i] for i in ranked]
+    return Surrogate(x, factor, solve(factor, targets), model.center, model.unit, model.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,48 +218,24 @@ class Line:
         """What is expected at full length."""
         return self.level + self.slope * (min(loss, self.cap) - self.mean)
 
+    @classmethod
+    def through(cls, every: Array, looked: Array, ended: Array) -> Self:
+        """The line, shrunk towards half a step for each step.
 
-def lines(history: History, ladder: Sequence[int]) -> list[Line]:
-    """The line of each rung, by the trials that were trained to the end; shrunk towards half a step for each."""
-    finished = [history.trials[i] for loss, i in history.ranked(ladder[-1]) if math.isfinite(loss)]
-    ends = np.array([_loss(history, t, ladder[-1]) for t in finished])
-    out = []
-    for epoch in ladder[:-1]:
-        every = np.array([_loss(history, history.trials[i], epoch) for x, i in history.ranked(epoch) if x < math.inf])
+        Args:
+            every: the finite losses of all that were looked at, of shape (m,).
+            looked: those of the ones that were trained to the end, of shape (n,).
+            ended: their losses there, of shape (n,).
+        """
         if not len(every):
-            out.append(Line(0.0, 0.0, 1.0, 0.0, 0.0))
-            continue
+            return cls(0.0, 0.0, 1.0, 0.0, 0.0)
         cap = float(np.median(every)) if len(every) > 4 else float(every.max())
         spread = float(every.var())
-        if not len(finished):
-            out.append(Line(0.0, 0.0, 1.0, cap, 0.2 * spread))
-            continue
-        x = np.array([_loss(history, t, epoch) for t in finished])
-        mean, level, held = float(np.minimum(x, cap).mean()), float(ends.mean()), 2.0 * max(spread, 1e-12)
-        slope = (float((x - mean) @ (ends - level)) + 0.5 * held) / (float((x - mean) @ (x - mean)) + held)
+        if not len(looked):
+            return cls(0.0, 0.0, 1.0, cap, 0.2 * spread)
+        mean, level, held = float(np.minimum(looked, cap).mean()), float(ended.mean()), 2.0 * max(spread, 1e-12)
+        off = looked - mean
+        slope = (float(off @ (ended - level)) + 0.5 * held) / (float(off @ off) + held)
         slope = min(max(slope, 0.05), 1.0)
-        left = float((((ends - level) - slope * (x - mean)) ** 2).sum()) + 2.0 * (0.15 * slope) ** 2 * spread
-        out.append(Line(mean, level, slope, cap, left / (len(finished) + 2)))
-    return out
-
-
-def _loss(history: History, trial: TrialRecord, epoch: int) -> float:
-    """A trial's loss at a rung in the size of the others: where it breaks a constraint, the worst that breaks none and
-    ``v / (1 + v)`` of their span for a violation ``v``."""
-    loss = history.loss_at(trial, epoch)
-    if not INFEASIBLE <= loss < math.inf:
-        return loss
-    ranked = history.ranked(epoch)
-    kept = ranked.rank((INFEASIBLE, -1))
-    best, edge = (ranked[0][0], ranked[kept - 1][0]) if kept else (0.0, 0.0)
-    return edge + (edge - best or 1.0) * (1.0 - INFEASIBLE / loss)
-
-
-def _expected(history: History, trial: TrialRecord, ladder: Sequence[int], rung: Sequence[Line]) -> tuple[float, float]:
-    """What is to be expected of a trial at full length, and the variance of that."""
-    if trial.status not in (Status.FAILED, Status.STOPPED):
-        for k in range(len(ladder) - 1, -1, -1):
-            loss = _loss(history, trial, ladder[k])
-            if trial.epoch >= ladder[k] and math.isfinite(loss):
-                return (loss, 0.0) if k == len(ladder) - 1 else (rung[k](loss), rung[k].variance)
-    return (rung[0](math.inf), rung[0].variance) if rung else (math.inf, 0.0)
+        left = float((((ended - level) - slope * off) ** 2).sum()) + 2.0 * (0.15 * slope) ** 2 * spread
+        return cls(mean, level, slope, cap, left / (len(looked) + 2))
