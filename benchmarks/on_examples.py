@@ -1,4 +1,4 @@
-"""The playbook beside Optuna's TPE on the six examples: how good is the best so far, and is it ever worse than the default?
+"""The playbook beside Optuna's TPE on the six examples: how good so far, and is it ever worse than the default?
 
 Each run is kept as a JSON file in ``--out`` and never made again, so the command can be stopped and repeated. The
 playbook has a budget of 20 full trainings, its proof included; TPE has 30. Normalised regret: 0 is the best score that
