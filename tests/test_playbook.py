@@ -303,6 +303,37 @@ def test_the_range_test_says_where_the_ladder_begins():
     assert replay(list(book._store.read()), build("playbook")) == history.decisions
 
 
+def test_a_short_training_begins_with_what_its_length_wants():
+    space = lt.Space({**SPACE, "dropout": lt.Float(0.0, 0.5, default=0.3), "mystery": lt.Float(0.0, 1.0, default=0.7)})
+    study = drive(space, "playbook", landscape, budget="16 trials", max_epochs=12)
+    default, second, *_ = (t for t in study.history.in_stage("learning rate"))
+    assert "lacks updates" in second.why
+    assert second.config["batch_size"] < default.config["batch_size"]
+    assert second.config["dropout"] == 0.0
+    # Capacity has its own turn, and of what no role knows the default is all there is.
+    assert {n: second.config[n] for n in ("width", "mystery")} == {n: default.config[n] for n in ("width", "mystery")}
+    # It was better, so everything goes on from there although no stage settled the dropout before its turn.
+    record = study.history.stage("learning rate")
+    assert "dropout" not in record.settled
+    assert all(t.config["dropout"] == 0.0 for t in study.history.in_stage("capacity"))
+    # What the result is measured against stays the strong default.
+    assert study.summary.confirmation.default.config["dropout"] == 0.3
+
+
+def test_where_the_strong_default_is_better_it_stays():
+    def heavy(config, epoch):  # whatever the length: large batches, and dropout
+        return landscape(config, epoch) + abs(math.log2(config["batch_size"]) - 8) + 3.0 * (0.5 - config["dropout"])
+
+    space = lt.Space({**SPACE, "dropout": lt.Float(0.0, 0.5, default=0.3)})
+    study = drive(space, "playbook", heavy, budget="16 trials", max_epochs=12)
+    assert {t.config["dropout"] for t in study.history.in_stage("capacity")} == {0.3}
+
+
+def test_a_long_training_has_nothing_of_the_kind():
+    study = drive(SPACE, "playbook", landscape, budget="12 trials", max_epochs=200)
+    assert not any("lacks updates" in t.why for t in study.history.trials)
+
+
 def test_a_stage_of_ones_own_is_one_small_generator():
     def widths(look: Look):
         tried = yield [look.wish({"width": w}, epochs=2, why=f"width {w}") for w in (32, 128)]
