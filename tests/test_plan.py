@@ -184,6 +184,33 @@ def test_an_unsteady_training_goes_back_to_the_rate():
     assert names.index("capacity") > study.history.stages.index(again)
 
 
+def test_a_training_that_is_worse_for_being_longer_gets_a_lower_rate():
+    def lost(config, epoch, length):
+        # A rate that a short training stands, and a long one does not: nothing is learned any more.
+        value = 0.6 + 0.3 * bowl(config) + 0.5 / epoch if config["learning_rate"] < 1.5e-3 or length < 10 else 2.3
+        return {"train_loss": value, "val_loss": value}
+
+    study = told(lt.Space(learning_rate=RATE, width=lt.Int(16, 256, log=True)), lost)
+    again = next(s for s in opened(study, "learning rate") if s.notes.get("again") == "steadier")
+    assert "lost_when_longer" in again.notes["kinds"]
+    assert again.settled["learning_rate"] < 1.5e-3
+
+
+def test_where_short_trainings_show_nothing_longer_ones_are_compared():
+    def late(config, epoch, length):
+        # Chance until the tenth epoch, give or take what luck gives.
+        luck = 1e-4 * math.sin(1e6 * config["learning_rate"] + config["width"])
+        value = 2.3 + luck if epoch < 10 else 1.0 + 0.3 * bowl(config) - 0.01 * math.log2(config["width"])
+        return {"train_loss": value, "val_loss": value}
+
+    study = told(lt.Space(learning_rate=RATE, width=lt.Int(16, 256, log=True)), late)
+    stage = opened(study, "learning rate")[0]
+    assert any("6 epochs show nothing yet" in study.history.trials[i].why for i in stage.trials)
+    assert "after 12 epochs" in stage.verdict
+    assert bowl(stage.settled) < 0.3
+    assert {t.horizon for t in study.history.in_stage("capacity")} == {12}
+
+
 def test_at_the_edge_of_stability_warmup_makes_room_for_a_larger_rate():
     space = lt.Space(learning_rate=RATE, warmup=lt.Float(0.0, 0.3, default=0.0))
 

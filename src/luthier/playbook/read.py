@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
 from luthier.core.params import Choice
 from luthier.core.summary import ABLATION, CONFIRM
@@ -21,6 +22,8 @@ OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
 """Findings that ask for regularization."""
 ABOUT = 2.1
 """Two rates within this factor are about the same: less than a step of the ladder."""
+LOST = 0.1
+"""The part of a loss by which a longer training has to be worse for that to be no luck. Our choice."""
 PIPELINE, RATE = 0, 1
 """Tiers of findings: mistakes that no tuning mends, and what the learning rate and its kin mend."""
 
@@ -74,9 +77,29 @@ def read_leading(history: History) -> Reading:
     told = any(s is not None for s in (curves.train_loss, curves.val_loss, curves.val_metric))
     found = {f.kind: f for f in diagnose_curves(curves) if f.severity != "good"} if told else {}
     edge = edge_of_stability(history, trial)
-    if edge is not None:
-        found[edge.kind] = edge
+    for finding in (edge, lost_when_longer(history, trial)):
+        if finding is not None:
+            found[finding.kind] = finding
     return Reading(trial, found)
+
+
+def lost_when_longer(history: History, long: TrialRecord) -> Finding | None:
+    """Whether a training ended worse than a shorter one of the same configuration and seed: its rate, held for longer,
+    is too much."""
+    shorter = [
+        t
+        for t in history.trained()
+        if t.full and t.horizon < long.horizon and t.seed == long.seed and t.config == long.config
+    ]
+    best = min(shorter, key=history.final_loss, default=None)
+    if best is None or max(map(history.final_loss, (best, long))) >= INFEASIBLE:
+        return None
+    gap = history.final_loss(long) - history.final_loss(best)
+    if not gap > LOST * abs(history.final_loss(best)):
+        return None
+    text = f"Trained for {long.horizon} epochs it is worse than for {best.horizon}, which it should never be."
+    numbers = {"epochs": long.horizon, "shorter": best.horizon, "lost": gap}
+    return Finding("lost_when_longer", "warning", 0.5, text, (), RATE, None, numbers, "learning_rate")
 
 
 def edge_of_stability(history: History, best: TrialRecord) -> Finding | None:

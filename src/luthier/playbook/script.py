@@ -127,7 +127,7 @@ class Look:
 
     @property
     def short(self) -> int:
-        """A quarter of the full length: long enough to tell learning rates apart."""
+        """A quarter of the full length, or as long as it takes to tell learning rates apart."""
         return short_length(self.history)
 
     @property
@@ -215,8 +215,9 @@ def settled_config(history: History, stages: int | None = None) -> dict[str, Val
 
 
 def short_length(history: History) -> int:
-    """A quarter of the full length."""
-    return max(1, round(history.study.max_epochs / 4))
+    """A quarter of the full length; longer where a stage found that so short a training shows nothing."""
+    asked = next((s.numbers["short"] for s in reversed(history.stages) if not s.open and "short" in s.numbers), None)
+    return int(asked) if asked is not None else max(1, round(history.study.max_epochs / 4))
 
 
 def unaffordable(names: Sequence[str]) -> Verdict:

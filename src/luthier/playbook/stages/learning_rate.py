@@ -13,6 +13,7 @@ from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
+from luthier.playbook.stages.search import noise
 
 LONG = 10**9
 """Epochs of a training that lacks no update."""
@@ -25,21 +26,30 @@ def learning_rate(look: Look) -> Script:
     rate = find(look.space, "learning_rate")
     if rate is None or isinstance(look.space[rate], (Choice, Constant)):
         return Verdict("skipped", "the space has no learning rate to search", skipped=True)
-    default = yield [look.wish(look.default, epochs=look.short, why="the strong default, as the mark to beat")]
+    epochs = look.short
+    default = yield [look.wish(look.default, epochs=epochs, why="the strong default, as the mark to beat")]
     tried = list(default)
     starts: dict[Value, Config] = {o: strong_default(look.history, with_optimizer(look, o)) for o in optimizers(look)}
     experienced: dict[Value, Config] = {o: for_its_length(look, rate, o) for o in starts}
-    first = next(iter(experienced))
+    first = next(iter(starts))
     if default and experienced[first] != default[0].config:
         moved = {n: v for n, v in experienced[first].items() if v != default[0].config.get(n)}
         what = ", ".join(f"{n} {short(v)}" for n, v in moved.items())
         test = "; the rate by the range test" if _tested(look, first) else ""
         why = f"so short a training lacks updates: {what}{test}"
-        tried += yield [look.wish(experienced[first], base={}, epochs=look.short, why=why)]
-        if look.best(tried) is not default[0]:
+        tried += yield [look.wish(experienced[first], base={}, epochs=epochs, why=why)]
+        if look.best(tried) is not default[0] or not shows(look, tried):
             starts = experienced
+    for longer in (look.medium, look.full):
+        if not tried or longer <= epochs or shows(look, tried):
+            break
+        why = f"{epochs} epochs show nothing yet, so longer"
+        more = yield [look.wish(starts[first], base={}, epochs=longer, why=why)]
+        if not more:
+            break
+        epochs, tried = longer, more
     for optimizer, start in starts.items():
-        tried += yield from _ladder(look, rate, optimizer, tried, start)
+        tried += yield from _ladder(look, rate, optimizer, tried, start, epochs)
     if not tried:
         text = "the budget has no room for a training here"
         return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
@@ -48,7 +58,7 @@ def learning_rate(look: Look) -> Script:
         return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)
     in_order = sorted(tried, key=lambda t: (str(optimizer_of(look, t)), number(t, rate)))
     words = [look.table(in_order, *shown(look, rate, "batch_size"))]
-    batches = yield from _batch_sizes(look, rate, best)
+    batches = yield from _batch_sizes(look, rate, best, epochs)
     if batches:
         words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
         best = look.best([best, *batches]) or best
@@ -62,10 +72,26 @@ def learning_rate(look: Look) -> Script:
         else f" (between the steps; the best of them {short(best.config[rate])})"
     )
     values = ", ".join(f"{n} {short(v)}{between if n == rate else ''}" for n, v in settled.items())
-    text = f"{values}: {look.said(best)} after {look.short} epochs"
-    if default:
+    text = f"{values}: {look.said(best)} after {epochs} epochs"
+    if default and epochs == look.short:
         text += f" (strong default {look.shown(default[0])})"
-    return Verdict(text, "; ".join(words), settled=settled, numbers={"start": start} if start else {})
+    numbers = {**({"start": start} if start else {}), **({"short": epochs} if epochs != look.short else {})}
+    return Verdict(text, "; ".join(words), settled=settled, numbers=numbers)
+
+
+def shows(look: Look, trials: Sequence[TrialRecord]) -> bool:
+    """Whether trainings of this length tell anything: they differ, or one of them got better after its first epoch. The
+    luck of trainings that learn nothing would be taken for an answer."""
+    losses = [look.loss(t) for t in trials if math.isfinite(look.loss(t))]
+    margin = noise(look, trials[0]) if math.isfinite(look.loss(trials[0])) else 0.0
+    if len(losses) < len(trials) or max(losses) - min(losses) > margin:
+        return True
+    goal = look.history.objective
+    for trial in trials:
+        told = [goal.loss(value) for _, value in trial.curve(goal.metric)]
+        if len(told) < 2 or told[0] - min(told) > margin:
+            return True
+    return False
 
 
 def for_its_length(look: Look, rate: str, optimizer: Value) -> Config:
@@ -108,12 +134,13 @@ def _center(look: Look, rate: str, optimizer: Value, start: Config) -> tuple[flo
     return moved(center), moved(upper) if upper is not None else None, origin
 
 
-def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord], start: Config) -> Part:
+def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord], start: Config, epochs: int) -> Part:
     """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not.
 
     Args:
         others: the trainings before.
         start: the rest of the configuration; its own rate is the center where no range test spoke and it was moved.
+        epochs: how long they are.
     """
 
     def rest(config: Config) -> Config:
@@ -137,7 +164,7 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
         known = [number(t, rate) for t in [*default, *runs]]
         rates = allowed(look, rate, [wanted], upper, known, start)
         why = f"{label}{why}: rate "
-        return (yield [look.wish({rate: r}, base=start, epochs=look.short, why=f"{why}{r:.2g}") for r in rates])
+        return (yield [look.wish({rate: r}, base=start, epochs=epochs, why=f"{why}{r:.2g}") for r in rates])
 
     runs += yield from ask(center, f"around {origin}")
     leader = look.best([*default, *runs])
@@ -161,7 +188,7 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
     return runs
 
 
-def _batch_sizes(look: Look, rate: str, best: TrialRecord) -> Part:
+def _batch_sizes(look: Look, rate: str, best: TrialRecord, epochs: int) -> Part:
     """Half and double the batch, the rate following; on in the better direction while it pays."""
     name = find(look.space, "batch_size")
     if name is None or name not in best.config or isinstance(look.space[name], (Choice, Constant)):
@@ -177,7 +204,7 @@ def _batch_sizes(look: Look, rate: str, best: TrialRecord) -> Part:
             followed = rate_for_batch(number(leader, rate), batch, float(str(size)), optimizer_of(look, leader))
             moved = look.space.clip(rate, float(f"{followed:.3g}"), {**best.config, name: size})
             why = f"batch {size}, the rate following to {short(moved)}"
-            more = yield [look.wish({name: size, rate: moved}, base=best.config, epochs=look.short, why=why)]
+            more = yield [look.wish({name: size, rate: moved}, base=best.config, epochs=epochs, why=why)]
             tried += more
             if not more or look.loss(more[0]) >= look.loss(leader):
                 break
