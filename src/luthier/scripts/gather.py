@@ -128,7 +128,7 @@ class Gatherer:
         return int(row.epoch) + self.shift
 
     def _complete(self) -> bool:
-        wanted = [name for name in self._names.asked if name in self.seen]
+        wanted = [name for name in self._names.asked if self.seen[name] > 1]  # what is told once is not waited for
         return self._lead in self._pending and all(name in self._pending for name in wanted)
 
     def _begins(self, row: Row) -> bool:

@@ -328,7 +328,7 @@ def _kind(word: str, default: Any) -> str:
         if last == kind or (last in ("floatrange", "intrange") and last.startswith(kind)):
             return kind
     if word and last not in ("", "optional", "any"):
-        return "str" if last in ("string", "path") else "bool" if "bool" in last else ""
+        return "str" if last in ("string", "path", "choice") else "bool" if "bool" in last else ""
     return type(default).__name__ if isinstance(default, bool | int | float | str) else ""
 
 
