@@ -18,7 +18,7 @@ from luthier.contracts import Stop
 from luthier.core.errors import RunError, UserError
 from luthier.core.trial import Status
 from luthier.schedule.full import Full
-from luthier.schedule.halving import ASHA
+from luthier.schedule.halving import ASHA, SuccessiveHalving
 from luthier.scripts.command import Given, build
 from luthier.scripts.files import Table
 from luthier.scripts.gather import Gatherer
@@ -133,24 +133,31 @@ RESUMABLE = """
 import argparse, os, time, json
 p = argparse.ArgumentParser()
 p.add_argument("--lr", type=float); p.add_argument("--out"); p.add_argument("--resume", default="")
+p.add_argument("--late", action="store_true")
 a = p.parse_args()
 first = json.load(open(a.resume))["epoch"] + 1 if a.resume else 0
-for epoch in range(first, 9):
-    json.dump({"epoch": epoch}, open(os.path.join(a.out, "last.pt"), "w"))
+def save():
+    with open(os.path.join(a.out, "last.pt"), "w") as f:
+        time.sleep(0.02); json.dump({"epoch": epoch}, f)
+for epoch in range(first, 4):
+    if not a.late: save()
     print(json.dumps({"epoch": epoch, "val_loss": a.lr + 1 / (epoch + 1), "first": first}), flush=True)
-    time.sleep(0.03)
+    if a.late: save()
+    time.sleep(0.3)
 """
 
 
-def test_a_script_that_can_resume_goes_on_from_its_checkpoint(folder):
+@pytest.mark.parametrize("when", ["", "--late"])
+def test_a_script_that_can_resume_goes_on_from_its_checkpoint(folder, when):
     (folder / "long.py").write_text(RESUMABLE)
-    script = lt.Script(python("long.py", "--lr={lr}", "--out={out}"), resume="--resume {checkpoint}")
+    words = python("long.py", "--lr={lr}", "--out={out}", *filter(None, [when]))
+    script = lt.Script(words, resume="--resume {checkpoint}")
     space = lt.Space(lr=lt.Float(1e-4, 1e-1, log=True))
-    result = tune(script, space=space, strategy=ASHA(Random(), min_epochs=1), max_epochs=9, budget="3 trials")
+    strategy = SuccessiveHalving(Random(), min_epochs=2, eta=2)
+    result = tune(script, space=space, strategy=strategy, max_epochs=4, budget="2 trials")
     longest = max(result.trials(), key=lambda t: t.epoch)
-    assert longest.epoch >= 3
-    assert longest.spent == longest.epoch
-    assert longest.reports[-1].metrics["first"] > 0
+    assert longest.epoch == longest.spent == 4
+    assert longest.reports[-1].metrics["first"] in (2, 3)
 
 
 def test_strategies_that_copy_weights_are_refused(folder):

@@ -27,6 +27,8 @@ SETTLE = 0.5
 """Seconds without a number after which what was said of an epoch is taken for all of it."""
 LOOK = 0.1
 """Seconds between looks at a file that grows and at whether to stop."""
+STABLE = 0.2
+"""Seconds after which a file that nobody wrote to is taken for whole."""
 CHECKPOINTS = {
     ".pt",
     ".pth",
@@ -65,12 +67,7 @@ class Runner:
             TrainingFailed: the script failed, or never said the metric.
             EndOfTrial: the trial was trained as far as it was to be, or was stopped.
         """
-        job = _Job(self, trial)
-        try:
-            job.run()
-        except EndOfTrial:
-            job.keep()
-            raise
+        _Job(self, trial).run()
 
 
 class _Job:
@@ -84,15 +81,17 @@ class _Job:
             trial.config, trial.max_epochs, trial.seed, trial.id, self.place / "out", self._config_file()
         )
         self.resumed = trial.start > 0 and self.script.resume is not None
-        memory = self._remembered() if self.resumed else {}
+        self.memory = self._remembered() if self.resumed else {}
         self.metrics = Names(runner.metrics)
         self.gatherer = Gatherer(
             self.metrics,
             start=trial.start if self.resumed else 0,
             steps_per_epoch=self.script.steps_per_epoch,
-            shift=memory.get("shift"),
+            shift=self.memory.get("shift"),
         )
         self.last: list[str] = []
+        # When the metric was said last, when that was for the latest report, and for the one before.
+        self.said = self.heard = self.heard_before = time.time()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -106,7 +105,7 @@ class _Job:
         text = self.script.text_for(self.trained, self.names)
         if text is not None:
             self.trained.file.write_text(text, encoding="utf-8")
-        words = self.script.words_for(self.trained, self.names, self._checkpoint() if self.resumed else None)
+        words = self.script.words_for(self.trained, self.names, self.memory["path"] if self.resumed else None)
         more = {"LUTHIER_TRIAL": str(self.trial.id), "LUTHIER_OUT": str(out), "LUTHIER_SEED": str(self.trial.seed),
                 "LUTHIER_EPOCHS": str(self.trial.max_epochs)}  # fmt: skip
         cwd = Path(str(self.script.cwd))
@@ -153,6 +152,8 @@ class _Job:
 
     def _take(self, rows: Iterable[Row]) -> None:
         for row in rows:
+            if self.metrics.asked[0] in row.values:
+                self.said = time.time()
             self._report(self.gatherer.feed(row))
             if self.gatherer.beyond >= self.trial.until:
                 self.trial.epoch = self.trial.until
@@ -163,15 +164,22 @@ class _Job:
             if epoch > self.trial.until:  # it says the metric now and then, and was next to say it beyond its time
                 self.trial.epoch = self.trial.until
                 raise EndOfTrial
+            self.heard_before, self.heard = self.heard, self.said
             self.trial.report(values, epoch=epoch)
 
     def _let_finish(self, process: Process) -> None:
-        """A script that knows its length saves and tests at its end: it gets the time for that."""
-        if self.trial.until < self.trial.max_epochs or not self.script.told_its_length:
+        """A script that knows its length saves and tests at its end, one that is to go on later saves now: it gets the
+        time for that."""
+        pauses = self.trial.until < self.trial.max_epochs
+        if self.trial.should_stop or not (self.script.resume is not None if pauses else self.script.told_its_length):
             return
         until = time.monotonic() + self.script.grace
         while process.running and time.monotonic() < until and not self.trial.should_stop:
+            if pauses and self._fresh() and self.keep():
+                return
             process.read(LOOK)
+        if pauses and not process.running and process.code == 0:
+            self.keep()
 
     # -- how it ended --------------------------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class _Job:
             raise TrainingFailed("killed", f"its script was killed by {name}", tail)
         if code > 0:
             raise TrainingFailed("died", f"the script exited with code {code}" + (f": {final}" if final else ""), tail)
-        if not self.gatherer.told:
+        if not self.gatherer.told and not self.resumed:  # one that went on may have been at its end already
             self._silent()
 
     def _silent(self) -> None:
@@ -216,23 +224,56 @@ class _Job:
 
     # -- going on later ------------------------------------------------------------------------------------------------
 
-    def keep(self) -> None:
-        """Note for a later job that the script can go on, if it left a checkpoint."""
-        if self.script.resume is None or not self._checkpoint() or self.trial.epoch < self.trial.until:
-            return
+    def keep(self) -> bool:
+        """Copy the newest checkpoint for a later job; whether that could be done while nobody wrote to it.
+
+        The script may be ended at any moment, and then leaves half a file.
+        """
+        path = Path(self._checkpoint())
+        if not path.name:
+            return False
         name = f"checkpoints/trial-{self.trial.id:05d}/epoch-{self.trial.epoch:05d}.ckpt"
-        path = self.place.parents[1] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"shift": self.gatherer.shift}), encoding="utf-8")
+        kept = self.place.parents[1] / name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        before = path.stat()
+        if path.is_file():
+            shutil.copyfile(path, kept)
+        else:
+            kept.touch()  # a folder stays where it is
+        after = path.stat()
+        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+            kept.unlink()
+            return False
+        held = {"checkpoint": str(path.relative_to(self.trained.out)), "shift": self.gatherer.shift}
+        kept.with_suffix(".json").write_text(json.dumps(held), encoding="utf-8")
         self.trial.saved = name
+        return True
+
+    def _fresh(self) -> bool:
+        """Whether the newest checkpoint is that of the latest report, and nobody has written to it for a while.
+
+        Some scripts save before they say how an epoch went, some after: the one of the epoch before is nearer to the
+        report before.
+        """
+        path = self._checkpoint()
+        if not path:
+            return False
+        at = os.stat(path).st_mtime
+        return time.time() - at > STABLE and (at > self.heard or self.heard - at < at - self.heard_before)
 
     def _remembered(self) -> dict[str, Any]:
+        """What an earlier job noted; its checkpoint is put back to where the script left it."""
         folder = self.place.parents[1] / f"checkpoints/trial-{self.trial.id:05d}"
+        kept = folder / f"epoch-{self.trial.start:05d}.ckpt"
         try:
-            held = json.loads((folder / f"epoch-{self.trial.start:05d}.ckpt").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return held if isinstance(held, dict) else {}
+            held: dict[str, Any] = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+            path = self.trained.out / held["checkpoint"]
+            if not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(kept, path)
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingFailed("died", f"its checkpoint cannot be read: {error}") from None
+        return {**held, "path": str(path)}
 
     def _checkpoint(self) -> str:
         """The newest checkpoint in the trial's own folder; empty where there is none."""
