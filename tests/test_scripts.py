@@ -468,6 +468,13 @@ def test_steps_become_epochs_where_their_length_is_known():
     assert fed(steps, steps_per_epoch=250) == [(1, {"val_loss": 2}), (2, {"train_loss": 3}), (3, {"val_loss": 1})]
 
 
+def test_a_metric_that_is_said_once_at_the_end_is_that_of_the_whole_training():
+    assert fed("loss=3\nloss=2\nTest accuracy: 93%\n", Names(["test_accuracy"]), length=9) == [
+        (9, {"train_loss": 2, "test_accuracy": 0.93})
+    ]
+    assert fed("val_loss=3\nval_loss=2\n", length=9) == [(1, {"val_loss": 3}), (2, {"val_loss": 2})]
+
+
 def test_a_progress_bar_counts_with_what_it_shows_last():
     bar = "".join(f"\rEpoch 1: {i * 10}%|##| {i}/10 [00:01<00:01, loss={5 - i / 10:.1f}]" for i in range(1, 11))
     assert fed(f"{bar}\nEpoch 1 val_loss=0.5\n") == [(1, {"train_loss": 4.0, "val_loss": 0.5})]
@@ -693,8 +700,6 @@ def test_a_script_that_always_fails_ends_the_study(folder):
 def test_a_target_is_not_called_by_itself():
     with pytest.raises(UserError, match=r"trained by lt.tune"):
         lt.Script([sys.executable])(None)
-    with pytest.raises(UserError, match=r"no argument 'stile'.*'style'"):
-        lt.Script([sys.executable], stile="fire")
 
 
 # -- the terminal ------------------------------------------------------------------------------------------------------

@@ -345,7 +345,9 @@ def prepare(
     if space is None:
         if not hasattr(target, "space"):
             raise UserError(
-                "No search space was given.", "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True))."
+                "No search space was given.",
+                "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)), or --space FILE; luthier init writes one "
+                "for a script.",
             )
         space = target.space()
     study = study_from(

@@ -35,11 +35,19 @@ class Gatherer:
         names: the metrics asked for.
         start: epochs that a resumed training has behind it.
         steps_per_epoch: what one epoch is in the script's steps.
+        length: epochs that the script was told to train; None where it was not. One that says its metric once, at its
+            end, says it of all of them.
         shift: 1 for scripts that count their epochs from 0, as an earlier job found; None where that is not known.
     """
 
     def __init__(
-        self, names: Names, *, start: int = 0, steps_per_epoch: float | None = None, shift: int | None = None
+        self,
+        names: Names,
+        *,
+        start: int = 0,
+        steps_per_epoch: float | None = None,
+        length: int | None = None,
+        shift: int | None = None,
     ) -> None:
         self._names = names
         self._lead = names.asked[0] if names.asked else ""
@@ -48,6 +56,7 @@ class Gatherer:
         self._step: float | None = None  # of the pending evaluation
         self._first: dict[str, float] | None = None  # an evaluation at step 0
         self._count = start
+        self._length = length
         self._last = start
         self._used = False  # whether something was said at the place that is held
         self._places = 0
@@ -84,12 +93,19 @@ class Gatherer:
 
     def settle(self) -> list[Report]:
         """The epoch that is complete, now that the script went quiet."""
+        if self.at is None and self._count == 0 and self._length is not None:
+            return []  # perhaps the only one
         if not self._complete() or (self.at is not None and (self._usual is None or self._times < self._usual)):
             return []
         return self._flush()
 
     def finish(self) -> list[Report]:
         """The last epoch: nothing more is said."""
+        if self.at is None and self._count == 0 and self._first is None and self._length is not None:
+            if self._lead not in self._pending:
+                return []
+            values, self._pending = self._pending, {}
+            return self._report(self._length, values)
         out = self._flush()
         if self._first is not None:
             values, self._first = self._first, None

@@ -87,6 +87,7 @@ class _Job:
             self.metrics,
             start=trial.start if self.resumed else 0,
             steps_per_epoch=self.script.steps_per_epoch,
+            length=trial.max_epochs if self.script.told_its_length else None,
             shift=self.memory.get("shift"),
         )
         self.last: list[str] = []
@@ -148,7 +149,7 @@ class _Job:
                 self._silent()
         rest = source.read(final=True) if source is not None else [r for s in streams.values() for r in s.end()]
         self._take(rest)
-        self._report(self.gatherer.finish())
+        self._report([(min(epoch, self.trial.until), values) for epoch, values in self.gatherer.finish()])
 
     def _take(self, rows: Iterable[Row]) -> None:
         for row in rows:

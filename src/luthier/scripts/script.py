@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Trained:
     file: Path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Script:
     """A training script of any kind, unchanged: a command that is run for each trial.
 
@@ -83,6 +83,7 @@ class Script:
     """
 
     command: str | Sequence[str]
+    _: KW_ONLY
     style: str = "argparse"
     template: str | Path | Template | None = None
     regex: str | Sequence[str] = ()
@@ -98,16 +99,7 @@ class Script:
     clones = False
     """A script restores its optimizer by itself, and with it the old values: no changed copy can go on from it."""
 
-    def __init__(self, command: str | Sequence[str], **options: Any) -> None:
-        known = {f.name: f.default for f in fields(self) if f.name != "command"}
-        for name in options:
-            if name not in known:
-                raise UserError(f"Script() has no argument {name!r}.", nearest(name, known))
-        for name, value in {**known, **options, "command": command}.items():
-            object.__setattr__(self, name, value)
-        self._check()
-
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
