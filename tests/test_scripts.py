@@ -445,6 +445,23 @@ def test_epochs_are_those_that_the_script_says_counted_from_one():
     assert fed(halves) == [(1, {"train_loss": 3, "val_loss": 2}), (2, {"val_loss": 1})]
 
 
+def test_an_epoch_may_be_said_after_its_metrics():
+    text = "".join(f"loss: {e}\nval loss: {e}.5\nEpoch {e} done\n" for e in (1, 2, 3))
+    assert fed(text) == [(e, {"train_loss": e, "val_loss": e + 0.5}) for e in (1, 2, 3)]
+
+
+def test_a_name_like_the_metric_is_no_mistake_where_it_means_something_else():
+    def mistyped(asked, said):
+        gatherer = Gatherer(Names([asked]))
+        for _ in range(3):
+            gatherer.feed(Row({said: 1.0}))
+        return gatherer.mistyped()
+
+    assert mistyped("val_los", "val_loss")
+    assert not mistyped("val_loss", "vae_loss")
+    assert not mistyped("val_loss", "test_loss")
+
+
 def test_a_summary_at_the_end_changes_nothing():
     text = "epoch 1 val_loss 3\nepoch 2 val_loss 4\nBest: epoch 1 val_loss 3\n"
     assert fed(text) == [(1, {"val_loss": 3}), (2, {"val_loss": 4})]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from luthier.scripts.lines import Row
-from luthier.scripts.names import Names
+from luthier.scripts.names import Names, split_of
 
 Report = tuple[int, Mapping[str, float]]
 """An epoch, from 1, and its metrics."""
@@ -60,6 +60,7 @@ class Gatherer:
         self._last = start
         self._used = False  # whether something was said at the place that is held
         self._places = 0
+        self._after = False  # whether an epoch is said after its metrics, and not before
         self._times = 0
         self._usual: int | None = None
         self.shift = shift
@@ -72,6 +73,11 @@ class Gatherer:
         """The epochs that ``row`` shows to be complete."""
         out: list[Report] = []
         place = self._place(row)
+        if place is not None and not row.values and self._lead in self._pending and self.at is None:
+            self._after = True
+        if place is not None and self._after and not row.values:
+            self.at = place
+            return self._flush()
         if place is not None:
             if self.at is not None and place < self.at and self._used:
                 return []  # a summary at the end that looks back
@@ -93,8 +99,8 @@ class Gatherer:
 
     def settle(self) -> list[Report]:
         """The epoch that is complete, now that the script went quiet."""
-        if self.at is None and self._count == 0 and self._length is not None:
-            return []  # perhaps the only one
+        if self._after or (self.at is None and self._count == 0 and self._length is not None):
+            return []  # its epoch is still to be said; perhaps it is the only one
         if not self._complete() or (self.at is not None and (self._usual is None or self._times < self._usual)):
             return []
         return self._flush()
@@ -127,7 +133,9 @@ class Gatherer:
         if self.told or not self.seen:
             return False
         often = [name for name, times in self.seen.items() if times >= SURE]
-        return bool(difflib.get_close_matches(self._lead, often, n=1, cutoff=CLOSE))
+        alike = difflib.get_close_matches(self._lead, often, n=1, cutoff=CLOSE)
+        # Of a loss on other data, or of a part of the model, nothing follows.
+        return bool(alike) and split_of(alike[0]) == split_of(self._lead)
 
     # -- the parts -----------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,10 @@ STEP = (
 )
 """The fields that say where a training is."""
 
-LONGEST = 20_000
-"""Characters of a line that are read; what is longer is no log of metrics."""
+LONGEST = 4000
+"""Characters of a line of text that are read: what is longer is no log of metrics. An object may be longer."""
+LARGEST = 1_000_000
+"""Characters of a line that are kept until it ends."""
 
 # fmt: off
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
@@ -40,7 +42,7 @@ _PLACE = re.compile(
     r"(?<![\w/.-])[\"']?(?P<name>epoch|ep|(?:global[_ ])?step|iter|iteration|update)[\"']?\s*[:=#]?\s*[\[(]?\s*"
     r"(?P<value>\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)[\])]?(?:\s*/\s*(?P<of>\d+))?(?![\w%]|\.\d)", re.IGNORECASE)
 _METRIC = re.compile(
-    rf"(?P<name>[A-Za-z_][\w/@.-]*(?:\(\w+\))?(?:[ \t]+\(?[A-Za-z][\w/@.-]*\)?){{0,4}})[\"']?"
+    rf"(?<![\w/@.-])(?P<name>[A-Za-z_][\w/@.-]*(?:\(\w+\))?(?:[ \t]+\(?[A-Za-z][\w/@.-]*\)?){{0,4}})[\"']?"
     rf"(?P<mark>\s*(?:[:=]|->|→)\s*[\"']?|\s+)\s*{_WRAP}\s*(?P<value>{_NUMBER})"
     rf"(?:\s*/\s*(?P<of>\d+))?(?P<percent>\s*%)?(?:[a-zA-Zµ]{{1,4}}(?:/[a-zA-Z]+)?)?(?![\w])", re.IGNORECASE)
 _BAR = re.compile(r"(?P<n>\d+)/(?P<of>\d+)\s*\[\d+:\d+")
@@ -91,7 +93,7 @@ def row_of(fields: Mapping[str, Any], names: Names) -> Row:
 
 def parse(line: str, names: Names) -> Row:
     """The numbers in a line of free text, or of a JSON object."""
-    text = _ANSI.sub("", line).strip()[:LONGEST]
+    text = _ANSI.sub("", line).strip()
     if text.startswith("Namespace("):  # argparse's own settings
         return Row()
     if text.startswith("{") and text.endswith("}"):
@@ -102,7 +104,7 @@ def parse(line: str, names: Names) -> Row:
         if isinstance(data, dict):
             return row_of(flat(data), names)
     place: dict[str, float] = {}
-    rest = text
+    rest = text = text[:LONGEST]
     for found in _PLACE.finditer(text):
         before = re.findall(r"([A-Za-z]+)[\"'\])]?\s+$", text[: found.start()])
         if before and before[0].lower() not in _BEFORE:
@@ -216,7 +218,7 @@ class Stream:
             rows += self._segment(segment)
             if mark == "\n":
                 rows += self._close()
-        if len(self._rest) > LONGEST:
+        if len(self._rest) > LARGEST:
             self._rest = self._rest[-LONGEST:]
         return rows
 
