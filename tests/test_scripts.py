@@ -477,6 +477,8 @@ def test_without_epochs_each_evaluation_is_one():
     assert fed("step 0 val_loss=3\nstep 1 val_loss=2\nstep 2 val_loss=1\n") == [
         (e, {"val_loss": 4 - e}) for e in (1, 2, 3)
     ]
+    best = "step 0 val_loss=9\nval_loss 9 is the best so far\nstep 500 val_loss=3\nval_loss 3 is the best so far\n"
+    assert fed(best) == [(1, {"val_loss": 3})]
     assert fed("step 0 val_loss=3\n") == [(1, {"val_loss": 3})]
 
 
@@ -774,3 +776,20 @@ def test_the_shell_completes_strategies(folder):
     done = subprocess.run(python("-c", "from luthier.cli import app; app(prog_name='luthier')"), env=environ,
                           capture_output=True, text=True)  # fmt: skip
     assert done.stdout.split() == ["freeze_thaw"]
+
+
+def test_the_documents_commands_have_only_options_that_there_are():
+    import re
+
+    import typer
+
+    from luthier.cli import app
+
+    commands = typer.main.get_command(app).commands
+    text = (Path(__file__).parents[1] / "docs" / "scripts.md").read_text().replace("\\\n", " ")
+    lines = [line for line in re.findall(r"^luthier (.*)$", text, re.MULTILINE) if not line.startswith("--")]
+    assert len(lines) > 10
+    for line in lines:
+        name, *words = re.split(r"\s+", line.partition(" -- ")[0].partition("#")[0])
+        known = {flag for option in commands[name].params for flag in option.opts}
+        assert {w.partition("=")[0] for w in words if w.startswith("--")} <= known, line

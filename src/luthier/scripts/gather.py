@@ -94,7 +94,7 @@ class Gatherer:
         self._pending |= row.values
         if self._lead in row.values:
             self._times += 1
-            self._step = row.step
+            self._step = self._step if row.step is None else row.step
         return out
 
     def settle(self) -> list[Report]:
@@ -159,8 +159,8 @@ class Gatherer:
         """Whether ``row`` belongs to the next evaluation, where no epochs are said."""
         if self._lead not in self._pending:
             return False
-        if row.step is not None and self._step is not None:
-            return row.step != self._step
+        if self._step is not None:  # what is said without a step, "the best so far: ...", is said of the one before
+            return row.step is not None and row.step != self._step
         return any(name in self._pending for name in row.values)
 
     def _flush(self) -> list[Report]:
@@ -170,17 +170,17 @@ class Gatherer:
         told = self._lead in values
         if self.at is None and not told:
             return []  # it waits for its evaluation
-        self._pending, self._times = {}, 0
+        self._pending, self._times, step, self._step = {}, 0, self._step, None
         if self.at is not None:
             if told and self._usual is None:
                 self._usual = times
             return self._report(self.at, values)
-        if self._step == 0 and self._count == 0 and self._first is None:
+        if step == 0 and self._count == 0 and self._first is None:
             self._first = values
             return []
         first, self._first = self._first, None
         # Steps 0, 1, 2 count evaluations; of 0, 250, 500 the first was before any training.
-        kept = self._report(1, first) if first is not None and self._step == 1 else []
+        kept = self._report(1, first) if first is not None and step == 1 else []
         return [*kept, *self._report(self._count + 1, values)]
 
     def _report(self, epoch: int, values: Mapping[str, float]) -> list[Report]:
