@@ -30,6 +30,7 @@ p.add_argument("--n_head", type=int, default=3)
 p.add_argument("--epochs", default=12, type=int)
 p.add_argument("--seed", type=int, default=1)
 p.add_argument("--output-dir", default="runs")
+p.add_argument("--save", default="runs/model.pt")
 p.add_argument("--nesterov", action="store_true")
 p.add_argument("--no-cuda", action="store_false", default=True)
 p.add_argument("--zeal", type=float, default=0.25, help="how eager it is")
@@ -57,7 +58,7 @@ def test_argparse_is_read_and_not_run(tmp_path):
     read = found(tmp_path, ARGPARSE)
     by = {o.name: o for o in read.options}
     assert list(by) == ["batch-size", "lr", "optimizer", "wd", "dropout", "n_layer", "n_embd", "n_head", "epochs",
-                        "seed", "output-dir", "nesterov", "no-cuda", "zeal", "device", "w"]  # fmt: skip
+                        "seed", "output-dir", "save", "nesterov", "no-cuda", "zeal", "device", "w"]  # fmt: skip
     assert (by["lr"].default, by["lr"].kind, by["lr"].help) == (3e-4, "float", "the rate")
     assert by["optimizer"].choices == ("sgd", "adamw")
     assert by["wd"].default == pytest.approx(0.05)
@@ -103,7 +104,8 @@ def test_the_command_to_run_next_fills_in_what_is_no_hyperparameter(tmp_path):
     assert words[words.index("--maximize") + 1] == "val_accuracy"
     assert words[words.index("--max-epochs") + 1] == "12"
     assert words[words.index("--") + 1 :] == [
-        "python", str(tmp_path / "main.py"), "--epochs={epochs}", "--seed={seed}", "--output-dir={out}"]  # fmt: skip
+        "python", str(tmp_path / "main.py"), "--epochs={epochs}", "--seed={seed}", "--output-dir={out}",
+        "--save={out}/model.pt"]  # fmt: skip
     assert "--dry-run" in lines[0]
 
 
@@ -202,7 +204,7 @@ def test_from_the_terminal_and_nothing_is_overwritten(tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text(ARGPARSE)
     done = inside(["init", "main.py"])
     assert done.code == 0, done.err
-    assert "Wrote space.yaml: 7 of 16 options to search" in done.out
+    assert "Wrote space.yaml: 7 of 17 options to search" in done.out
     (tmp_path / "space.yaml").write_text("mine: 1\n")
     again = inside(["init", "main.py"])
     assert (again.code, again.out) == (2, "")

@@ -513,6 +513,10 @@ def test_a_quiet_script_has_said_all_of_its_epoch():
     gatherer.feed(Row({"val_loss": 1.0}))
     assert gatherer.settle() == [(1, {"val_loss": 1.0})]
     assert gatherer.settle() == []
+    late = Gatherer(NAMES)
+    late.feed(Row({"val_loss": 3.0}, step=500))
+    assert late.settle() == [(1, {"val_loss": 3.0})]
+    assert late.feed(Row({"val_loss": 3.0})) == late.settle() == late.finish() == []  # "the best so far"
     often = Gatherer(NAMES)  # it says its epoch: how often it tells the metric in one is seen in the first
     assert often.feed(Row({"val_loss": 5.0}, epoch=1)) == []
     assert often.settle() == []

@@ -23,6 +23,7 @@ LATER = (5,)
 """Tiers that a first space leaves alone."""
 PLACES = ("out_dir", "output_dir", "save_dir", "log_dir", "logdir", "work_dir", "workdir", "checkpoint_dir", "outdir",
           "results_dir", "save_path", "run_dir")  # fmt: skip
+WRITTEN = {"save", "checkpoint", "ckpt", "output", "out"}
 STEPS = ("max_iters", "max_steps", "num_steps", "train_steps", "total_steps", "num_iters", "iterations", "max_iter",
          "num_iterations", "n_iters", "n_steps")  # fmt: skip
 BETWEEN = ("eval_interval", "eval_every", "eval_steps", "val_interval", "val_every", "eval_freq", "test_interval")
@@ -108,6 +109,8 @@ def _fixed(options: Sequence[Option]) -> dict[str, str]:
             fixed[option.name] = "{seed}"
         elif name in PLACES:
             fixed[option.name] = "{out}"
+        elif isinstance(option.default, str) and "." in option.default and set(name.split("_")) & WRITTEN:
+            fixed[option.name] = "{out}/" + option.default.rsplit("/", 1)[-1]  # a file that trials would overwrite
     if "{epochs}" in fixed.values():  # steps beside epochs are some other bound
         fixed = {n: p for n, p in fixed.items() if p != "{steps}"}
     return {n: p for i, (n, p) in enumerate(fixed.items()) if p not in list(fixed.values())[:i]}

@@ -54,6 +54,7 @@ class Gatherer:
         self._per_epoch = steps_per_epoch
         self._pending: dict[str, float] = {}
         self._step: float | None = None  # of the pending evaluation
+        self._stepped = False  # whether evaluations are said with their step, and without an epoch
         self._first: dict[str, float] | None = None  # an evaluation at step 0
         self._count = start
         self._length = length
@@ -87,6 +88,8 @@ class Gatherer:
                 self.at, self._used = place, False
         elif self.at is None and self._begins(row):
             out += self._flush()
+        elif self._stepped and row.step is None and self._lead in row.values and self._lead not in self._pending:
+            return out  # "the best so far", said after all else of its evaluation
         self.seen.update((*row.values, *row.others))
         if row.values:
             self._places += not self._used
@@ -95,6 +98,7 @@ class Gatherer:
         if self._lead in row.values:
             self._times += 1
             self._step = self._step if row.step is None else row.step
+            self._stepped |= self.at is None and row.step is not None
         return out
 
     def settle(self) -> list[Report]:
