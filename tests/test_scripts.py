@@ -395,6 +395,8 @@ for e in range(c["epochs"]):
         ("05-01 12:33:44,123 INFO epoch=1 val_loss=0.5 lr=1e-3", {"val_loss": 0.5, "learning_rate": 0.001}, 1, None),
         ("train: loss=0.5 acc=81.5% | val: loss=0.6 acc=70.2 %",
          {"train_loss": 0.5, "train_accuracy": 0.815, "val_loss": 0.6, "val_accuracy": 0.702}, None, None),
+        ("{'eval_loss': '0.41', 'epoch': '0.5'}", {"val_loss": 0.41}, 0.5, None),
+        ("Validation: 100%|####| 10/10 [00:00<00:00]  loss 0.3", {"val_loss": 0.3}, None, None),
         ("val loss: tensor(0.5123, device='cuda:0')", {"val_loss": 0.5123}, None, None),
         ("\x1b[32mval_loss\x1b[0m: \x1b[1m0.5\x1b[0m", {"val_loss": 0.5}, None, None),
         ("Epoch 00003 | Loss(train) 1.94 | Acc(val) 0.77", {"train_loss": 1.94, "val_accuracy": 0.77}, 3, None),

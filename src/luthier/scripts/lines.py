@@ -39,7 +39,7 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"
 _WRAP = r"(?:tensor\(|np\.float\d+\(|\[|\()?"
 _NUMBER = r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan\b|inf(?:inity)?\b)"
 _PLACE = re.compile(
-    r"(?<![\w/.-])[\"']?(?P<name>epoch|ep|(?:global[_ ])?step|iter|iteration|update)[\"']?\s*[:=#]?\s*[\[(]?\s*"
+    r"(?<![\w/.-])[\"']?(?P<name>epoch|ep|(?:global[_ ])?step|iter|iteration|update)[\"']?\s*[:=#]?\s*[\[(\"']?\s*"
     r"(?P<value>\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)[\])]?(?:\s*/\s*(?P<of>\d+))?(?![\w%]|\.\d)", re.IGNORECASE)
 _METRIC = re.compile(
     rf"(?<![\w/@.-])(?P<name>[A-Za-z_][\w/@.-]*(?:\(\w+\))?(?:[ \t]+\(?[A-Za-z][\w/@.-]*\)?){{0,4}})[\"']?"
@@ -120,6 +120,9 @@ def parse(line: str, names: Names) -> Row:
         split, end = (said[-1] if said else split), found.end()
         name = _name(found["name"], found["mark"])
         if name is None:
+            continue
+        if set(words(name)) <= TRAIN | VAL | TEST:  # "Validation: 100%|####| 10/10"
+            split = name
             continue
         bare = not any(w in TRAIN | VAL | TEST for w in words(name))
         if split and bare and (split.lower() in TRAIN or names.of(name) not in names.asked):
