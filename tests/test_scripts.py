@@ -799,3 +799,14 @@ def test_the_documents_commands_have_only_options_that_there_are():
         name, *words = re.split(r"\s+", line.partition(" -- ")[0].partition("#")[0])
         known = {flag for option in commands[name].params for flag in option.opts}
         assert {w.partition("=")[0] for w in words if w.startswith("--")} <= known, line
+
+
+def test_any_training_function_has_a_folder_of_its_own(folder):
+    def train(trial):
+        (trial.folder / "note.txt").write_text(str(trial.id))
+        trial.report(val_loss=1.0)
+
+    lt.tune(train, SPACE, minimize="val_loss", max_epochs=1, budget="2 trials", strategy="random", storage="s.db",
+            workers=0, quiet=True)  # fmt: skip
+    notes = sorted((folder / "s.files" / "train" / "trials").rglob("note.txt"))
+    assert [n.read_text() for n in notes] == ["0", "1"]
