@@ -99,20 +99,19 @@ def test_the_playbook_tunes_a_script(folder):
     assert result.best_score < 0.3
 
 
-def test_a_study_of_a_script_is_resumed_from_its_log_alone(folder):
-    words = [*python("-m", "luthier", "tune", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "3")]
+def test_a_study_of_a_script_is_resumed_from_its_log_alone(folder, monkeypatch):
     (folder / "space.yaml").write_text(SPACE.to_yaml())
-    more = ["--strategy", "random", "--budget", "2 trials", "--workers", "0", "--storage", "s.db", "--json"]
-    done = run([*words, *more, "--", *python("main.py", "--lr", "{lr}", "--epochs", "{epochs}")], folder)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["trials"] == 2
+    words = ["tune", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "3", "--strategy", "random"]
+    more = ["--budget", "2 trials", "--workers", "0", "--storage", "s.db", "--json"]
+    done = inside([*words, *more, "--", *python("main.py", "--lr", "{lr}", "--epochs", "{epochs}")])
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["trials"] == 2
     away = folder / "elsewhere"
     away.mkdir()
-    again = run(
-        [*python("-m", "luthier", "resume", "../s.db", "--workers", "0", "--budget", "3 trials", "--json")], away
-    )
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout.splitlines()[-1])["trials"] == 3
+    monkeypatch.chdir(away)  # the script is found from anywhere
+    again = inside(["resume", "../s.db", "--workers", "0", "--budget", "3 trials", "--json"])
+    assert again.code == 0, again.err
+    assert json.loads(again.out.splitlines()[-1])["trials"] == 3
 
 
 def test_a_paused_script_starts_over_and_the_budget_counts_it(folder):
@@ -273,10 +272,6 @@ def parent(pid: int) -> int:
 def environment():
     place = str(Path(lt.__file__).parents[1])
     return {**os.environ, "PYTHONPATH": place, "COLUMNS": "200", "NO_COLOR": "1"}
-
-
-def run(words, cwd):
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=environment(), timeout=120)
 
 
 def test_the_script_sees_the_users_own_environment(folder):
