@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,8 +362,3 @@ def _gapless(node: ast.AST) -> str:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
         return _gapless(node.func.value)
     return "1"
-
-
-def found_names(options: Sequence[Option]) -> tuple[str, ...]:
-    """The names of options."""
-    return tuple(o.name for o in options)
