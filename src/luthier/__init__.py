@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from luthier.run.handle import Trial as Trial
     from luthier.run.table import Table as Table
     from luthier.schedule.replay import Replay as Replay
+    from luthier.scripts.script import Script as Script
     from luthier.simulation import SimulatedResult as SimulatedResult
     from luthier.simulation import simulate as simulate
 
@@ -59,6 +60,7 @@ _HOME = {
     "Replay": "schedule.replay",
     "Result": "api",
     "RunError": "core.errors",
+    "Script": "scripts.script",
     "SimulatedResult": "simulation",
     "Space": "core.space",
     "Table": "run.table",

@@ -27,7 +27,7 @@ from luthier.run.book import Book
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
 from luthier.run.pool import InProcess, LocalPool
-from luthier.strategies import build
+from luthier.strategies import build, check_copies
 from luthier.target import describe, refuse_while_importing
 from luthier.view.closing import closing
 from luthier.view.console import Console
@@ -247,6 +247,11 @@ def launch(
     whole("workers", workers, 0)
     if threads is not None:
         whole("threads", threads, 1)
+    if workers > 1 and (place := getattr(target, "shared", "")):
+        raise UserError(
+            f"{place!r} is one place for all trials, and {workers} of them would write there at once.",
+            "Give each its own: {out} in the command and in the path is a folder of the trial's; or use one worker.",
+        )
     store: Store = MemoryStore()
     files = None
     if storage is not None:
@@ -294,6 +299,8 @@ def drive(
             if files is None:
                 files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
             book.append(ev.Opened(__version__))
+            if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
+                target = target.for_study(book.history.study)
             executor: Executor = LocalPool(target, workers, files, threads) if workers else InProcess(target, files)
             stack.callback(executor.close)
             console.open(book.history)
@@ -338,7 +345,9 @@ def prepare(
     if space is None:
         if not hasattr(target, "space"):
             raise UserError(
-                "No search space was given.", "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True))."
+                "No search space was given.",
+                "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)), or --space FILE; luthier init writes one "
+                "for a script.",
             )
         space = target.space()
     study = study_from(
@@ -357,6 +366,7 @@ def prepare(
     )
     if hasattr(target, "accept"):
         target.accept(study.space)
+    check_copies(study.strategy, getattr(target, "clones", True))
     if told:
         say(f"{' and '.join(f'{o.direction} {o.metric}' for o in objectives)} ({told})")
     return study

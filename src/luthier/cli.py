@@ -1,4 +1,5 @@
-"""The front door for the terminal: ``luthier quickstart | tune | resume | show | checklist | report | diagnose``.
+"""The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
+``report`` and ``diagnose``. Those that only look around a study stand in ``commands.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in what was asked, 130 interrupted.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from luthier import commands
+from luthier.commands import STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 
 app = typer.Typer(
@@ -42,8 +46,15 @@ STRATEGY_HELP = (
     "bohb, priorband, freeze_thaw, pbt or pb2."
 )
 
+SCRIPT = "Scripts (a command after --)"
+
 QUICKSTART_BUDGET = "30 trials"
 QUICKSTART_EPOCHS = 12
+
+
+def _strategies(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [s for s in re.findall(r"\w+", STRATEGY_HELP) if s != "or" and s.startswith(incomplete)]
 
 
 @app.command()
@@ -79,9 +90,19 @@ def quickstart(
     )
 
 
-@app.command()
+app.command()(commands.init)
+
+
+@app.command(cls=Tune)
 def tune(
-    target: Annotated[str, typer.Argument(help="FILE.py:NAME or MODULE:NAME of a training function or a Recipe.")],
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TARGET | -- COMMAND...]",
+            help="FILE.py:NAME or MODULE:NAME of a training function or a Recipe; or after -- a command that trains.",
+        ),
+    ] = None,
     space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")] = None,
     maximize: Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")] = None,
     minimize: Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")] = None,
@@ -91,7 +112,7 @@ def tune(
     ] = None,
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
     budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "playbook",
+    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
@@ -100,15 +121,56 @@ def tune(
     reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
     samples: Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")] = None,
     warm_start: Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run first, and run nothing.")] = False,
+    style: Annotated[str | None, typer.Option(help=STYLE_HELP, rich_help_panel=SCRIPT)] = None,
+    template: Annotated[
+        Path | None, typer.Option(help="A configuration file, written anew for each trial.", rich_help_panel=SCRIPT)
+    ] = None,
+    regex: Annotated[
+        list[str] | None, typer.Option(help="What to find in the output, by named groups.", rich_help_panel=SCRIPT)
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(help="A table of metrics that the script writes.", rich_help_panel=SCRIPT)
+    ] = None,
+    tensorboard: Annotated[
+        str | None, typer.Option(help="A folder of event files that it writes.", rich_help_panel=SCRIPT)
+    ] = None,
+    steps_per_epoch: Annotated[
+        float | None, typer.Option(help="What an epoch is in the steps that it prints.", rich_help_panel=SCRIPT)
+    ] = None,
+    resume_flag: Annotated[
+        str | None, typer.Option(help="Arguments that make it go on: '--resume {checkpoint}'.", rich_help_panel=SCRIPT)
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Its checkpoints, a pattern below {out}.", rich_help_panel=SCRIPT)
+    ] = None,
+    cwd: Annotated[str | None, typer.Option(help="Where it runs (default: here).", rich_help_panel=SCRIPT)] = None,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds from SIGTERM to SIGKILL (default: 10).", rich_help_panel=SCRIPT)
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune a training function or a Recipe of your own. An interrupted study goes on with the same command."""
-    from luthier import target as targets
+    """Tune a training function, a Recipe or any training script. An interrupted study goes on with the same command.
 
+    luthier tune --space space.yaml --minimize val_loss -- python main.py --lr {learning_rate}
+    """
+    options = {
+        "style": style,
+        "template": template,
+        "regex": regex,
+        "csv": csv,
+        "tensorboard": tensorboard,
+        "steps_per_epoch": steps_per_epoch,
+        "resume": resume_flag,
+        "checkpoint": checkpoint,
+        "cwd": cwd,
+        "grace": grace,
+    }
     _tune(
-        targets.load(target),
+        commands.target_of(target, ctx.meta.get(commands.AFTER), options),
         _read_space(space) if space else None,
+        dry_run=dry_run,
         storage=storage,
         make_folder=False,
         json=json,
@@ -181,9 +243,13 @@ def show(study: Place, name: Name = None, json: Json = False) -> None:
 
     history = _read(study, name)
     if json:
-        typer.echo(jsonlib.dumps(_plain({**summarize(history).to_dict(), "next_steps": insight.next_steps(history)})))
+        typer.echo(jsonlib.dumps(plain({**summarize(history).to_dict(), "next_steps": insight.next_steps(history)})))
     else:
         typer.echo(tell(history, insight.lesson(history)))
+
+
+app.command()(commands.ls)
+app.command()(commands.best)
 
 
 @app.command()
@@ -262,7 +328,7 @@ def diagnose(
             ) from None
     if json:
         data = diagnosed.to_dict(overall, found, notes)
-        typer.echo(jsonlib.dumps(_plain({**data, **({"html": str(written)} if written else {})})))
+        typer.echo(jsonlib.dumps(plain({**data, **({"html": str(written)} if written else {})})))
         return
     _print(lambda sparks: diagnosed.tell(overall, found, notes, sparks=sparks))
     if written is not None:
@@ -297,6 +363,7 @@ def _tune(
     quiet: bool,
     workers: int,
     threads: int | None,
+    dry_run: bool = False,
     **asked: Any,
 ) -> None:
     from luthier import api, store
@@ -305,6 +372,9 @@ def _tune(
     console = Console(json=json, quiet=quiet)
     url = store.locate(storage)
     study = api.prepare(target, space, console.say, **asked)
+    if dry_run:
+        commands.dry_run(study, target, url, json)
+        return
     file = store.file_of(url)
     if make_folder and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -336,7 +406,7 @@ def _finish(result: Any, page: Path, json: bool) -> None:
     if json:
         typer.echo(
             jsonlib.dumps(
-                _plain({**result.summary.to_dict(), "next_steps": result.next_steps(), "report": str(written)})
+                plain({**result.summary.to_dict(), "next_steps": result.next_steps(), "report": str(written)})
             )
         )
     else:
@@ -385,12 +455,6 @@ def _read_space(path: Path) -> Any:
         return Space.from_json(text) if path.suffix == ".json" else Space.from_yaml(text)
     except SpaceError as error:
         raise SpaceError(f"{path}: {error.problem}", error.mend) from None
-
-
-def _plain(data: Any) -> Any:
-    from luthier.core.events import plain
-
-    return plain(data)
 
 
 def main() -> None:

@@ -109,6 +109,24 @@ def check_goals(strategy: str, objectives: tuple[Objective, ...]) -> None:
         )
 
 
+COPIES = frozenset({"pbt", "pb2"})
+"""Strategies that go on from another trial's checkpoint under a changed configuration."""
+
+
+def check_copies(strategy: str, clones: bool) -> None:
+    """Refuse a strategy that copies trials where the target cannot go on from a copy.
+
+    Raises:
+        UserError: naming others that suit.
+    """
+    if strategy in COPIES and not clones:
+        raise UserError(
+            f"The strategy {strategy!r} changes hyperparameters within a training, and a script that restores its own "
+            "optimizer would undo that.",
+            'Use "playbook", "expert" or "asha".',
+        )
+
+
 def check_strategy(strategy: str | Scheduler) -> str:
     """The strategy's name for the log, ``custom`` for an object.
 

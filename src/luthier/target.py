@@ -108,6 +108,10 @@ def recall(description: Mapping[str, Any] | None) -> Callable[..., Any]:
     """
     if description and "reference" in description:
         return load(str(description["reference"]))
+    if description and "script" in description:
+        from luthier.scripts.script import Script
+
+        return Script.recalled(description["script"])
     if description and description.get("recipe") == "digits":
         from luthier.recipe.digits import digits_recipe
 

@@ -56,6 +56,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [dict(zip(header, row)) for row in body]
 
 
+def rows_of(lines: list[str]) -> list[dict[str, Any]]:
+    """The rows of a table's lines by the names of its columns.
+
+    Raises:
+        UserError: the lines are no table with a header.
+    """
+    header, body = _table(lines)
+    return [dict(zip(header, row)) for row in body]
+
+
 def _table(lines: list[str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the text; cells are stripped, decimal commas turned into points."""
     said = [line for line in lines if line.strip()]

@@ -49,7 +49,7 @@ def read(path: Path) -> list[Recording]:
             own: Points = {}
             _load(_files(writer), own, config)
             for tag, points in own.items():
-                tags.setdefault(_named(tag, prefix), []).extend(points)
+                tags.setdefault(named(tag, prefix), []).extend(points)
     built = {tag: found for tag, points in tags.items() if (found := series(points)) is not None}
     if not built:
         return []
@@ -80,7 +80,18 @@ def writers(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _named(tag: str, prefix: str) -> str:
+def scalars(files: list[Path]) -> Points:
+    """The scalars in event files, ``(step, value)`` by tag, in the order in which they were written.
+
+    Raises:
+        UserError: the package tensorboard is missing, or a file cannot be read.
+    """
+    tags: Points = {}
+    _load(files, tags, {})
+    return tags
+
+
+def named(tag: str, prefix: str) -> str:
     """``train/epoch_loss``; for ``add_scalars`` the tag and its key, ``loss/train``."""
     if not prefix or _is_clock(prefix):
         return tag

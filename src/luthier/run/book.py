@@ -116,6 +116,12 @@ class Book:
             return self._hear_report(event, trial, scheduler)
         if isinstance(event, ev.Failed) and event.kind == "killed" and trial.attempts < RETRIES:
             event = ev.Requeued(event.trial, f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}", blame=True)
+        if (
+            isinstance(event, ev.Failed)
+            and event.kind == "silent"
+            and all(map(self.history.unreported, self.history.trials))
+        ):
+            raise UserError(event.reason, event.detail)
         if isinstance(event, ev.Ended) and trial.probe is None:
             missing = self.history.unreported(trial)
             event = self._silent(trial, missing) if missing else event

@@ -68,6 +68,16 @@ class Trial:
         self._since = time.perf_counter()
 
     @property
+    def folder(self) -> Path:
+        """A folder of the trial's own beside the study, for whatever a training writes; it is made when asked for.
+
+        Where the study is kept in memory, it goes when the study ends.
+        """
+        place = self._files.resolve() / "trials" / f"trial-{self.id:05d}"
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    @property
     def should_stop(self) -> bool:
         """Whether this trial was ended by a decision. ``trial.epochs`` looks for you."""
         return self._stopped()

@@ -18,6 +18,18 @@ TAIL = 4000
 """Characters of a traceback that are kept."""
 
 
+class TrainingFailed(Exception):
+    """A training that failed outside this process: how, why in one line, and what else is known.
+
+    Args:
+        kind: as in :class:`luthier.core.trial.Failure`. With ``silent`` the detail is the mend.
+    """
+
+    def __init__(self, kind: str, reason: str, detail: str = "") -> None:
+        self.kind, self.reason, self.detail = kind, reason, detail
+        super().__init__(reason)
+
+
 def perform(
     target: Callable[[Trial], Any],
     job: Job,
@@ -47,6 +59,8 @@ def perform(
         raise
     except SystemExit as error:
         send(Failed(job.trial, "died", f"the training function called exit({error.code!r})"))
+    except TrainingFailed as error:
+        send(Failed(job.trial, error.kind, error.reason, error.detail[-TAIL:]))
     except PipelineError as error:
         send(Failed(job.trial, "pipeline", str(error), _tail(error)))
     except BaseException as error:

@@ -34,6 +34,8 @@ ON_FRONT = 12
 """Configurations of the Pareto front that are listed."""
 LOOKED_AT = 40
 """Trials that are read for it: those that were ended early, then the best."""
+DRAWN, CURVES = 12, 6
+"""Characters of a curve beside a configuration, and metrics of the best trial whose curves are drawn."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -306,9 +308,13 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
     if best:
         names = varied(history)
         lines += ["", f"Best {count(len(best), 'configuration')}" if len(best) > 1 else "Best configuration"]
-        for t, runs in best:
+        drawn = [sparkline([v for _, v in t.curve(history.objective.metric)], DRAWN) for t, _ in best]
+        wide = max(map(len, drawn))
+        for (t, runs), curve in zip(best, drawn):
             more = f"  (the best of {runs} trials of it)" if runs > 1 else ""
-            lines.append(f"  {t.id:>4}  {_told_score(history, t):>9}  {short(t.config, names, limit=8)}{more}")
+            own = f"{curve:<{wide}}  " if wide > 1 else ""
+            lines.append(f"  {t.id:>4}  {_told_score(history, t):>9}  {own}{short(t.config, names, limit=8)}{more}")
+        lines += _curve_lines(history, best[0][0])
     schedule = summarize(history).schedule
     if len(schedule) > 1:
         lines += ["", f"The schedule that trained trial {schedule[-1].trial}"]
@@ -329,6 +335,22 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
     if lesson is not None:
         lines += _lesson_lines(lesson)
     return "\n".join(lines)
+
+
+def _curve_lines(history: History, trial: TrialRecord) -> list[str]:
+    """The learning curves of a trial in block characters, the metric asked for first."""
+    if len(trial.reports) < 2:
+        return []
+    asked = history.study.goals.metrics
+    names = sorted(trial.metric_names, key=lambda n: asked.index(n) if n in asked else len(asked))[:CURVES]
+    curves = {n: trial.curve(n) for n in names if len(trial.curve(n)) > 1}
+    width = max((len(clean(n, 24)) for n in curves), default=0)
+    lines = ["", f"Curves of trial {trial.id}, epochs {trial.reports[0].epoch} to {trial.reports[-1].epoch}"]
+    for name, points in curves.items():
+        values = [v for _, v in points]
+        ends = f"{number(values[0])} -> {number(values[-1])}"
+        lines.append(f"  {clean(name, 24):<{width}}  {sparkline(values, 40)}  {ends}")
+    return lines if curves else []
 
 
 def _told_score(history: History, trial: TrialRecord) -> str:

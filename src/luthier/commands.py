@@ -1,0 +1,283 @@
+"""Commands of the terminal around a study: a first space from a script, what there is, what is best, what would run."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from luthier.core.errors import RunError, StorageError, UserError, nearest
+
+AFTER = "luthier.command"
+"""Where the words after ``--`` are kept."""
+
+STYLE_HELP = "How values without a placeholder reach it: argparse, words, fire, hydra or none (default: argparse)."
+
+SHOWN = 3
+"""Configurations that ``--dry-run`` shows."""
+
+FORMATS = ("yaml", "json", "args", "command")
+
+
+class Tune(TyperCommand):
+    """A command whose words after ``--`` are another command, whatever they look like."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep what follows ``--`` for :func:`target_of`."""
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[AFTER] = args[at + 1 :]
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+def target_of(target: str | None, words: Sequence[str] | None, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """What is trained: a function or Recipe by its name, or a script.
+
+    Raises:
+        UserError: neither, both, or options of a script without one.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    if words is not None:
+        if target is not None:
+            raise UserError(
+                f"Both a target ({target}) and a command after -- were given.", "Keep one; options stand before --."
+            )
+        from luthier.scripts.script import Script
+
+        return Script(words, **given)
+    flags = {"resume": "resume-flag"}
+    if given:
+        name = next(iter(given))
+        raise UserError(
+            f"--{flags.get(name, name).replace('_', '-')} is for a script, and no command was given.",
+            "Write the command after --: luthier tune --space space.yaml -- python main.py.",
+        )
+    if target is None:
+        raise UserError(
+            "Nothing was given to train.",
+            "Name a function (train.py:train), or write a command after --: -- python main.py --lr {learning_rate}.",
+        )
+    from luthier import target as targets
+
+    return targets.load(target)
+
+
+def dry_run(study: Any, target: Callable[..., Any], url: str, json: bool) -> None:
+    """Print the commands of the first configurations; nothing is run or written."""
+    from luthier import store
+    from luthier.scripts.script import Script, Trained
+
+    configs, certain = _first(study)
+    files = store.files_beside(url, study.name) or Path("files")
+    shown: list[Any] = []
+    lines = []
+    for i, (config, horizon, seed) in enumerate(configs):
+        if i == certain:
+            lines.append("# what follows depends on how these turn out; for example:")
+        if not isinstance(target, Script):
+            shown.append(plain(config))
+            lines.append(jsonlib.dumps(plain(config)))
+            continue
+        place = files.resolve() / "trials" / f"trial-{i:05d}"
+        name = getattr(target.template, "name", None) or "config"
+        trained = Trained(config, horizon, seed, i, place / "out", place / name)
+        words, text = target.words_for(trained, study.space), target.text_for(trained, study.space)
+        shown.append({"command": words, "config": text} if text is not None else {"command": words})
+        lines.append(shlex.join(words))
+        if text is not None:
+            lines += [f"    {line}" for line in text.splitlines()]
+    typer.echo(jsonlib.dumps(plain({"commands": shown})) if json else "\n".join(lines))
+
+
+def _first(study: Any) -> tuple[list[tuple[dict[str, Any], int, int]], int]:
+    """Configuration, length and seed of the first trainings, and how many of them do not depend on a result."""
+    import numpy as np
+
+    from luthier.contracts import Job
+    from luthier.run.book import Book, trial_seed
+    from luthier.run.memory import MemoryStore
+    from luthier.strategies import build
+
+    book, scheduler = Book.create(MemoryStore(), study), build(study.strategy)
+    out: list[tuple[dict[str, Any], int, int]] = []
+    while len(out) < SHOWN:
+        job = book.next(scheduler)
+        if not isinstance(job, Job) or job.probe is not None:
+            break
+        out.append((dict(job.config), job.horizon, job.seed))
+    certain = len(out)
+    rng = np.random.default_rng(study.seed)
+    while len(out) < SHOWN and study.space.dims:
+        out.append((study.space.sample(rng), study.max_epochs, trial_seed(study.seed, len(out))))
+    return out, certain
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+def ls(
+    place: Annotated[str, typer.Argument(metavar="[PLACE]", help="A folder, a .db file or a storage URL.")] = ".",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
+) -> None:
+    """List the studies in a file, or in all files of a folder."""
+    from luthier import store
+    from luthier.core.history import fold
+    from luthier.core.summary import summarize
+    from luthier.view.story import clean, number, setting, spent_of
+
+    rows: list[dict[str, Any]] = []
+    for url in _storages(place):
+        file = store.file_of(url)
+        for name in store.study_names(url):
+            log = store.SqlStore(url, name)
+            try:
+                entries = list(log.read())
+            finally:
+                log.close()
+            if not entries:
+                continue
+            history = fold(entries)
+            summary = summarize(history)
+            rows.append(
+                {
+                    "study": name,
+                    "storage": str(file) if file is not None else url,
+                    "strategy": history.study.strategy,
+                    "goal": str(history.study.goals),
+                    "trials": summary.trials,
+                    "failed": summary.failed,
+                    "best_score": summary.best_score,
+                    "used": spent_of(history),
+                    "state": "finished" if history.finished is not None else "open",
+                }
+            )
+    if json:
+        typer.echo(jsonlib.dumps(plain({"studies": rows})))
+        return
+    if not rows:
+        typer.echo(f"No study in {place}.")
+        return
+    heads = ("study", "state", "trials", "best", "goal", "strategy", "used", "storage")
+    cells = [
+        (clean(r["study"], 40), r["state"], setting(r["trials"]), number(r["best_score"]), clean(r["goal"], 60),
+         r["strategy"], r["used"], r["storage"])
+        for r in rows
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (heads, *cells)) for i in range(len(heads))]
+    for row in (heads, *cells):
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+
+
+def _storages(place: str) -> list[str]:
+    """The databases of studies at a place; of a folder those below it, and files of other programs left out."""
+    from luthier import store
+
+    folder = Path(place)
+    if "://" in place or not folder.is_dir():
+        url = store.locate(place)
+        file = store.file_of(url)
+        if file is not None and not file.exists():
+            raise StorageError(f"There is no study at {place}.", "Name a folder, a .db file or a storage URL.")
+        return [url]
+    found = []
+    for file in sorted(folder.rglob("*.db")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if hidden or not file.is_file() or file.read_bytes()[:6] != b"SQLite":
+            continue
+        try:
+            store.study_names(store.locate(file))
+        except StorageError:
+            continue
+        found.append(store.locate(file))
+    return found
+
+
+def best(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")],
+    name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
+    style: Annotated[str | None, typer.Option(help="Of args: argparse, words, fire or hydra [the script's].")] = None,
+) -> None:
+    """Print the best configuration, to be piped into a file or a command: the values and nothing else."""
+    from luthier import store
+    from luthier.core.history import fold
+    from luthier.core.summary import summarize
+    from luthier.scripts import command
+    from luthier.scripts.script import Script
+
+    if format not in FORMATS:
+        raise UserError(f"--format {format!r} is no format.", nearest(format, FORMATS))
+    styles = [s for s in command.STYLES if s != "none"]
+    if style is not None and style not in styles:
+        raise UserError(f"There is no style {style!r} of arguments.", nearest(style, styles))
+    log = store.open_store(study, name)
+    try:
+        history = fold(log.read())
+    finally:
+        log.close()
+    summary = summarize(history)
+    if summary.best_config is None:
+        raise RunError("No trial has a score yet. luthier show tells what happened.")
+    config = plain(summary.best_config)
+    held = (history.study.target or {}).get("script")
+    if format == "yaml":
+        import yaml
+
+        typer.echo(yaml.safe_dump(config, sort_keys=False).rstrip())
+    elif format == "json":
+        typer.echo(jsonlib.dumps(config))
+    elif format == "args":
+        own = held["style"] if held and held["style"] != "none" else "argparse"
+        words = command.build((), command.Given(config), style or own)
+        typer.echo(shlex.join(words))
+    elif held is None:
+        raise UserError("This study ran no command.", "--format args prints its values as arguments.")
+    else:
+        typer.echo(shlex.join(_again(Script.recalled(held), history, summary, config)))
+
+
+def _again(script: Any, history: Any, summary: Any, config: Any) -> list[str]:
+    """The command that trains the best configuration once more, into a folder ``best`` here."""
+    from luthier.scripts.script import Trained
+
+    trial = history.trials[summary.best_trial]
+    file = Path("best") / (getattr(script.template, "name", None) or "config")
+    trained = Trained(config, trial.horizon, trial.seed, trial.id, Path("best"), file)
+    words: list[str] = script.words_for(trained, history.space)
+    return words
+
+
+# -- a first space -----------------------------------------------------------------------------------------------------
+
+
+def init(
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT.py", help="The training script; it is read, never run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The search space to write.")] = Path("space.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+) -> None:
+    """Read a script's own options and write a first search space around its defaults, with the reasons."""
+    from luthier.scripts.draft import draft
+    from luthier.scripts.options import read_script
+
+    if output.exists() and not force:
+        raise UserError(f"{output} exists already.", "Write --force to replace it, or -o for another file.")
+    found = read_script(script)
+    made = draft(found, str(output))
+    try:
+        output.write_text(made.text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}.", "Name another place.") from None
+    typer.echo(made.told)
+
+
+def plain(data: Any) -> Any:
+    """``data`` as JSON has it."""
+    from luthier.core.events import plain as of_log
+
+    return of_log(data)
