@@ -118,7 +118,7 @@ class AskTell:
                 "Tell each epoch once, up to job.until.",
             )
         now = time.perf_counter()
-        seconds = now - self._since.get(job.trial, now)
+        seconds = round(now - self._since.get(job.trial, now), 6)
         self._since[job.trial] = now
         self._book.hear(ev.Reported(job.trial, int(epoch), numbers, seconds), self._scheduler)
         if self._book.history.trials[job.trial].status is not Status.RUNNING:

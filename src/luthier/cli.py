@@ -350,11 +350,10 @@ def _finish(result: Any, page: Path, json: bool) -> None:
 
 def _read(study: str, name: str | None) -> Any:
     from luthier import store
-    from luthier.core.history import fold
 
     log = store.open_store(study, name)
     try:
-        return fold(log.read())
+        return store.history_of(log)
     finally:
         log.close()
 

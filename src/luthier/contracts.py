@@ -198,6 +198,11 @@ class Store(Protocol):
         """The entries from number ``after`` on."""
         ...
 
+    def fold(self) -> History | None:
+        """The history of the whole log, as :func:`luthier.core.history.fold` makes it of what ``read`` yields; None
+        where there is none."""
+        ...
+
     def forget(self) -> None:
         """Remove the log: for a study that turned out to be a mistake before anything was learned."""
         ...

@@ -9,6 +9,7 @@ SQLite runs in WAL mode with ``synchronous=NORMAL``: what was committed survives
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import re
@@ -21,11 +22,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from luthier.core.errors import Conflict, StorageError, UserError, nearest
-from luthier.core.events import decode, encode
-from luthier.core.history import Entry
+from luthier.core.events import compact, decode
+from luthier.core.fold import Folding
+from luthier.core.history import Entry, History, start
 
 SCHEMA = 1
 """The version of the tables; a database of a newer one is refused."""
+
+CHUNK = 2000
+"""Events that are read at once."""
 
 _meta = sa.MetaData()
 _info = sa.Table("luthier", _meta, sa.Column("schema", sa.Integer, nullable=False))
@@ -109,7 +114,7 @@ class SqlStore:
             self._study = self._create()
         rows = []
         for seq, entry in enumerate(entries, start=after):
-            kind, data = encode(entry.event)
+            kind, data = compact(entry.event)
             text = json.dumps(data, separators=(",", ":"), allow_nan=False)
             rows.append({"study": self._study, "seq": seq, "at": entry.at, "kind": kind, "data": text})
         try:
@@ -119,7 +124,40 @@ class SqlStore:
             raise Conflict(f"Another driver wrote to study {self.name!r} meanwhile.") from None
 
     def read(self, after: int = 0) -> Iterator[Entry]:
-        """The entries from number ``after`` on, in order."""
+        """The entries from number ``after`` on, in order.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        for lines in self._lines(after):
+            for at, kind, data in lines:
+                yield Entry(at, decode(kind, data))
+
+    def fold(self) -> History | None:
+        """The history of the whole log, as :func:`luthier.core.history.fold` makes it of :meth:`read`, but many times
+        faster; None where there is none.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        folding: Folding | None = None
+        # A million small objects that all stay: to look for garbage among them again and again takes longer than to
+        # make them.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            for lines in self._lines(0):
+                if folding is None:
+                    at, kind, data = lines.pop(0)
+                    folding = Folding(start(Entry(at, decode(kind, data))))
+                folding.lines(lines)
+        finally:
+            if collects:
+                gc.enable()
+        return None if folding is None else folding.history()
+
+    def _lines(self, after: int) -> Iterator[list[tuple[float, str, Any]]]:
+        """When, which kind and the data of the events from number ``after`` on, many at a time."""
         if self._study is None and self._exists():
             self._study = self._find()
         if self._study is None:
@@ -130,8 +168,11 @@ class SqlStore:
             .order_by(_events.c.seq)
         )
         with _readable(self.url), self._engine.connect() as link:
-            for at, kind, data in link.execution_options(yield_per=5000).execute(query):
-                yield Entry(at, decode(kind, json.loads(data)))
+            cursor: Any = link.execute(query).cursor
+            while rows := cursor.fetchmany(CHUNK):
+                # One parse for all of them: half the time, and the names of the metrics are shared.
+                datas = json.loads(f"[{','.join([text for _, _, text in rows])}]")
+                yield [(at, kind, data) for (at, kind, _), data in zip(rows, datas)]
 
     def forget(self) -> None:
         """Remove the study, and an SQLite file that then holds no other."""
@@ -202,6 +243,18 @@ def open_store(place: str | Path, name: str | None = None) -> SqlStore:
     if name not in names:
         raise StorageError(f"{place} holds no study called {name!r}.", nearest(name, names))
     return SqlStore(url, name)
+
+
+def history_of(log: SqlStore) -> History:
+    """The history of a study that must have begun.
+
+    Raises:
+        StorageError: not a single event was written, or the file is damaged.
+    """
+    history = log.fold()
+    if history is None:
+        raise StorageError(f"The study {log.name!r} in {log.url} has no events yet.", "Start it with luthier tune.")
+    return history
 
 
 def study_names(url: str) -> list[str]:

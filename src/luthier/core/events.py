@@ -255,6 +255,14 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def numbers(metrics: Mapping[str, Any]) -> Mapping[str, float]:
+    """Metrics as they were before they became JSON data: what was not finite is a string there."""
+    for value in metrics.values():
+        if type(value) is not float:
+            return {k: float(v) for k, v in metrics.items()}
+    return metrics
+
+
 _PACK: dict[str, Callable[[Any], Any]] = {
     "study": lambda s: s.to_dict(),
     "space": lambda s: s.to_dict(),
@@ -265,7 +273,6 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
     "study": Study.from_dict,
     "space": Space.from_dict,
     "budget": lambda b: Budget(**b),
-    "metrics": lambda m: {k: float(v) for k, v in m.items()},
 }
 # Fields whose values must be JSON already when the event is made, so that the live history equals the one read back.
 _FIELDS = {c: tuple(f.name for f in dataclasses.fields(c)) for c in KINDS.values()}  # type: ignore[arg-type]
@@ -281,7 +288,22 @@ def encode(event: Event) -> tuple[str, dict[str, Any]]:
     return kind.__name__, data
 
 
-def decode(kind: str, data: Mapping[str, Any]) -> Event:
-    """The inverse of :func:`encode`."""
+def compact(event: Event) -> tuple[str, Any]:
+    """The same for a log, where a report is a list of its fields: nearly all events are reports."""
+    if isinstance(event, Reported):
+        return "Reported", [event.trial, event.epoch, _PACK["metrics"](event.metrics), event.seconds]
+    return encode(event)
+
+
+def decode(kind: str, data: Any) -> Event:
+    """The inverse of :func:`encode` and of :func:`compact`."""
+    if kind == "Reported":
+        trial, epoch, metrics, seconds = data if isinstance(data, list) else fields(data)
+        return Reported(trial, epoch, numbers(metrics), seconds)
     make = KINDS[kind]
     return make(**{k: _UNPACK[k](v) if k in _UNPACK else v for k, v in data.items()})
+
+
+def fields(report: Mapping[str, Any]) -> tuple[int, int, Mapping[str, Any], float]:
+    """A report's fields where they lie by name, as in older logs."""
+    return report["trial"], report["epoch"], report["metrics"], report.get("seconds", 0.0)

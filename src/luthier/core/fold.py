@@ -1,16 +1,18 @@
-"""How each event changes the history of a study."""
+"""How each event changes the history of a study, one at a time or a whole log at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import StorageError
 from luthier.core.params import Float, Int
-from luthier.core.records import RangeRecord, StageRecord
+from luthier.core.records import Entry, RangeRecord, StageRecord
 from luthier.core.trial import Checkpoint, Failure, Report, Status, TrialRecord
 
 if TYPE_CHECKING:
@@ -212,3 +214,110 @@ FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
     ev.Failed: _failed,
     ev.Requeued: _requeued,
 }
+
+
+class _Curve:
+    """A trial and the reports of it that came since."""
+
+    __slots__ = ("epoch", "loss", "reports", "spent", "trial")
+
+    def __init__(self, trial: TrialRecord) -> None:
+        self.trial = trial
+        self.reports: list[Report] = []
+        self.epoch, self.loss, self.spent = trial.epoch, trial.loss, trial.spent
+
+    def record(self, history: History) -> TrialRecord:
+        """The trial with its reports."""
+        reports = (*self.trial.reports, *self.reports)
+        trial = replace(self.trial, reports=reports, loss=self.loss, spent=self.spent)
+        if history.study.constraints:
+            trial = replace(trial, violation=goals.violation(history.study.goals, trial))
+        return trial
+
+
+class Folding:
+    """Folds a whole log: what ``History.then`` makes of it event by event, many times faster.
+
+    Nearly all events are reports, which change little: a trial's curve and a few sums. They are gathered and become
+    part of the history before the next event that could see them.
+    """
+
+    def __init__(self, begun: History) -> None:
+        self._history = replace(begun)
+        self._curves: dict[int, _Curve] = {}
+        self._objective = begun.objective
+        self._length, self._spent = begun.length, begun.spent
+        self._elapsed, self._last_at = begun.elapsed, begun.last_at
+
+    def lines(self, lines: Iterable[tuple[float, str, Any]]) -> None:
+        """Events as they lie in a log: when they were appended, their kind, their data."""
+        # One loop with few calls: it runs once for each report that was ever made.
+        curves, trials = self._curves, self._history.trials
+        objective = self._objective
+        metric, sign, last = objective.metric, 1.0 if objective.minimize else -1.0, objective.reduce == "last"
+        spent, elapsed, last_at, count = self._spent, self._elapsed, self._last_at, self._length
+        new, isfinite = tuple.__new__, math.isfinite
+        for at, kind, data in lines:
+            if kind != "Reported":
+                self._spent, self._elapsed, self._last_at, self._length = spent, elapsed, last_at, count
+                self._other(Entry(at, ev.decode(kind, data)))
+                spent, elapsed, last_at, count = self._spent, self._elapsed, self._last_at, self._length
+                trials = self._history.trials
+                continue
+            trial, epoch, metrics, seconds = data if type(data) is list else ev.fields(data)
+            curve = curves.get(trial)
+            if curve is None:
+                curve = curves[trial] = _Curve(trials[trial])
+            for value in metrics.values():
+                if type(value) is not float:
+                    metrics = ev.numbers(metrics)
+                    break
+            if metric in metrics:
+                score = metrics[metric]
+                loss = (score if sign > 0 else -score) if isfinite(score) else math.inf
+                if curve.loss is None or loss < curve.loss or last:
+                    curve.loss = loss
+            step = epoch - curve.epoch
+            curve.reports.append(new(Report, (epoch, metrics, seconds)))
+            curve.epoch = epoch
+            curve.spent += step
+            spent += step
+            count += 1
+            if at > last_at:
+                elapsed += at - last_at
+            last_at = at
+        self._spent, self._elapsed, self._last_at, self._length = spent, elapsed, last_at, count
+
+    def add(self, entry: Entry) -> None:
+        """An event."""
+        event = entry.event
+        if isinstance(event, ev.Reported):
+            self.lines([(entry.at, "Reported", [event.trial, event.epoch, event.metrics, event.seconds])])
+        else:
+            self._other(entry)
+
+    def _other(self, entry: Entry) -> None:
+        event = entry.event
+        seen = (getattr(event, "trial", None), getattr(event, "parent", None), getattr(event, "instead_of", None))
+        self._settle([i for i in seen if i in self._curves])
+        self._history = history = self._history.then(entry)
+        self._length, self._spent = history.length, history.spent
+        self._elapsed, self._last_at = history.elapsed, history.last_at
+
+    def history(self) -> History:
+        """The history so far."""
+        self._settle(list(self._curves))
+        return replace(self._history)
+
+    def _settle(self, trials: list[int]) -> None:
+        """Put the reports of some trials, and the sums over all, into the history."""
+        rows = self._history.trials
+        for i in trials:
+            rows = rows.with_item(i, self._curves.pop(i).record(self._history))
+        # Nobody else has seen this history yet. A new one for each event would double the time.
+        put = partial(object.__setattr__, self._history)
+        put("trials", rows)
+        put("length", self._length)
+        put("spent", self._spent)
+        put("elapsed", self._elapsed)
+        put("last_at", self._last_at)

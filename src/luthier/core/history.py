@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import StorageError
-from luthier.core.fold import FOLD
+from luthier.core.fold import FOLD, Folding
 from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
 from luthier.core.records import Entry, Place, RangeRecord, StageRecord
 from luthier.core.rows import Rows
@@ -22,6 +22,8 @@ from luthier.core.trial import TrialRecord
 __all__ = ["Entry", "History", "Place", "RangeRecord", "StageRecord", "fold", "start"]
 
 T = TypeVar("T")
+
+NO_BEGINNING = "The log does not begin with the creation of a study."
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,15 +234,20 @@ def fold(entries: Iterable[Entry]) -> History:
     """
     lines = iter(entries)
     first = next(lines, None)
-    if first is None or not isinstance(first.event, ev.Created):
-        raise StorageError("The log does not begin with the creation of a study.", "Name a Luthier study.")
-    history = start(first)
+    if first is None:
+        raise StorageError(NO_BEGINNING, "Name a Luthier study.")
+    folding = Folding(start(first))
     for entry in lines:
-        history = history.then(entry)
-    return history
+        folding.add(entry)
+    return folding.history()
 
 
 def start(entry: Entry) -> History:
-    """The history of a log of one event, the study's creation."""
-    assert isinstance(entry.event, ev.Created)
+    """The history of a log of one event, the study's creation.
+
+    Raises:
+        StorageError: it is another event.
+    """
+    if not isinstance(entry.event, ev.Created):
+        raise StorageError(NO_BEGINNING, "Name a Luthier study.")
     return History(study=entry.event.study, length=1, last_at=entry.at)

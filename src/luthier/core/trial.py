@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from luthier.core.params import Config
 
@@ -29,8 +29,7 @@ ENDED = (Status.FAILED, Status.STOPPED, Status.DONE)
 """No longer to be resumed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a trial reported after an epoch.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError, nearest
-from luthier.core.history import Entry, History, fold, start
+from luthier.core.history import Entry, History, start
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
 
@@ -46,11 +46,8 @@ class Book:
     @classmethod
     def open(cls, store: Store, *, clock: Callable[[], float] = time.time) -> Book | None:
         """Go on with the log that ``store`` holds; None when it holds none."""
-        entries = iter(store.read())
-        first = next(entries, None)
-        if first is None:
-            return None
-        return cls(store, fold(_chain(first, entries)), clock=clock)
+        history = store.fold()
+        return None if history is None else cls(store, history, clock=clock)
 
     # -- writing ---------------------------------------------------------------------------------------------------
     def append(self, *events: ev.Event) -> None:
@@ -262,11 +259,6 @@ def _nonfinite(event: ev.Reported, history: History) -> str | None:
         if not math.isfinite(value) and (name in history.study.goals.metrics or guess_direction(name) == "minimize"):
             return name
     return None
-
-
-def _chain(first: Entry, rest: Iterable[Entry]) -> Iterable[Entry]:
-    yield first
-    yield from rest
 
 
 def requeued(history: History) -> tuple[ev.Requeued, ...]:

@@ -136,7 +136,9 @@ class Trial:
             modes.verdict() if self.watched else modes.close()
         self._reported = int(epoch)
         now = time.perf_counter()
-        self._send(Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, now - self._since))
+        self._send(
+            Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, round(now - self._since, 6))
+        )
         self._since = now
         if not self._iterating:
             self.epoch = int(epoch)
