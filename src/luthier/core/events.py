@@ -1,7 +1,7 @@
 """The facts of a study. Each is appended to the log once and never edited; the state of a study is their fold.
 
 Three kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, Opened), what was decided (the subclasses of
-Decision, each with its *why*), and what happened to a trial (Reported, Ended, Failed, Requeued).
+Decision, each with its *why*), and what happened to a trial (Reported, Ended, Failed, Requeued ...).
 """
 
 from __future__ import annotations
@@ -183,6 +183,7 @@ class Ended(Event):
         checkpoint: where the trial can go on from, relative to the study's folder of files.
         answer: what a probe found.
         cost: epochs' worth of training that a probe took.
+        digest: the checksum of the checkpoint's file; empty where it was not taken.
     """
 
     trial: int
@@ -191,6 +192,46 @@ class Ended(Event):
     checkpoint: str | None = None
     answer: Mapping[str, Any] | None = None
     cost: float = 0.0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted(Event):
+    """A job was ended on its way because the study was asked to stop; it goes on from here when the study does.
+
+    Args:
+        epoch: the last epoch it trained.
+        checkpoint: its state then, relative to the study's folder of files; None where nothing was saved.
+        digest: the checksum of that file.
+    """
+
+    trial: int
+    epoch: int
+    checkpoint: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved(Event):
+    """The state of a trial could not be saved (the disk is full): it goes on, or later from what was saved before."""
+
+    trial: int
+    epoch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLost(Event):
+    """A trial's checkpoint is gone: damaged, missing, or deleted to keep within a limit. The trial goes on from what
+    was saved before it, or from its beginning.
+
+    Args:
+        checkpoint: the file, relative to the study's folder of files.
+    """
+
+    trial: int
+    checkpoint: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +275,9 @@ KINDS: dict[str, type[Event]] = {
         Finished,
         Reported,
         Ended,
+        Interrupted,
+        Unsaved,
+        CheckpointLost,
         Failed,
         Requeued,
     )

@@ -177,13 +177,37 @@ def _ended(history: History, event: ev.Ended) -> Changes:
         replace(
             trial,
             status=Status.DONE if done else Status.PAUSED,
-            checkpoint=Checkpoint(event.epoch, event.checkpoint) if event.checkpoint else trial.checkpoint,
+            checkpoint=_kept(event) or trial.saved or trial.checkpoint,
+            saved=None,
             answer=event.answer,
             spent=trial.spent + event.cost,
         ),
     )
     changes["spent"] = history.spent + event.cost
     return changes
+
+
+def _kept(event: ev.Ended | ev.Interrupted) -> Checkpoint | None:
+    return Checkpoint(event.epoch, event.checkpoint, event.digest) if event.checkpoint else None
+
+
+def _interrupted(history: History, event: ev.Interrupted) -> Changes:
+    trial = history.trials[event.trial]
+    return _put(history, replace(trial, saved=_kept(event) or trial.saved))
+
+
+def _unsaved(history: History, event: ev.Unsaved) -> Changes:
+    trial = history.trials[event.trial]
+    return _put(history, replace(trial, troubles=(*trial.troubles, f"not saved at epoch {event.epoch}: {event.why}")))
+
+
+def _checkpoint_lost(history: History, event: ev.CheckpointLost) -> Changes:
+    trial = history.trials[event.trial]
+    troubles = (*trial.troubles, f"{event.checkpoint} is lost: {event.why}")
+    if trial.saved is not None and trial.saved.path == event.checkpoint:
+        return _put(history, replace(trial, troubles=troubles, saved=None))
+    lost = trial.checkpoint is not None and trial.checkpoint.path == event.checkpoint
+    return _put(history, replace(trial, troubles=troubles, checkpoint=None if lost else trial.checkpoint))
 
 
 def _failed(history: History, event: ev.Failed) -> Changes:
@@ -211,6 +235,9 @@ FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
     ev.Finished: _finished,
     ev.Reported: _reported,
     ev.Ended: _ended,
+    ev.Interrupted: _interrupted,
+    ev.Unsaved: _unsaved,
+    ev.CheckpointLost: _checkpoint_lost,
     ev.Failed: _failed,
     ev.Requeued: _requeued,
 }
