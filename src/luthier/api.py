@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -279,7 +280,7 @@ def launch(
         store, files = stores.SqlStore(url, study.name, durability), stores.files_beside(url, study.name)
         study = replace(study, target=beside(study.target, stores.file_of(url)))
     fresh = files is not None and not files.exists()
-    with driving(files, study.name):
+    with driving(files, study.name), contextlib.closing(store):
         book = Book.open(store)
         if book is not None:
             go_on(book, study)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 13
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import os
 import signal
@@ -174,7 +175,7 @@ def resume(
     limits = Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
     files = store.files_beside(log.url, log.name)
-    with driving(files, log.name):
+    with driving(files, log.name), contextlib.closing(log):
         book = Book.open(log)
         if book is None:
             raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")

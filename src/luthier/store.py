@@ -16,6 +16,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,9 @@ class SqlStore:
             StorageError: the file is damaged.
         """
         for lines in self._lines(after):
-            for at, kind, data in lines:
-                yield Entry(at, decode(kind, data))
+            with self._sound():
+                entries = [Entry(at, decode(kind, data)) for at, kind, data in lines]
+            yield from entries
 
     def fold(self) -> History | None:
         """The history of the whole log, as :func:`luthier.core.history.fold` makes it of :meth:`read`, but many times
@@ -165,10 +167,11 @@ class SqlStore:
         gc.disable()
         try:
             for lines in self._lines(0):
-                if folding is None:
-                    at, kind, data = lines.pop(0)
-                    folding = Folding(start(Entry(at, decode(kind, data))))
-                folding.lines(lines)
+                with self._sound():
+                    if folding is None:
+                        at, kind, data = lines.pop(0)
+                        folding = Folding(start(Entry(at, decode(kind, data))))
+                    folding.lines(lines)
         finally:
             if collects:
                 gc.enable()
@@ -181,16 +184,30 @@ class SqlStore:
         if self._study is None:
             return
         query = (
-            sa.select(_events.c.at, _events.c.kind, _events.c.data)
+            sa.select(_events.c.seq, _events.c.at, _events.c.kind, _events.c.data)
             .where(_events.c.study == self._study, _events.c.seq >= after)
             .order_by(_events.c.seq)
         )
         with _readable(self.url), self._engine.connect() as link:
             cursor: Any = link.execute(query).cursor
             while rows := cursor.fetchmany(CHUNK):
-                # One parse for all of them: half the time, and the names of the metrics are shared.
-                datas = json.loads(f"[{','.join([text for _, _, text in rows])}]")
-                yield [(at, kind, data) for (at, kind, _), data in zip(rows, datas)]
+                with self._sound():
+                    if rows[-1][0] != after + len(rows) - 1:
+                        raise ValueError(f"some of the events {after} to {rows[-1][0]} are missing")
+                    # One parse for all of them: half the time, and the names of the metrics are shared.
+                    datas = json.loads(f"[{','.join([row[3] for row in rows])}]")
+                after += len(rows)
+                yield [(at, kind, data) for (_, at, kind, _), data in zip(rows, datas)]
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Whatever cannot be read within was damaged: each event was written whole."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise StorageError(
+                f"{self.url}: the log of study {self.name!r} is damaged ({error}).", "Restore a copy of the file."
+            ) from error
 
     def forget(self) -> None:
         """Remove the study, and an SQLite file that then holds no other."""
@@ -352,6 +369,7 @@ class _readable:
                 "readonly": "Make the file writable, or copy the study elsewhere.",
                 "full": "Free some disk space, then run luthier resume.",
                 "malformed": "Restore a copy of the file.",
+                "disk I/O": "The disk is full or failing, or files may not grow further. Mend it, then luthier resume.",
                 "locked": "Another program holds the file; close it and try again.",
             }
             mend = next((m for key, m in mends.items() if key in text), "")

@@ -242,6 +242,7 @@ class LocalPool:
                 if said:
                     worker.heard = time.monotonic()
                 self._look_after(place)
+                worker = self._workers[place]
                 if worker.process.poll() is not None:
                     events += self._drain(worker)  # its last words, said before it died
                     events += self._bury(place)
