@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from luthier.core.events import Ended, Event, Failed, Interrupted, decode
 from luthier.run.limits import Limits
 from luthier.run.machine import memory, oom_kills
 from luthier.run.perform import perform
+
+ROUNDS = 0.1
+"""Seconds between two looks at workers that say nothing."""
+
+MESSAGES = 500
+"""What is heard of one worker at once."""
 
 STARTUP = 300.0
 """Seconds that a new worker has at least, whatever the timeout: it imports the training function."""
@@ -122,6 +129,8 @@ class _Worker:
         theirs.close()
         self.number = number
         self.link = Connection(ours.detach())
+        self.ear = select.poll()  # Connection.poll() makes an object of this kind each time
+        self.ear.register(self.link.fileno(), select.POLLIN)
         self.job: Job | None = None
         self.ready = False
         self.heard = time.monotonic()
@@ -214,10 +223,14 @@ class LocalPool:
         self._threads = threads or max(1, cores() // workers)
         self._limits = limits or Limits()
         self._early_deaths = 0
+        self._rounds = 0.0
+        self._ears = select.poll()
         self._workers = [self._hire(n) for n in range(workers)]
 
     def _hire(self, number: int) -> _Worker:
-        return _Worker(number, self._pickled, self._files, self._threads)
+        worker = _Worker(number, self._pickled, self._files, self._threads)
+        self._ears.register(worker.link.fileno(), select.POLLIN)
+        return worker
 
     @property
     def free(self) -> int:
@@ -233,43 +246,56 @@ class LocalPool:
 
     def poll(self, hear: Callable[..., None], timeout: float) -> None:
         """Hand on what the workers said, waiting up to ``timeout`` seconds for the first word."""
-        wait([w.link for w in self._workers], timeout)
+        woken = {descriptor for descriptor, _ in self._ears.poll(timeout * 1000)}
+        now = time.monotonic()
+        rounds = now - self._rounds >= ROUNDS
+        if rounds:
+            self._rounds = now
         events: list[Event] = []
         try:
             for place, worker in enumerate(self._workers):
-                said = self._drain(worker)
-                events += said
-                if said:
-                    worker.heard = time.monotonic()
-                self._look_after(place)
-                worker = self._workers[place]
-                if worker.process.poll() is not None:
-                    events += self._drain(worker)  # its last words, said before it died
-                    events += self._bury(place)
+                if rounds or worker.link.fileno() in woken:
+                    events += self._visit(place, now)
         finally:
             if events:
                 hear(*events)
 
-    def _look_after(self, place: int) -> None:
-        """Kill a worker that hangs, replace an idle one that has grown too large."""
+    def _visit(self, place: int, now: float) -> list[Event]:
+        """What a worker said, and how it does: it may hang, have grown too large, or be dead."""
         worker, limits = self._workers[place], self._limits
-        if worker.job is not None and limits.timeout is not None:
+        busy = worker.job is not None
+        events = self._drain(worker)
+        if events:
+            worker.heard = now
+        if worker.job is not None and limits.timeout is not None and worker.verdict is None:
             # A worker that still imports the training function gets the time for it.
             patience = limits.timeout if worker.ready else max(limits.timeout, STARTUP)
-            if time.monotonic() - worker.heard > patience and worker.verdict is None:
+            if now - worker.heard > patience:
                 worker.verdict = "hung", f"no report for {patience:g} s (timeout)"
                 worker.kill()
-        if worker.job is None and worker.ready and limits.worker_memory is not None:
+        if worker.process.poll() is not None:
+            return [*events, *self._drain(worker), *self._bury(place)]  # its last words, said before it died
+        if busy and worker.job is None and limits.worker_memory is not None:
             held = memory(worker.process.pid)
             if held > limits.worker_memory:
                 worker.note(f"replaced between two jobs: it held {held:,} bytes of {limits.worker_memory:,} allowed")
-                worker.end()
-                self._workers[place] = self._hire(worker.number)
+                self._replace(place)
+        return events
+
+    def _replace(self, place: int) -> None:
+        """A new worker for an old one."""
+        old = self._workers[place]
+        self._ears.unregister(old.link.fileno())
+        old.end()
+        self._workers[place] = self._hire(old.number)
 
     def _drain(self, worker: _Worker) -> list[Event]:
         events: list[Event] = []
         try:
-            while worker.link.poll():
+            # Not for ever: what was said is acknowledged only once it has been written down.
+            for _ in range(MESSAGES):
+                if not worker.ear.poll(0):
+                    break
                 message = json.loads(worker.link.recv_bytes())
                 if message["say"] == "ready":
                     worker.ready = True
@@ -293,8 +319,7 @@ class LocalPool:
             self._early_deaths += 1
             if self._early_deaths >= STARTS:
                 raise RunError(f"Workers die before they are ready ({reason}). The end of {dead.log}:\n{dead.tail()}")
-        dead.end()
-        self._workers[place] = self._hire(dead.number)
+        self._replace(place)
         return [Failed(dead.job.trial, kind, reason, dead.tail())] if dead.job else []
 
     def stop(self, trial: int) -> None:
