@@ -1,4 +1,4 @@
-"""Studies that are harmed again and again: is anything acknowledged lost or doubled, left running, or decided otherwise?
+"""Studies that are harmed again and again: is anything acknowledged lost, doubled, left running, or decided otherwise?
 
     python benchmarks/faults_campaign.py [--harms 200] [--seed 0] [--strategies random asha hyperband pbt playbook]
 
@@ -100,8 +100,8 @@ def damage(folder: Path, rng: random.Random) -> bool:
     for i in history.running if history else ():
         kept = history.trials[i].saved or history.trials[i].checkpoint
         file = folder / "s.files" / "train" / kept.path if kept else None
-        # A clone's source belongs to another trial, and cannot be trained again from its own beginning.
-        if file is not None and file.is_file() and kept != history.trials[i].inherited:
+        # A clone that has lost its state cannot be trained again as it was: its weights came from another trial.
+        if file is not None and file.is_file() and history.trials[i].inherited is None:
             content = bytearray(file.read_bytes())
             content[rng.randrange(len(content))] ^= 1
             file.write_bytes(content)
