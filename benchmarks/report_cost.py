@@ -253,10 +253,10 @@ def optuna_reading(url: str) -> None:
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 PARTS = {
-    "report": [("report", 1, "process", "paced", 2000), ("report", 1, "power", "paced", 2000), ("optuna_report", 200)],
+    "report": [("report", 1, "process", "paced", 2000), ("report", 1, "power", "paced", 2000), ("optuna_report", 100)],
     "many": [("report", 16, "process", "chatty", 32000), ("report", 16, "power", "chatty", 32000)],
-    "asktell": [("asktell", 1000), ("optuna_asktell", 1000)],
-    "open": [("big",), ("optuna_open", 500)],
+    "asktell": [("asktell", 1000), ("optuna_asktell", 200)],
+    "open": [("big",), ("optuna_open", 250)],
     "grow": [("grow", 10_000), ("grow", 100_000), ("grow", 1_000_000)],
 }
 

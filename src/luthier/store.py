@@ -34,6 +34,8 @@ SCHEMA = 1
 DURABILITY = {"process": "NORMAL", "power": "FULL"}
 """What acknowledged events survive, and SQLite's word for it. A server's database has its own settings."""
 
+_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 CHUNK = 2000
 """Events that are read at once."""
 
@@ -125,8 +127,7 @@ class SqlStore:
         rows = []
         for seq, entry in enumerate(entries, start=after):
             kind, data = compact(entry.event)
-            text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-            rows.append((self._study, seq, entry.at, kind, text))
+            rows.append((self._study, seq, entry.at, kind, _text(data)))
         try:
             with _readable(self.url):
                 if self._writer is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import StorageError
+from luthier.core.evolve import evolve
 from luthier.core.params import Float, Int
 from luthier.core.records import Entry, RangeRecord, StageRecord
 from luthier.core.trial import Checkpoint, Failure, Report, Status, TrialRecord
@@ -161,7 +162,7 @@ def _reported(history: History, event: ev.Reported) -> Changes:
         loss = new if loss is None or objective.reduce == "last" else min(loss, new)
     step = event.epoch - trial.epoch
     report = Report(event.epoch, event.metrics, event.seconds)
-    trial = replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step)
+    trial = evolve(trial, {"reports": (*trial.reports, report), "loss": loss, "spent": trial.spent + step})
     if history.study.constraints:
         trial = replace(trial, violation=goals.violation(history.study.goals, trial))
     changes = _put(history, trial)
@@ -256,7 +257,7 @@ class _Curve:
     def record(self, history: History) -> TrialRecord:
         """The trial with its reports."""
         reports = (*self.trial.reports, *self.reports)
-        trial = replace(self.trial, reports=reports, loss=self.loss, spent=self.spent)
+        trial = evolve(self.trial, {"reports": reports, "loss": self.loss, "spent": self.spent})
         if history.study.constraints:
             trial = replace(trial, violation=goals.violation(history.study.goals, trial))
         return trial

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import StorageError
+from luthier.core.evolve import evolve
 from luthier.core.fold import FOLD, Folding
 from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
 from luthier.core.records import Entry, Place, RangeRecord, StageRecord
@@ -219,7 +220,7 @@ class History:
         changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)
         if isinstance(entry.event, ev.Decision):
             changes["decisions"] = self.decisions + 1
-        return replace(self, **changes)
+        return evolve(self, changes)
 
     def with_space(self, space: Space) -> History:
         """The same history seen through another space: how a stage shows its searcher only what it may vary."""
