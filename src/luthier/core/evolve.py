@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def evolve(old: T, changes: Mapping[str, Any]) -> T:
     """``old`` with ``changes``: for slotted dataclasses that check nothing when they are made."""
-    kind: type[Any] = type(old)
+    kind: Any = type(old)
     values, setters = _parts(kind)
     new: T = object.__new__(kind)
     for put, value in zip(setters.values(), values(old)):
@@ -24,7 +24,7 @@ def evolve(old: T, changes: Mapping[str, Any]) -> T:
 
 
 @cache
-def _parts(kind: type[Any]) -> tuple[Any, dict[str, Any]]:
+def _parts(kind: Any) -> tuple[Any, dict[str, Any]]:
     """How to read all fields of a class, and how to set each: through its slots, which know of no freezing."""
     names = [f.name for f in fields(kind)]
     return attrgetter(*names), {name: kind.__dict__[name].__set__ for name in names}
