@@ -13,7 +13,7 @@ from conftest import drive, log_of
 import luthier as lt
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, StorageError, UserError
-from luthier.core.history import Entry, fold
+from luthier.core.history import Entry, fold, start
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study, guess_direction
 from luthier.core.trial import Status
@@ -77,6 +77,43 @@ def test_a_stored_log_folds_to_the_same_history_as_the_live_one(tmp_path):
     store.append(entries[4:], 4)
     assert repr(fold(store.read())) == repr(fold(entries))
     assert len(list(store.read(after=10))) == len(entries) - 10
+
+
+def event_by_event(entries):
+    history = start(entries[0])
+    for entry in entries[1:]:
+        history = history.then(entry)
+    return history
+
+
+@pytest.mark.parametrize("strategy", ["playbook", "expert", "hyperband", "pbt", "median"])
+def test_opening_at_once_gives_the_same_history_as_event_by_event(tmp_path, space, strategy, monkeypatch):
+    study = drive(space, strategy, fail=lambda trial: trial % 7 == 3, constraints={"val_loss": "<= 2.5"})
+    entries = list(log_of(study))
+    some = entries[len(entries) // 2]
+    entries.insert(entries.index(some), Entry(some.at + 100.0, ev.Opened("2")))  # and the clock goes back after it
+    slow = event_by_event(entries)
+    assert fold(entries) == slow
+    monkeypatch.setattr("luthier.store.CHUNK", 7)
+    store = SqlStore(locate(tmp_path / "s.db"), "s")
+    store.append(entries, 0)
+    opened = store.fold()
+    assert repr(opened) == repr(slow)  # to the last digit
+    assert opened == slow
+    assert opened.ranked() == slow.ranked()
+
+
+def test_reports_of_older_logs_are_read(tmp_path):
+    store = SqlStore(locate(tmp_path / "s.db"), "s")
+    store.append([Entry(0.0, ev.Created(study())), Entry(1.0, started(0))], 0)
+    old = '{"trial": 0, "epoch": 1, "metrics": {"val_loss": 0.5, "odd": "nan"}, "seconds": 0.25}'
+    link = sqlite3.connect(tmp_path / "s.db")
+    link.execute("INSERT INTO events VALUES (1, 2, 2.0, 'Reported', ?)", (old,))
+    link.commit()
+    link.close()
+    (report,) = store.fold().trials[0].reports
+    assert (report.epoch, report.metrics["val_loss"], report.seconds) == (1, 0.5, 0.25)
+    assert repr(fold(store.read())) == repr(store.fold())
 
 
 def test_the_fold_tells_a_trials_story():
@@ -272,7 +309,9 @@ def test_no_pickle_in_the_database(tmp_path, space):
     link = sqlite3.connect(tmp_path / "s.db")
     rows = link.execute("SELECT kind, data FROM events").fetchall()
     assert len(rows) == len(list(SqlStore(locate(tmp_path / "s.db"), "study").read()))
-    assert all(isinstance(json.loads(data), dict) and kind in ev.KINDS for kind, data in rows)
+    assert all(
+        isinstance(json.loads(data), list if kind == "Reported" else dict) and kind in ev.KINDS for kind, data in rows
+    )
     assert link.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     link.close()
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from luthier import insight
 from luthier.contracts import Executor, Scheduler, Store
 from luthier.core import events as ev
-from luthier.core.errors import RunError, UserError
+from luthier.core.errors import RunError, StorageError, UserError
 from luthier.core.goals import Point, hypervolume
 from luthier.core.history import History
 from luthier.core.lineage import Segment, lineage
@@ -24,11 +26,14 @@ from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
 from luthier.request import Names, go_on, objectives_from, study_from, whole
 from luthier.run.book import Book
+from luthier.run.interrupts import Interrupts
+from luthier.run.limits import Limits
+from luthier.run.lock import driving
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
 from luthier.run.pool import InProcess, LocalPool
 from luthier.strategies import build, check_copies
-from luthier.target import describe, refuse_while_importing
+from luthier.target import beside, describe, refuse_while_importing
 from luthier.view.closing import closing
 from luthier.view.console import Console
 
@@ -172,6 +177,10 @@ def tune(
     reduce: str = "best",
     quiet: bool = False,
     observers: Sequence[Observer] = (),
+    timeout: str | float | None = None,
+    worker_memory: str | int | None = None,
+    checkpoint_space: str | int | None = None,
+    durability: str = "process",
 ) -> Result:
     """Tune a training function or a recipe.
 
@@ -196,6 +205,15 @@ def tune(
         reduce: a trial counts with its ``"best"`` epoch or its ``"last"``.
         quiet: print nothing.
         observers: told of every new event.
+        timeout: ``"10 min"``, or seconds: a trial that reports nothing for so long is taken to hang; its worker is
+            killed, and the trial tried again, three times in all.
+        worker_memory: ``"8 GB"``, or bytes: a worker process that holds more is replaced between two trials.
+        checkpoint_space: ``"20 GB"``, or bytes, for all checkpoints of the study; the incumbent's is always kept.
+        durability: what a recorded report survives: the death of every ``"process"``, or a loss of ``"power"`` too
+            (slower: a sync for all reports that came in together).
+
+    Ctrl-C and SIGTERM stop a study with ``storage`` once its running trials are saved, a second one at once; the same
+    call goes on. See ``docs/lasting.md``.
 
     Returns:
         the result; ``result.report("report.html")`` writes the page.
@@ -206,6 +224,7 @@ def tune(
     """
     refuse_while_importing()
     console = Console(quiet=quiet)
+    limits = Limits.of(timeout, worker_memory, checkpoint_space)
     study = prepare(
         target,
         space,
@@ -224,10 +243,12 @@ def tune(
         reduce=reduce,
     )
     try:
-        result = launch(study, target, strategy, storage, workers, threads, console, observers)
-    except KeyboardInterrupt:
+        result = launch(
+            study, target, strategy, storage, workers, threads, console, observers, limits=limits, durability=durability
+        )
+    except KeyboardInterrupt as stop:
         if storage is not None:
-            console.say("Interrupted; nothing recorded is lost. Run the same again to go on.")
+            console.say(f"{farewell(stop)} Run the same again to go on.")
         raise
     console.say(closing(result.history))
     return result
@@ -242,6 +263,9 @@ def launch(
     threads: int | None,
     console: Console,
     observers: Sequence[Observer] = (),
+    *,
+    limits: Limits | None = None,
+    durability: str = "process",
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
     whole("workers", workers, 0)
@@ -258,21 +282,33 @@ def launch(
         from luthier import store as stores
 
         url = stores.locate(storage)
-        store, files = stores.SqlStore(url, study.name), stores.files_beside(url, study.name)
-    book = Book.open(store)
-    if book is not None:
-        go_on(book, study)
-        return drive(book, target, strategy, workers, threads, files, console, observers)
+        store, files = stores.SqlStore(url, study.name, durability), stores.files_beside(url, study.name)
+        study = replace(study, target=beside(study.target, stores.file_of(url)))
     fresh = files is not None and not files.exists()
-    book = Book.create(store, study)
-    try:
-        return drive(book, target, strategy, workers, threads, files, console, observers)
-    except (UserError, RunError):
-        if book.tentative:  # a mistyped metric, a function that cannot be loaded: leave nothing behind
-            store.forget()
-            if fresh and files is not None:
-                _remove(files)
-        raise
+    with driving(files, study.name), contextlib.closing(store):
+        book = Book.open(store)
+        if book is not None:
+            go_on(book, study)
+            return drive(book, target, strategy, workers, threads, files, console, observers, limits=limits)
+        book = Book.create(store, study)
+        try:
+            return drive(book, target, strategy, workers, threads, files, console, observers, limits=limits)
+        except StorageError:
+            raise  # the study is no mistake: its disk is full, or its file damaged
+        except (UserError, RunError):
+            if book.tentative:  # a mistyped metric, a function that cannot be loaded: leave nothing behind
+                store.forget()
+                if fresh and files is not None:
+                    _remove(files)
+            raise
+
+
+def farewell(stop: KeyboardInterrupt) -> str:
+    """What became of the running trials when a study was asked to stop."""
+    saved, cut = getattr(stop, "saved", 0), getattr(stop, "cut", 0)
+    parts = [f"{saved} running trial{'s' * (saved != 1)} saved"] if saved else []
+    parts += [f"{cut} cut short (back to the last checkpoint)"] if cut else []
+    return f"Interrupted{': ' if parts else ''}{', '.join(parts)}; nothing recorded is lost."
 
 
 def drive(
@@ -284,6 +320,8 @@ def drive(
     files: Path | None,
     console: Console,
     observers: Sequence[Observer] = (),
+    *,
+    limits: Limits | None = None,
 ) -> Result:
     """Run an open study to its end on this machine."""
     from luthier import __version__
@@ -296,16 +334,25 @@ def drive(
         )
     else:
         with ExitStack() as stack:
+            interrupts = None
+            limits = limits or Limits()
             if files is None:
                 files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
+            else:  # without storage there is nothing to go on with: the first Ctrl-C ends it
+                interrupts = stack.enter_context(Interrupts(console.say))
             book.append(ev.Opened(__version__))
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
-            executor: Executor = LocalPool(target, workers, files, threads) if workers else InProcess(target, files)
+            executor: Executor = (
+                LocalPool(target, workers, files, threads, limits)
+                if workers
+                else InProcess(target, files, interrupts or (lambda: False))
+            )
             stack.callback(executor.close)
             console.open(book.history)
             stack.callback(lambda: console.close(book.history))
-            run(book, build(strategy), executor, files, [console, *observers])
+            watchers = [console, *observers]
+            run(book, build(strategy), executor, files, watchers, interrupts, limits.checkpoint_space)
     return Result(book.history)
 
 

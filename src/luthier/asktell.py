@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
-from luthier.core.errors import UserError
+from luthier.core.errors import UserError, nearest
 from luthier.core.goals import Point
 from luthier.core.history import History
 from luthier.core.params import Config
@@ -21,6 +21,9 @@ from luthier.request import Names, go_on, objectives_from, study_from
 from luthier.run.book import Book, job_of, requeued
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
+
+KINDS = ("raised", "oom", "killed", "hung", "died")
+"""What :meth:`AskTell.fail` may say of a failure."""
 
 
 class AskTell:
@@ -118,7 +121,7 @@ class AskTell:
                 "Tell each epoch once, up to job.until.",
             )
         now = time.perf_counter()
-        seconds = now - self._since.get(job.trial, now)
+        seconds = round(now - self._since.get(job.trial, now), 6)
         self._since[job.trial] = now
         self._book.hear(ev.Reported(job.trial, int(epoch), numbers, seconds), self._scheduler)
         if self._book.history.trials[job.trial].status is not Status.RUNNING:
@@ -135,9 +138,21 @@ class AskTell:
         epoch = self._book.history.trials[job.trial].epoch
         self._book.hear(ev.Ended(job.trial, epoch, complete=True), self._scheduler)
 
-    def fail(self, job: Job, reason: str) -> None:
-        """Say that the trial failed; it is recorded and the study goes on."""
-        self._book.hear(ev.Failed(job.trial, "raised", str(reason)), self._scheduler)
+    def fail(self, job: Job, reason: str, kind: str = "raised") -> None:
+        """Say that the trial failed; it is recorded and the study goes on.
+
+        Args:
+            kind: ``"raised"`` or ``"died"``; ``"oom"``, out of memory: nothing as large is proposed again; ``"killed"``
+                or ``"hung"``: it is tried again, three times in all, and ``ask`` hands the job out once more.
+
+        Raises:
+            UserError: another kind.
+        """
+        if kind not in KINDS:
+            raise UserError(f"kind={kind!r} is no kind of failure.", nearest(kind, KINDS))
+        for event in self._book.hear(ev.Failed(job.trial, kind, str(reason)), self._scheduler):
+            if isinstance(event, ev.Requeued):
+                self._owed.append(event.trial)
 
     @property
     def history(self) -> History:

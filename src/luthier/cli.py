@@ -1,14 +1,16 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
 ``report`` and ``diagnose``. Those that only look around a study stand in ``commands.py``.
 
-Exit codes: 0 done, 1 the study could not go on, 2 a mistake in what was asked, 130 interrupted.
+Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ import typer
 from luthier import commands
 from luthier.commands import STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
+from luthier.run.limits import Limits
 
 app = typer.Typer(
     name="luthier",
@@ -35,6 +38,10 @@ Workers = Annotated[int, typer.Option("--workers", "-w", help="Processes that tr
 Threads = Annotated[int | None, typer.Option(help="Processor threads of each worker [default: cores / workers].")]
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
 Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
+Timeout = Annotated[str | None, typer.Option(help='A trial without a report for so long hangs: "10 min".')]
+WorkerMemory = Annotated[str | None, typer.Option(help='A larger worker is replaced between two trials: "8 GB".')]
+CheckpointSpace = Annotated[str | None, typer.Option(help='All checkpoints together: "20 GB".')]
+Durability = Annotated[str, typer.Option(help="What reports survive: the end of every 'process', or of 'power' too.")]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
 # The error of a mistyped option or command: typer shows its subclass alone (and carries a click of its own).
@@ -148,6 +155,10 @@ def tune(
     grace: Annotated[
         float | None, typer.Option(help="Seconds from SIGTERM to SIGKILL (default: 10).", rich_help_panel=SCRIPT)
     ] = None,
+    timeout: Timeout = None,
+    worker_memory: WorkerMemory = None,
+    checkpoint_space: CheckpointSpace = None,
+    durability: Durability = "process",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -189,6 +200,8 @@ def tune(
         reduce=reduce,
         samples=samples,
         warm_start=warm_start or (),
+        limits=Limits.of(timeout, worker_memory, checkpoint_space),
+        durability=durability,
     )
 
 
@@ -202,35 +215,45 @@ def resume(
         str | None,
         typer.Option(help="A new budget; a finished study goes on with it."),
     ] = None,
+    target: Annotated[str | None, typer.Option(help="Where the training function is now, FILE.py:NAME.")] = None,
+    timeout: Timeout = None,
+    worker_memory: WorkerMemory = None,
+    checkpoint_space: CheckpointSpace = None,
+    durability: Durability = "process",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Go on with a study that was interrupted or killed, or whose budget grew."""
     from dataclasses import replace
 
-    from luthier import api, request, store, target
+    from luthier import api, request, store
+    from luthier import target as targets
     from luthier.core.study import Budget
     from luthier.run.book import Book
+    from luthier.run.lock import driving
     from luthier.view.console import Console
 
     request.whole("workers", workers, 0)
-    log = store.open_store(study, name)
-    book = Book.open(log)
-    if book is None:
-        raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
-    asked = book.history.study
-    if asked.strategy == "custom":
-        raise UserError(
-            "This study was driven by a strategy object, which only its own script can make.",
-            "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
-        )
-    if budget is not None:
-        now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
-        request.go_on(book, now)
-    trains = target.recall(asked.target)
+    limits = Limits.of(timeout, worker_memory, checkpoint_space)
+    log = store.open_store(study, name, durability)
     files = store.files_beside(log.url, log.name)
-    with _interruptible(study):
-        result = api.drive(book, trains, asked.strategy, workers, threads, files, Console(json=json, quiet=quiet), ())
+    with driving(files, log.name), contextlib.closing(log):
+        book = Book.open(log)
+        if book is None:
+            raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
+        asked = book.history.study
+        if asked.strategy == "custom":
+            raise UserError(
+                "This study was driven by a strategy object, which only its own script can make.",
+                "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
+            )
+        trains = targets.load(target) if target else targets.recall(asked.target, store.file_of(log.url))
+        if budget is not None:
+            now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
+            request.go_on(book, now)
+        console = Console(json=json, quiet=quiet)
+        with _interruptible(study):
+            result = api.drive(book, trains, asked.strategy, workers, threads, files, console, limits=limits)
     _finish(result, _report_path(log.url), json)
 
 
@@ -364,6 +387,8 @@ def _tune(
     workers: int,
     threads: int | None,
     dry_run: bool = False,
+    limits: Limits | None = None,
+    durability: str = "process",
     **asked: Any,
 ) -> None:
     from luthier import api, store
@@ -379,12 +404,14 @@ def _tune(
     if make_folder and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     with _interruptible(storage):
-        result = api.launch(study, target, asked["strategy"], url, workers, threads, console)
+        result = api.launch(
+            study, target, asked["strategy"], url, workers, threads, console, limits=limits, durability=durability
+        )
     _finish(result, _report_path(url), json)
 
 
 class _interruptible:
-    """Ctrl-C ends the workers; the log keeps everything, and a line says how to go on."""
+    """Ctrl-C or SIGTERM ended the study; the log keeps everything, and a line says how to go on."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -392,10 +419,12 @@ class _interruptible:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
-        if kind is KeyboardInterrupt:
-            typer.echo(f"\nInterrupted; nothing is lost. Go on with: luthier resume {self.place}", err=True)
-            raise typer.Exit(130)
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            from luthier.api import farewell
+
+            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {self.place}", err=True)
+            raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
 def _finish(result: Any, page: Path, json: bool) -> None:
@@ -420,11 +449,10 @@ def _finish(result: Any, page: Path, json: bool) -> None:
 
 def _read(study: str, name: str | None) -> Any:
     from luthier import store
-    from luthier.core.history import fold
 
     log = store.open_store(study, name)
     try:
-        return fold(log.read())
+        return store.history_of(log)
     finally:
         log.close()
 

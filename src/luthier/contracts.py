@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from luthier.core.events import Event, RangeChanged, StageClosed, StageOpened
+from luthier.core.events import RangeChanged, StageClosed, StageOpened
 from luthier.core.history import Entry, History
 from luthier.core.params import Config
 from luthier.core.study import Study
@@ -99,6 +99,9 @@ class Job:
         probe: answer this question instead of training.
         clone_of: the other trial whose checkpoint that is: take its weights and what its optimizer gathered, and train
             them on under this job's ``config`` and ``seed``. None for a trial's own checkpoint.
+        digest: the checksum of ``checkpoint``; empty where it is not known.
+        fallback: where ``checkpoint`` is damaged or missing, what to go on from instead, the best first, as ``(path,
+            digest, cloned)``; after the last of them the trial starts over.
     """
 
     trial: int
@@ -110,6 +113,8 @@ class Job:
     checkpoint: str | None = None
     probe: str | None = None
     clone_of: int | None = None
+    digest: str = ""
+    fallback: Sequence[tuple[str, str, bool]] = ()
 
 
 # -- what can be replaced ----------------------------------------------------------------------------------------------
@@ -167,15 +172,20 @@ class Executor(Protocol):
         """Take a job."""
         ...
 
-    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+    def poll(self, hear: Callable[..., None], timeout: float) -> None:
         """Hand what happened (Reported, Ended, Failed) to ``hear``, waiting up to ``timeout`` seconds for the first.
 
-        ``hear`` may call :meth:`stop`.
+        ``hear(*events)`` takes any number of events, in their order, and what it is given at once becomes durable at
+        once, with one sync. It may call :meth:`stop`.
         """
         ...
 
     def stop(self, trial: int) -> None:
         """End the job of ``trial`` soon; its later reports will be refused."""
+        ...
+
+    def park(self) -> None:
+        """Have every job save its state and end after its epoch; what became of each is said by ``Interrupted``."""
         ...
 
     def close(self) -> None:
@@ -196,6 +206,11 @@ class Store(Protocol):
 
     def read(self, after: int = 0) -> Iterable[Entry]:
         """The entries from number ``after`` on."""
+        ...
+
+    def fold(self) -> History | None:
+        """The history of the whole log, as :func:`luthier.core.history.fold` makes it of what ``read`` yields; None
+        where there is none."""
         ...
 
     def forget(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from luthier.contracts import Scheduler
 from luthier.core import events as ev
 from luthier.core.errors import UserError, nearest
-from luthier.core.history import History, fold
+from luthier.core.history import History
 from luthier.core.params import Config, Float, Int, Value
 from luthier.core.space import Space
 from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
@@ -178,7 +178,7 @@ def earlier_best(places: Sequence[str | Path], space: Space, strategy: str) -> t
         for name in names:
             log = store.SqlStore(url, name)
             try:
-                history = fold(log.read())
+                history = store.history_of(log)
             finally:
                 log.close()
             found.append(_best(history, space))

@@ -16,6 +16,7 @@ from luthier.schedule.freeze_thaw import FreezeThaw
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, SuccessiveHalving
 from luthier.schedule.median import Median
+from luthier.schedule.memory import Fitting
 from luthier.schedule.pb2 import PB2
 from luthier.schedule.pbt import PBT
 from luthier.search.bohb import BOHB
@@ -147,15 +148,15 @@ def check_strategy(strategy: str | Scheduler) -> str:
 
 
 def build(strategy: str | Scheduler) -> Scheduler:
-    """The scheduler of a strategy, kept within the study's budget.
+    """The scheduler of a strategy, kept within the study's budget and what fits into memory.
 
     Raises:
         UserError: a strategy whose package is not installed.
     """
     if isinstance(strategy, str):
         _check_installed(strategy)
-        return Within(STRATEGIES[strategy]())
-    return Within(strategy)
+        return Within(Fitting(STRATEGIES[strategy]()))
+    return Within(Fitting(strategy))
 
 
 def _check_installed(strategy: str) -> None:

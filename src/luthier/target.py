@@ -100,14 +100,39 @@ def describe(target: Callable[..., Any]) -> Mapping[str, Any] | None:
     return {"reference": f"{Path(file).resolve()}:{name}"} if file and Path(file).is_file() else None
 
 
-def recall(description: Mapping[str, Any] | None) -> Callable[..., Any]:
+def beside(description: Mapping[str, Any] | None, study: Path | None) -> Mapping[str, Any] | None:
+    """The description with where the function's file lies as seen from the study's, so that both can be moved."""
+    if study is None or description is None or "reference" not in description:
+        return description
+    file, _, name = str(description["reference"]).rpartition(":")
+    try:
+        place = os.path.relpath(file, study.resolve().parent)
+    except ValueError:  # another drive
+        return description
+    return {**description, "beside": f"{Path(place).as_posix()}:{name}"}
+
+
+def recall(description: Mapping[str, Any] | None, study: Path | None = None) -> Callable[..., Any]:
     """The target that a log describes.
+
+    Args:
+        study: the study's file. A function's file that moved along with it is found there.
 
     Raises:
         UserError: it cannot be found without the script that made it.
     """
     if description and "reference" in description:
-        return load(str(description["reference"]))
+        reference = str(description["reference"])
+        if study is not None and "beside" in description:
+            place, _, name = str(description["beside"]).rpartition(":")
+            moved = study.resolve().parent / place
+            reference = f"{moved}:{name}" if moved.is_file() else reference
+        if (place := reference.rpartition(":")[0]).endswith(".py") and not Path(place).is_file():
+            raise UserError(
+                f"The file of this study's training function is not there any more: {place}.",
+                "Copy it beside the study as it was, or name it: luthier resume STUDY --target FILE.py:NAME.",
+            )
+        return load(reference)
     if description and "script" in description:
         from luthier.scripts.script import Script
 

@@ -1,7 +1,7 @@
 """The facts of a study. Each is appended to the log once and never edited; the state of a study is their fold.
 
 Three kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, Opened), what was decided (the subclasses of
-Decision, each with its *why*), and what happened to a trial (Reported, Ended, Failed, Requeued).
+Decision, each with its *why*), and what happened to a trial (Reported, Ended, Failed, Requeued ...).
 """
 
 from __future__ import annotations
@@ -183,6 +183,7 @@ class Ended(Event):
         checkpoint: where the trial can go on from, relative to the study's folder of files.
         answer: what a probe found.
         cost: epochs' worth of training that a probe took.
+        digest: the checksum of the checkpoint's file; empty where it was not taken.
     """
 
     trial: int
@@ -191,6 +192,46 @@ class Ended(Event):
     checkpoint: str | None = None
     answer: Mapping[str, Any] | None = None
     cost: float = 0.0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted(Event):
+    """A job was ended on its way because the study was asked to stop; it goes on from here when the study does.
+
+    Args:
+        epoch: the last epoch it trained.
+        checkpoint: its state then, relative to the study's folder of files; None where nothing was saved.
+        digest: the checksum of that file.
+    """
+
+    trial: int
+    epoch: int
+    checkpoint: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved(Event):
+    """The state of a trial could not be saved (the disk is full): it goes on, or later from what was saved before."""
+
+    trial: int
+    epoch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLost(Event):
+    """A trial's checkpoint is gone: damaged, missing, or deleted to keep within a limit. The trial goes on from what
+    was saved before it, or from its beginning.
+
+    Args:
+        checkpoint: the file, relative to the study's folder of files.
+    """
+
+    trial: int
+    checkpoint: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +275,9 @@ KINDS: dict[str, type[Event]] = {
         Finished,
         Reported,
         Ended,
+        Interrupted,
+        Unsaved,
+        CheckpointLost,
         Failed,
         Requeued,
     )
@@ -255,6 +299,14 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def numbers(metrics: Mapping[str, Any]) -> Mapping[str, float]:
+    """Metrics as they were before they became JSON data: what was not finite is a string there."""
+    for value in metrics.values():
+        if type(value) is not float:
+            return {k: float(v) for k, v in metrics.items()}
+    return metrics
+
+
 _PACK: dict[str, Callable[[Any], Any]] = {
     "study": lambda s: s.to_dict(),
     "space": lambda s: s.to_dict(),
@@ -265,7 +317,6 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
     "study": Study.from_dict,
     "space": Space.from_dict,
     "budget": lambda b: Budget(**b),
-    "metrics": lambda m: {k: float(v) for k, v in m.items()},
 }
 # Fields whose values must be JSON already when the event is made, so that the live history equals the one read back.
 _FIELDS = {c: tuple(f.name for f in dataclasses.fields(c)) for c in KINDS.values()}  # type: ignore[arg-type]
@@ -281,7 +332,22 @@ def encode(event: Event) -> tuple[str, dict[str, Any]]:
     return kind.__name__, data
 
 
-def decode(kind: str, data: Mapping[str, Any]) -> Event:
-    """The inverse of :func:`encode`."""
+def compact(event: Event) -> tuple[str, Any]:
+    """The same for a log, where a report is a list of its fields: nearly all events are reports."""
+    if isinstance(event, Reported):
+        return "Reported", [event.trial, event.epoch, _PACK["metrics"](event.metrics), event.seconds]
+    return encode(event)
+
+
+def decode(kind: str, data: Any) -> Event:
+    """The inverse of :func:`encode` and of :func:`compact`."""
+    if kind == "Reported":
+        trial, epoch, metrics, seconds = data if isinstance(data, list) else fields(data)
+        return Reported(trial, epoch, numbers(metrics), seconds)
     make = KINDS[kind]
     return make(**{k: _UNPACK[k](v) if k in _UNPACK else v for k, v in data.items()})
+
+
+def fields(report: Mapping[str, Any]) -> tuple[int, int, Mapping[str, Any], float]:
+    """A report's fields where they lie by name, as in older logs."""
+    return report["trial"], report["epoch"], report["metrics"], report.get("seconds", 0.0)

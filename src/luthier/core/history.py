@@ -3,85 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import StorageError
+from luthier.core.evolve import evolve
+from luthier.core.fold import FOLD, Folding
 from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
-from luthier.core.params import Config, Float, Int
+from luthier.core.records import Entry, Place, RangeRecord, StageRecord
 from luthier.core.rows import Rows
 from luthier.core.space import Space
 from luthier.core.study import Objective, Study
-from luthier.core.trial import Checkpoint, Failure, Report, Status, TrialRecord
+from luthier.core.trial import TrialRecord
+
+__all__ = ["Entry", "History", "Place", "RangeRecord", "StageRecord", "fold", "start"]
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the log: an event and when it was appended (seconds since 1970)."""
-
-    at: float
-    event: ev.Event
-
-
-@dataclass(frozen=True, slots=True)
-class StageRecord:
-    """A stage of the playbook: what it asked, what it trained and what it concluded."""
-
-    name: str
-    why: str
-    allowance: float | None = None
-    seconds: float | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """What brought it back, of a stage that was opened again; empty the first time."""
-    opened: float = 0.0
-    """``History.elapsed`` when it was opened."""
-    trials: tuple[int, ...] = ()
-    verdict: str | None = None
-    because: str = ""
-    settled: Config = field(default_factory=dict)
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    skipped: bool = False
-    fatal: bool = False
-
-    @property
-    def open(self) -> bool:
-        """Whether it has no verdict yet."""
-        return self.verdict is None
-
-
-class Place(NamedTuple):
-    """Where a trial stands: its rank, from 1, ``among`` so many."""
-
-    trial: int
-    rank: int
-    among: int
-
-
-@dataclass(frozen=True, slots=True)
-class RangeRecord:
-    """A change of one hyperparameter's range that a stage's evidence asked for.
-
-    Args:
-        was, now: the range before and after it, both ends inclusive.
-        after: how many stages had been opened by then.
-    """
-
-    name: str
-    was: tuple[float, float]
-    now: tuple[float, float]
-    why: str
-    after: int = 0
-
-    @property
-    def wider(self) -> bool:
-        """Whether it was widened; else a widening was taken back."""
-        return self.now[0] < self.was[0] or self.now[1] > self.was[1]
+NO_BEGINNING = "The log does not begin with the creation of a study."
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +212,7 @@ class History:
     # -- folding ---------------------------------------------------------------------------------------------------
     def then(self, entry: Entry) -> History:
         """The history after one more event."""
-        fold = _FOLD[type(entry.event)]
+        fold = FOLD[type(entry.event)]
         # A driver that was away spent no time; a clock that was set back takes none away.
         away = isinstance(entry.event, ev.Created | ev.Opened | ev.BudgetChanged | ev.SpaceChanged)
         passed = 0.0 if away else max(0.0, entry.at - self.last_at)
@@ -277,7 +220,7 @@ class History:
         changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)
         if isinstance(entry.event, ev.Decision):
             changes["decisions"] = self.decisions + 1
-        return replace(self, **changes)
+        return evolve(self, changes)
 
     def with_space(self, space: Space) -> History:
         """The same history seen through another space: how a stage shows its searcher only what it may vary."""
@@ -292,213 +235,20 @@ def fold(entries: Iterable[Entry]) -> History:
     """
     lines = iter(entries)
     first = next(lines, None)
-    if first is None or not isinstance(first.event, ev.Created):
-        raise StorageError("The log does not begin with the creation of a study.", "Name a Luthier study.")
-    history = start(first)
+    if first is None:
+        raise StorageError(NO_BEGINNING, "Name a Luthier study.")
+    folding = Folding(start(first))
     for entry in lines:
-        history = history.then(entry)
-    return history
+        folding.add(entry)
+    return folding.history()
 
 
 def start(entry: Entry) -> History:
-    """The history of a log of one event, the study's creation."""
-    assert isinstance(entry.event, ev.Created)
+    """The history of a log of one event, the study's creation.
+
+    Raises:
+        StorageError: it is another event.
+    """
+    if not isinstance(entry.event, ev.Created):
+        raise StorageError(NO_BEGINNING, "Name a Luthier study.")
     return History(study=entry.event.study, length=1, last_at=entry.at)
-
-
-Changes = dict[str, Any]
-
-
-def _put(history: History, trial: TrialRecord) -> Changes:
-    changes: Changes = {"trials": history.trials.with_item(trial.id, trial)}
-    known = trial.id < len(history.trials)
-    if known and history.trials[trial.id].status is trial.status:
-        return changes  # nearly always: a report
-    held = history.running
-    if (trial.status is Status.RUNNING) != (trial.id in held):
-        at = len(held) if trial.status is Status.RUNNING else held.index(trial.id)
-        changes["running"] = (*held, trial.id) if at == len(held) else (*held[:at], *held[at + 1 :])
-    return changes
-
-
-def _created(history: History, event: ev.Created) -> Changes:
-    raise StorageError("The log creates its study twice.", "The file is damaged; restore a copy.")
-
-
-def _opened(history: History, event: ev.Opened) -> Changes:
-    return {}
-
-
-def _space_changed(history: History, event: ev.SpaceChanged) -> Changes:
-    if history.asked is None:
-        return {"study": replace(history.study, space=event.space)}
-    # What stages have widened stays: their trials lie there.
-    space = event.space
-    for name in {r.name for r in history.ranges} & set(space):
-        param, now = space[name], history.space.get(name)
-        if isinstance(param, Float | Int) and isinstance(now, Float | Int):
-            space = space.with_range(name, min(param.low, now.low), max(param.high, now.high))
-    return {"study": replace(history.study, space=space), "asked": event.space}
-
-
-def _range_changed(history: History, event: ev.RangeChanged) -> Changes:
-    param = history.space[event.name]
-    assert isinstance(param, Float | Int)
-    record = RangeRecord(
-        event.name, (param.low, param.high), (event.low, event.high), event.why, after=len(history.stages)
-    )
-    return {
-        "study": replace(history.study, space=history.space.with_range(event.name, event.low, event.high)),
-        "asked": history.asked_space,
-        "ranges": (*history.ranges, record),
-    }
-
-
-def _budget_changed(history: History, event: ev.BudgetChanged) -> Changes:
-    return {
-        "study": replace(history.study, budget=event.budget),
-        "finished": None,
-        "renewed": len(history.stages),
-    }
-
-
-def _told_before(history: History, donor: TrialRecord) -> Mapping[str, float]:
-    """What a clone of ``donor`` knows of the study's metrics: the latest values up to the checkpoint."""
-    told = dict(donor.before)
-    for report in donor.reports:
-        if donor.checkpoint is not None and report.epoch <= donor.checkpoint.epoch:
-            told.update({m: report.metrics[m] for m in history.study.goals.metrics if m in report.metrics})
-    return told
-
-
-def _started(history: History, event: ev.Started) -> Changes:
-    stage = history.open_stage
-    donor = history.trials[event.parent] if event.clone and event.parent is not None else None
-    inherited = donor.checkpoint if donor is not None else None
-    trial = TrialRecord(
-        id=event.trial,
-        config=event.config,
-        seed=event.seed,
-        horizon=event.horizon,
-        until=event.until,
-        why=event.why,
-        stage=stage.name if stage else None,
-        parent=event.parent,
-        inherited=inherited,
-        before=_told_before(history, donor) if donor is not None else {},
-        checkpoint=inherited,
-        instead_of=event.instead_of,
-        notes=event.notes,
-        probe=event.probe,
-    )
-    changes = _put(history, trial)
-    if event.instead_of is not None:
-        left = history.trials[event.instead_of]
-        if left.status is Status.PAUSED:
-            left = replace(left, status=Status.STOPPED, stop_why=f"trial {trial.id} takes its place: {event.why}")
-            changes["trials"] = changes["trials"].with_item(left.id, left)
-    if stage:
-        changes["stages"] = (*history.stages[:-1], replace(stage, trials=(*stage.trials, trial.id)))
-    return changes
-
-
-def _resumed(history: History, event: ev.Resumed) -> Changes:
-    trial = history.trials[event.trial]
-    begin = trial.checkpoint.epoch if trial.checkpoint else 0
-    again = trial.epoch - begin
-    changes = _put(
-        history, replace(trial, status=Status.RUNNING, until=event.until, attempts=1, spent=trial.spent + again)
-    )
-    changes["spent"] = history.spent + again
-    return changes
-
-
-def _stage_opened(history: History, event: ev.StageOpened) -> Changes:
-    stage = StageRecord(event.name, event.why, event.allowance, event.seconds, event.notes, opened=history.elapsed)
-    return {"stages": (*history.stages, stage)}
-
-
-def _stage_closed(history: History, event: ev.StageClosed) -> Changes:
-    closed = replace(
-        history.stages[-1],
-        verdict=event.verdict,
-        because=event.why,
-        settled=event.settled,
-        numbers=event.numbers,
-        skipped=event.skipped,
-        fatal=event.fatal,
-    )
-    return {"stages": (*history.stages[:-1], closed)}
-
-
-def _stopped(history: History, event: ev.Stopped) -> Changes:
-    trial = history.trials[event.trial]
-    return _put(history, replace(trial, status=Status.STOPPED, stop_why=event.why))
-
-
-def _finished(history: History, event: ev.Finished) -> Changes:
-    return {"finished": event.why}
-
-
-def _reported(history: History, event: ev.Reported) -> Changes:
-    trial = history.trials[event.trial]
-    objective = history.objective
-    loss = trial.loss
-    if objective.metric in event.metrics:
-        new = objective.loss(event.metrics[objective.metric])
-        loss = new if loss is None or objective.reduce == "last" else min(loss, new)
-    step = event.epoch - trial.epoch
-    report = Report(event.epoch, event.metrics, event.seconds)
-    trial = replace(trial, reports=(*trial.reports, report), loss=loss, spent=trial.spent + step)
-    if history.study.constraints:
-        trial = replace(trial, violation=goals.violation(history.study.goals, trial))
-    changes = _put(history, trial)
-    changes["spent"] = history.spent + step
-    return changes
-
-
-def _ended(history: History, event: ev.Ended) -> Changes:
-    trial = history.trials[event.trial]
-    done = event.complete or trial.probe is not None or event.epoch >= trial.horizon
-    changes = _put(
-        history,
-        replace(
-            trial,
-            status=Status.DONE if done else Status.PAUSED,
-            checkpoint=Checkpoint(event.epoch, event.checkpoint) if event.checkpoint else trial.checkpoint,
-            answer=event.answer,
-            spent=trial.spent + event.cost,
-        ),
-    )
-    changes["spent"] = history.spent + event.cost
-    return changes
-
-
-def _failed(history: History, event: ev.Failed) -> Changes:
-    trial = history.trials[event.trial]
-    failure = Failure(event.kind, event.reason, event.detail)
-    return _put(history, replace(trial, status=Status.FAILED, failure=failure))
-
-
-def _requeued(history: History, event: ev.Requeued) -> Changes:
-    trial = history.trials[event.trial]
-    return _put(history, replace(trial, attempts=trial.attempts + event.blame))
-
-
-_FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
-    ev.Created: _created,
-    ev.Opened: _opened,
-    ev.SpaceChanged: _space_changed,
-    ev.BudgetChanged: _budget_changed,
-    ev.Started: _started,
-    ev.Resumed: _resumed,
-    ev.RangeChanged: _range_changed,
-    ev.StageOpened: _stage_opened,
-    ev.StageClosed: _stage_closed,
-    ev.Stopped: _stopped,
-    ev.Finished: _finished,
-    ev.Reported: _reported,
-    ev.Ended: _ended,
-    ev.Failed: _failed,
-    ev.Requeued: _requeued,
-}

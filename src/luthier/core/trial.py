@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from luthier.core.params import Config
 
@@ -29,8 +29,7 @@ ENDED = (Status.FAILED, Status.STOPPED, Status.DONE)
 """No longer to be resumed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a trial reported after an epoch.
 
     Args:
@@ -50,7 +49,8 @@ class Failure:
 
     Args:
         kind: ``raised``, ``nonfinite``, ``killed`` (by a signal), ``died`` (left by itself), ``silent`` (ended
-            without reporting the metric) or ``pipeline`` (validation ran in training mode).
+            without reporting the metric), ``pipeline`` (validation ran in training mode), ``oom`` (out of memory, of
+            the host or a device), ``oom-killed`` (the system killed it for that) or ``hung`` (no report for too long).
         reason: one line.
         detail: the tail of the traceback or of the worker's output.
     """
@@ -62,10 +62,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a trial can go on from: ``path`` is relative to the study's folder of files."""
+    """Where a trial can go on from: ``path`` is relative to the study's folder of files, ``digest`` its checksum."""
 
     epoch: int
     path: str
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class TrialRecord:
         inherited: of a clone, the checkpoint of its parent that it began from; ``checkpoint`` until it has its own.
         before: of a clone, the latest values of the metrics that the study judges by, from those it descends from.
         instead_of: the trial whose place it took, if any.
+        saved: where the running job can go on from, if it was interrupted on its way.
+        troubles: what went wrong with its checkpoints, a sentence each.
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
     """
 
@@ -109,6 +112,8 @@ class TrialRecord:
     status: Status = Status.RUNNING
     reports: tuple[Report, ...] = ()
     checkpoint: Checkpoint | None = None
+    saved: Checkpoint | None = None
+    troubles: tuple[str, ...] = ()
     failure: Failure | None = None
     stop_why: str | None = None
     attempts: int = 1

@@ -29,6 +29,7 @@ from luthier.core.space import Space
 from luthier.core.trial import Status, TrialRecord
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.plan import Plan, plan_of
+from luthier.schedule.memory import ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Wish:
         return (
             trial.probe == self.probe
             and trial.seed == self.seed
-            and dict(trial.config) == dict(self.config)
+            and dict(trial.notes.get(ASKED, trial.config)) == dict(self.config)
             and (self.probe is not None or (trial.horizon == self.epochs and trial.until == self.epochs))
         )
 

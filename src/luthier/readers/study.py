@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from luthier.core.history import History, fold
+from luthier.core.history import History
 from luthier.core.trial import TrialRecord
 from luthier.readers.recording import Recording, series
 
@@ -32,7 +32,7 @@ def read(path: Path) -> list[Recording]:
     for name in names:
         log = store.open_store(path, name)
         try:
-            history = fold(log.read())
+            history = store.history_of(log)
         finally:
             log.close()
         prefix = f"{name}/" if len(names) > 1 else ""

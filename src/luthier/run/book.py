@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +14,18 @@ import numpy as np
 from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError, nearest
-from luthier.core.history import Entry, History, fold, start
+from luthier.core.history import Entry, History, start
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
 
 RETRIES = 3
-"""How often a trial whose worker was killed is tried in all."""
+"""How often a trial whose failure may have passed is tried in all."""
+
+TRANSIENT = ("killed", "oom-killed", "hung")
+"""Kinds of failures that another attempt may not meet again: others on the machine may have been the cause."""
+
+HEARD = (ev.Reported, ev.Ended, ev.Interrupted, ev.Unsaved, ev.CheckpointLost, ev.Failed, ev.Requeued)
+"""What workers and pools say."""
 
 
 class Book:
@@ -27,34 +34,33 @@ class Book:
     Args:
         store: where the log is kept.
         history: its fold so far.
-        clock: seconds since 1970; stamps the entries.
+        clock: seconds since 1970; stamps the entries. Where None it is :func:`steady`.
     """
 
-    def __init__(self, store: Store, history: History, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, history: History, *, clock: Callable[[], float] | None = None) -> None:
         self._store = store
-        self._clock = clock
+        self._clock = clock or steady()
+        self._held: list[Entry] | None = None
         self._recent: deque[ev.Event] = deque(maxlen=1000)
         self.history = history
 
     @classmethod
-    def create(cls, store: Store, study: Study, *, clock: Callable[[], float] = time.time) -> Book:
+    def create(cls, store: Store, study: Study, *, clock: Callable[[], float] | None = None) -> Book:
         """Begin a new log with ``study``."""
+        clock = clock or steady()
         first = Entry(clock(), ev.Created(study))
         store.append([first], 0)
         return cls(store, start(first), clock=clock)
 
     @classmethod
-    def open(cls, store: Store, *, clock: Callable[[], float] = time.time) -> Book | None:
+    def open(cls, store: Store, *, clock: Callable[[], float] | None = None) -> Book | None:
         """Go on with the log that ``store`` holds; None when it holds none."""
-        entries = iter(store.read())
-        first = next(entries, None)
-        if first is None:
-            return None
-        return cls(store, fold(_chain(first, entries)), clock=clock)
+        history = store.fold()
+        return None if history is None else cls(store, history, clock=clock)
 
     # -- writing ---------------------------------------------------------------------------------------------------
     def append(self, *events: ev.Event) -> None:
-        """Append events in one transaction; they are durable when this returns (or held, see ``hold``)."""
+        """Append events in one transaction; durable when this returns, within :meth:`together` when that ends."""
         entries, history = [], self.history
         for event in events:
             entry = Entry(self._clock(), event)
@@ -63,9 +69,27 @@ class Book:
         self._commit(entries, history)
 
     def _commit(self, entries: list[Entry], history: History) -> None:
-        self._store.append(entries, self.history.length)
+        if self._held is None:
+            self._store.append(entries, self.history.length)
+        else:
+            self._held.extend(entries)
         self._recent.extend(e.event for e in entries)
         self.history = history
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is appended within becomes durable when this ends, in one transaction and with one sync; also where an
+        error ends it."""
+        before, self._held = self.history, []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            try:
+                self._store.append(held, before.length)
+            except BaseException:
+                self.history = before
+                raise
 
     def recent(self, since: int) -> list[ev.Event]:
         """The events from number ``since`` on, as far back as the last thousand: for those who watch."""
@@ -106,7 +130,7 @@ class Book:
         Raises:
             UserError: a metric of the study's objectives or constraints was never reported although a trial ended.
         """
-        assert isinstance(event, ev.Reported | ev.Ended | ev.Failed | ev.Requeued)
+        assert isinstance(event, HEARD)
         if not 0 <= event.trial < len(self.history.trials):
             return ()
         trial = self.history.trials[event.trial]
@@ -114,7 +138,7 @@ class Book:
             return ()
         if isinstance(event, ev.Reported):
             return self._hear_report(event, trial, scheduler)
-        if isinstance(event, ev.Failed) and event.kind == "killed" and trial.attempts < RETRIES:
+        if isinstance(event, ev.Failed) and event.kind in TRANSIENT and trial.attempts < RETRIES:
             event = ev.Requeued(event.trial, f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}", blame=True)
         if (
             isinstance(event, ev.Failed)
@@ -160,6 +184,13 @@ class Book:
             mend = nearest(metric, names) if names else f"Call trial.report({metric}=...) after each epoch."
             raise UserError(f"The metric {metric!r} was never reported: trial {trial.id} ended and {seen}.", mend)
         return ev.Failed(trial.id, "silent", f"ended without reporting {', '.join(map(repr, missing))}; {seen}")
+
+
+def steady() -> Callable[[], float]:
+    """A clock that begins at the machine's time and counts on steadily, whatever that is set to later: a study's budget
+    may be in seconds."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
 
 
 def decision_rng(history: History) -> np.random.Generator:
@@ -220,7 +251,8 @@ def _require_checkpoint(action: Start, history: History) -> None:
 def job_of(history: History, trial_id: int) -> Job:
     """The job that a running trial is owed: from its last checkpoint, its own or inherited, to where it was sent."""
     trial = history.trials[trial_id]
-    begin = trial.checkpoint
+    begin = trial.saved or trial.checkpoint
+    before = trial.checkpoint if trial.saved is not None else None
     return Job(
         trial=trial.id,
         config=trial.config,
@@ -231,6 +263,8 @@ def job_of(history: History, trial_id: int) -> Job:
         checkpoint=begin.path if begin else None,
         probe=trial.probe,
         clone_of=trial.parent if begin is not None and begin == trial.inherited else None,
+        digest=begin.digest if begin else "",
+        fallback=() if before is None else ((before.path, before.digest, before == trial.inherited),),
     )
 
 
@@ -268,11 +302,6 @@ def _nonfinite(event: ev.Reported, history: History) -> str | None:
         if not math.isfinite(value) and (name in history.study.goals.metrics or guess_direction(name) == "minimize"):
             return name
     return None
-
-
-def _chain(first: Entry, rest: Iterable[Entry]) -> Iterable[Entry]:
-    yield first
-    yield from rest
 
 
 def requeued(history: History) -> tuple[ev.Requeued, ...]:

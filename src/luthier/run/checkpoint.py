@@ -1,5 +1,7 @@
 """Checkpoints on disk: written to a temporary name, synced and renamed, so that a file is whole or not there.
 
+The log keeps a checksum of each, so that a file that was damaged since is noticed before anything is restored from it.
+
 What is saved is a tree of ``state_dict``s and the random generators. With PyTorch in the process it is PyTorch's own
 format, read back with ``weights_only``; otherwise (objects of NumPy or plain Python with ``state_dict``) a pickle of
 the user's own.
@@ -11,6 +13,7 @@ over.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import pickle
@@ -19,7 +22,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -38,11 +41,46 @@ class Stateful(Protocol):
         ...
 
 
-def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mapping[str, Any] | None = None) -> None:
-    """Write the states of ``stateful`` and of the random generators after ``epoch``.
+class Damaged(Exception):
+    """A checkpoint that is missing, or is not what was written."""
+
+
+class _Writer:
+    """A file that remembers what went wrong with it: PyTorch turns a full disk into an error of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.trouble: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            self._digest.update(data)
+            return self._file.write(data)
+        except OSError as error:
+            self.trouble = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.trouble = error
+            raise
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mapping[str, Any] | None = None) -> str:
+    """Write the states of ``stateful`` and of the random generators after ``epoch``; returns the file's SHA-256.
 
     Args:
         built: :func:`settings` of them before the first epoch.
+
+    Raises:
+        OSError: the file cannot be written: the disk is full, or the folder not writable. Nothing is left of it.
     """
     content = {
         "epoch": epoch,
@@ -55,33 +93,39 @@ def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mappin
     torch = sys.modules.get("torch")
     try:
         with temporary.open("wb") as file:
-            if torch is not None:
-                torch.save(content, file)
-            else:
-                pickle.dump(content, file)
-            file.flush()
+            writer = _Writer(file)
+            try:
+                if torch is not None:
+                    torch.save(content, writer)
+                else:
+                    pickle.dump(content, writer)
+                writer.flush()
+            except Exception:
+                if writer.trouble is not None:
+                    raise writer.trouble from None
+                raise
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+    return writer.digest
 
 
-def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = None) -> int:
+def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = None, digest: str = "") -> int:
     """Restore ``stateful`` and the random generators; returns the epoch after which they were saved.
 
     Args:
+        digest: the checksum that the file must have; empty where it is not known.
         clone_seed: the checkpoint is another trial's, and this one's configuration and seed hold from here on. Of its
             optimizers and schedulers the settings stay as they are now (:func:`luthier.run.inherit.merged`); weights,
             momenta, buffers and whatever else there is come from the checkpoint; the generators begin at this seed, so
             that no two clones see the same batches.
+
+    Raises:
+        Damaged: the file is missing or is not what was written; nothing was restored.
     """
-    if zipfile.is_zipfile(path):  # PyTorch's format
-        torch = importlib.import_module("torch")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    else:
-        with path.open("rb") as file:
-            content = pickle.load(file)
+    content = _read(path, digest)
     mine = settings(stateful) if clone_seed is not None else {}
     # Optimizers first: their schedulers look at the rates.
     for name, thing in sorted(stateful.items(), key=lambda item: inherit.is_scheduler(item[1])):
@@ -96,6 +140,26 @@ def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = 
     else:
         seed_everything(clone_seed)
     return int(content["epoch"])
+
+
+def _read(path: Path, digest: str) -> Any:
+    try:
+        with path.open("rb") as file:
+            if digest and (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+                raise Damaged(f"its checksum is {found[:12]}, {digest[:12]} was written")
+        if zipfile.is_zipfile(path):  # PyTorch's format
+            torch = importlib.import_module("torch")
+            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return pickle.load(file)
+    except FileNotFoundError:
+        raise Damaged("there is no such file") from None
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error.strerror or error}") from None
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        if digest:
+            raise  # it is what was written: the trouble is another one
+        raise Damaged(f"it cannot be read: {error}") from None
 
 
 def settings(stateful: Mapping[str, Stateful]) -> dict[str, Any]:

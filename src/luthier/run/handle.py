@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.errors import UserError
-from luthier.core.events import Event, Reported
+from luthier.core.events import CheckpointLost, Event, Reported, Unsaved
 from luthier.core.params import Value
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
@@ -47,6 +47,7 @@ class Trial:
         stopped: Callable[[], bool],
         files: Path,
         modes: Modes | None = None,
+        parked: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config: dict[str, Value] = dict(job.config)
         self.id = job.trial
@@ -57,8 +58,11 @@ class Trial:
         self.watched = True
         self.epoch = 0
         self.saved: str | None = None
-        self._checkpoint = job.checkpoint
-        self._cloned = job.clone_of is not None
+        self.digest = ""
+        self.interrupted = False
+        sources = () if job.checkpoint is None else ((job.checkpoint, job.digest, job.clone_of is not None),)
+        self._sources = (*sources, *job.fallback)
+        self._parked = parked
         self._send = send
         self._stopped = stopped
         self._files = files
@@ -93,6 +97,9 @@ class Trial:
         own configuration holds, so what its optimizers and schedulers were built with stands over what the other's had
         been built with, see :func:`luthier.run.checkpoint.load`; and the generators begin at its own seed.
 
+        When the study is asked to stop (Ctrl-C, SIGTERM), the trial is saved after its epoch and the training function
+        ends here; it goes on from there when the study does.
+
         Raises:
             UserError: something passed cannot be saved.
         """
@@ -103,9 +110,7 @@ class Trial:
                     "Pass modules, optimizers and schedulers.",
                 )
         built = checkpoint.settings(stateful)
-        if self._checkpoint is not None:
-            seed = self.seed if self._cloned else None
-            self.epoch = checkpoint.load(self._files / self._checkpoint, stateful, clone_seed=seed)
+        self._restore(stateful)
         first = self.epoch + 1
         self._iterating = True
         self._since = time.perf_counter()
@@ -113,15 +118,43 @@ class Trial:
             for epoch in range(first, self.until + 1):
                 if self._stopped():
                     return
+                if self._parked():
+                    if epoch > first:
+                        self._save(stateful, built)
+                    self._leave()
                 self.epoch = epoch - 1
                 yield epoch
                 self.epoch = epoch
-            if stateful and self.epoch == self.until and not self._stopped():
-                name = f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
-                checkpoint.save(self._files / name, self.epoch, stateful, built)
-                self.saved = name
+            if self.epoch == self.until and not self._stopped():
+                self._save(stateful, built)
         finally:
             self._iterating = False
+
+    def _restore(self, stateful: Mapping[str, Stateful]) -> None:
+        """Go on from the best checkpoint that is whole, else from the beginning; what is lost is said."""
+        for path, digest, cloned in self._sources:
+            try:
+                seed = self.seed if cloned else None
+                self.epoch = checkpoint.load(self._files / path, stateful, clone_seed=seed, digest=digest)
+                break
+            except checkpoint.Damaged as error:
+                self._send(CheckpointLost(self.id, path, str(error)))
+        self.start = self.epoch
+
+    def _save(self, stateful: Mapping[str, Stateful], built: Mapping[str, Any]) -> None:
+        """Keep the state after this epoch; where it cannot be written that is said, and training goes on."""
+        if not stateful:
+            return
+        name = f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
+        try:
+            self.digest = checkpoint.save(self._files / name, self.epoch, stateful, built)
+            self.saved = name
+        except OSError as error:
+            self._send(Unsaved(self.id, self.epoch, error.strerror or str(error)))
+
+    def _leave(self) -> None:
+        self.interrupted = True
+        raise EndOfTrial
 
     def report(self, metrics: Mapping[str, Any] | None = None, /, *, epoch: int | None = None, **named: Any) -> None:
         """Report the metrics of an epoch: numbers or one-element tensors by name.
@@ -146,12 +179,16 @@ class Trial:
             modes.verdict() if self.watched else modes.close()
         self._reported = int(epoch)
         now = time.perf_counter()
-        self._send(Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, now - self._since))
+        self._send(
+            Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, round(now - self._since, 6))
+        )
         self._since = now
         if not self._iterating:
             self.epoch = int(epoch)
             if self.epoch >= self.until or self._stopped():
                 raise EndOfTrial
+            if self._parked():
+                self._leave()
 
 
 def _number(name: str, value: Any) -> float:

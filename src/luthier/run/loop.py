@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from luthier.contracts import Done, Executor, Job, Scheduler, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError
 from luthier.core.history import History
-from luthier.core.index import Borrowed
-from luthier.core.lineage import ancestors
 from luthier.core.trial import Status
 from luthier.run.book import Book, job_of, requeued
+from luthier.run.interrupts import GRACE, Interrupted, Interrupts
+from luthier.run.retention import drop_old, keep_within
 
 HOPELESS = 3
 """A study ends when this many first trials all failed and none ever reported its metric."""
@@ -29,7 +30,13 @@ class Observer(Protocol):
 
 
 def run(
-    book: Book, scheduler: Scheduler, executor: Executor, files: Path | None, observers: Sequence[Observer] = ()
+    book: Book,
+    scheduler: Scheduler,
+    executor: Executor,
+    files: Path | None,
+    observers: Sequence[Observer] = (),
+    interrupts: Interrupts | None = None,
+    limit: int | None = None,
 ) -> None:
     """Drive a study to its end.
 
@@ -37,8 +44,11 @@ def run(
 
     Args:
         files: the study's folder of files, in which superseded checkpoints are deleted; None where there are none.
+        limit: bytes that its checkpoints may take.
+        interrupts: once somebody asks, no more jobs are handed out, and the running ones are saved.
 
     Raises:
+        Interrupted: somebody asked.
         UserError: the metric was never reported.
         RunError: the first trials all failed, or the strategy is at fault.
     """
@@ -52,24 +62,37 @@ def run(
             for observer in observers:
                 observer.update(book.history, fresh)
 
-    def hear(event: ev.Event) -> None:
-        for what in book.hear(event, scheduler):
+    def hear(*events: ev.Event) -> None:
+        with book.together():
+            heard = [what for event in events for what in book.hear(event, scheduler)]
+        for what in heard:
+            if isinstance(what, ev.Ended | ev.Failed | ev.Requeued | ev.Interrupted | ev.Stopped):
+                out.discard(what.trial)
             if isinstance(what, ev.Stopped) or (isinstance(what, ev.Failed) and what.kind == "nonfinite"):
                 executor.stop(what.trial)
+            elif isinstance(what, ev.Interrupted):
+                backlog.append(what.trial)
+                if asked():
+                    saved.add(what.trial)
             elif isinstance(what, ev.Requeued):
                 backlog.append(what.trial)
             elif isinstance(what, ev.Ended) and files is not None:
-                _drop_old_checkpoints(book.history, what.trial, files)
+                drop_old(book.history, what.trial, files)
+                if limit is not None:
+                    keep_within(book, files, limit)
             elif isinstance(what, ev.Failed):
                 _give_up_if_hopeless(book.history)
         look()
 
+    asked = interrupts or Interrupts()
+    out: set[int] = set()
+    saved: set[int] = set()
     backlog: deque[int] = deque()
     for back in requeued(book.history):
         book.append(back)
         backlog.append(back.trial)
-    while True:
-        while executor.free > 0:
+    while not asked():
+        while executor.free > 0 and not asked():
             job: Job | Wait | Done
             if backlog:
                 trial = backlog.popleft()
@@ -83,31 +106,15 @@ def run(
                 return
             if isinstance(job, Wait):
                 break
+            out.add(job.trial)
             executor.submit(job)
         executor.poll(hear, timeout=0.5)
-
-
-def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
-    """Delete what nobody goes on from any more, beside a trial's newest checkpoint, the one that it inherited and the
-    one of the trial whose place it took; called once the log points to the newest.
-
-    A clone goes on from its ancestor's until it has its own; nobody from a trial that gave up its place.
-    """
-    trial = history.trials[trial_id]
-    if trial.checkpoint is None or trial.checkpoint == trial.inherited:
-        return
-    left = None if trial.instead_of is None else history.trials[trial.instead_of]
-    kin = [*ancestors(history, trial), *(() if left is None else ancestors(history, left))]
-    kept = {t.checkpoint.path for t in (trial, *kin) if t.checkpoint is not None and t.id != trial.instead_of}
-    kept |= {path for i, path in history.index(Borrowed()).items() if i != trial.instead_of}
-    places = [trial.checkpoint, trial.inherited, None if left is None else left.checkpoint]
-    # An ancestor may have written its next one already, of which the log has not heard: what is newer stays.
-    known = {(files / t.checkpoint.path).parent: Path(t.checkpoint.path).name for t in kin if t.checkpoint is not None}
-    for folder in {(files / place.path).parent for place in places if place is not None}:
-        for old in folder.glob("*.ckpt"):
-            newer = folder in known and old.name > known[folder]
-            if old.relative_to(files).as_posix() not in kept and not newer:
-                old.unlink(missing_ok=True)
+    executor.park()
+    patience = time.monotonic() + GRACE
+    while out and time.monotonic() < patience:
+        executor.poll(hear, timeout=0.2)
+    assert asked.signal is not None
+    raise Interrupted(asked.signal, len(saved), len(out))
 
 
 def _give_up_if_hopeless(history: History) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luthier.core.errors import Conflict
-from luthier.core.history import Entry
+from luthier.core.history import Entry, History, fold
 
 
 class MemoryStore:
@@ -23,6 +23,10 @@ class MemoryStore:
     def read(self, after: int = 0) -> Sequence[Entry]:
         """The entries from number ``after`` on."""
         return tuple(self._entries[after:])
+
+    def fold(self) -> History | None:
+        """The history of the whole log; None where there is none."""
+        return fold(self._entries) if self._entries else None
 
     def forget(self) -> None:
         """Remove every entry."""

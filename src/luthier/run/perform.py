@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.contracts import Job
-from luthier.core.events import Ended, Event, Failed, plain
+from luthier.core.events import Ended, Event, Failed, Interrupted, plain
 from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.modes import Modes, PipelineError
@@ -37,8 +37,9 @@ def perform(
     send: Callable[[Event], None],
     stopped: Callable[[], bool],
     files: Path,
+    parked: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train or answer ``job``; whatever the target does, exactly one Ended or Failed is sent at the end.
+    """Train or answer ``job``; whatever the target does, exactly one Ended, Failed or Interrupted is sent at the end.
 
     KeyboardInterrupt passes through: it belongs to whoever pressed the key.
     """
@@ -51,10 +52,14 @@ def perform(
             return
         # A recipe's own sanity probe looks at its modes.
         modes = None if hasattr(target, "probe") else Modes()
-        trial = Trial(job, send=send, stopped=stopped, files=files, modes=modes)
+        trial = Trial(job, send=send, stopped=stopped, files=files, modes=modes, parked=parked)
         with suppress(EndOfTrial):
             target(trial)
-        send(Ended(job.trial, trial.epoch, complete=trial.epoch < job.until, checkpoint=trial.saved))
+        if trial.interrupted:
+            send(Interrupted(job.trial, trial.epoch, trial.saved, trial.digest))
+        else:
+            done = trial.epoch < job.until
+            send(Ended(job.trial, trial.epoch, complete=done, checkpoint=trial.saved, digest=trial.digest))
     except KeyboardInterrupt:
         raise
     except SystemExit as error:
@@ -64,10 +69,26 @@ def perform(
     except PipelineError as error:
         send(Failed(job.trial, "pipeline", str(error), _tail(error)))
     except BaseException as error:
-        send(Failed(job.trial, "raised", _one_line(error), _tail(error)))
+        send(Failed(job.trial, "oom" if out_of_memory(error) else "raised", _one_line(error), _tail(error)))
     finally:
         if modes is not None:
             modes.close()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the host or of a device was used up. By names, for no framework is imported here."""
+    names = {c.__name__ for c in type(error).__mro__}
+    told = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or "OutOfMemoryError" in names  # PyTorch, CuPy
+        or ("XlaRuntimeError" in names and "resource_exhausted" in told)
+        or ("ResourceExhaustedError" in names)  # TensorFlow
+        or (isinstance(error, RuntimeError) and any(words in told for words in _OUT_OF_MEMORY))
+    )
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
 def _one_line(error: BaseException) -> str:

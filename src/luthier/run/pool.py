@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.errors import RunError, UserError
-from luthier.core.events import Ended, Event, Failed, decode
+from luthier.core.events import Ended, Event, Failed, Interrupted, decode
+from luthier.run.limits import Limits
+from luthier.run.machine import memory, oom_kills
 from luthier.run.perform import perform
+
+ROUNDS = 0.1
+"""Seconds between two looks at workers that say nothing."""
+
+MESSAGES = 500
+"""What is heard of one worker at once."""
+
+STARTUP = 300.0
+"""Seconds that a new worker has at least, whatever the timeout: it imports the training function."""
 
 STARTS = 3
 """How often a worker may die before it is ready until the study gives up."""
@@ -35,11 +48,16 @@ def cores() -> int:
 
 
 class InProcess:
-    """Trains in the driver's own process, one job at a time: for debugging, with ``workers=0``."""
+    """Trains in the driver's own process, one job at a time: for debugging, with ``workers=0``.
 
-    def __init__(self, target: Callable[..., Any], files: Path) -> None:
+    Args:
+        asked: whether the study was asked to stop.
+    """
+
+    def __init__(self, target: Callable[..., Any], files: Path, asked: Callable[[], bool] = lambda: False) -> None:
         self._target = target
         self._files = files
+        self._asked = asked
         self._job: Job | None = None
         self._stopped: set[int] = set()
 
@@ -52,7 +70,7 @@ class InProcess:
         """Keep the job for the next poll."""
         self._job = job
 
-    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+    def poll(self, hear: Callable[..., None], timeout: float) -> None:
         """Do the job that waits, to its end; each event is heard as it happens, so that a stop can be obeyed."""
         if self._job is None:
             return
@@ -69,13 +87,17 @@ class InProcess:
                 trouble.append(error)
                 self._stopped.add(job.trial)
 
-        perform(self._target, job, send=send, stopped=partial(self._stopped.__contains__, job.trial), files=self._files)
+        stopped = partial(self._stopped.__contains__, job.trial)
+        perform(self._target, job, send=send, stopped=stopped, files=self._files, parked=self._asked)
         if trouble:
             raise trouble[0]
 
     def stop(self, trial: int) -> None:
         """The running trial sees it at its next epoch."""
         self._stopped.add(trial)
+
+    def park(self) -> None:
+        """Nothing runs between two polls; the running trial asks ``asked`` itself."""
 
     def close(self) -> None:
         """Nothing to end."""
@@ -107,8 +129,13 @@ class _Worker:
         theirs.close()
         self.number = number
         self.link = Connection(ours.detach())
+        self.ear = select.poll()  # Connection.poll() makes an object of this kind each time
+        self.ear.register(self.link.fileno(), select.POLLIN)
         self.job: Job | None = None
         self.ready = False
+        self.heard = time.monotonic()
+        self.verdict: tuple[str, str] | None = None
+        self.kills = oom_kills()
         self.tell({"path": [p or os.getcwd() for p in sys.path], "files": str(files.resolve())})
         self._send(pickled)
 
@@ -122,6 +149,10 @@ class _Worker:
     def obituary(self) -> tuple[str, str]:
         """How the process ended, as a failure's kind and reason."""
         code = self.process.wait()
+        if self.verdict is not None:
+            return self.verdict
+        if code == -signal.SIGKILL and oom_kills() > self.kills:
+            return "oom-killed", "its worker was killed by SIGKILL while the system ran out of memory"
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
             return "killed", f"its worker was killed by {name}"
@@ -134,13 +165,22 @@ class _Worker:
         except OSError:
             return ""
 
+    def note(self, text: str) -> None:
+        """A line of ours in its log."""
+        with suppress(OSError), self.log.open("a") as log:
+            log.write(f"luthier: {text}\n")
+
+    def kill(self) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)  # its data-loader processes go with it
+        except (ProcessLookupError, PermissionError):
+            self.process.kill()
+        self.process.wait()
+
     def end(self) -> None:
         self.link.close()
         if self.process.poll() is None:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)  # its data-loader processes go with it
-            except (ProcessLookupError, PermissionError):
-                self.process.kill()
+            self.kill()
         self.process.wait()
 
 
@@ -154,12 +194,20 @@ class LocalPool:
         workers: how many processes.
         files: the study's folder of files (checkpoints, logs).
         threads: processor threads of each worker; cores / workers where None.
+        limits: when a worker is taken to hang, or to be too large.
 
     Raises:
         UserError: the target cannot be pickled.
     """
 
-    def __init__(self, target: Callable[..., Any], workers: int, files: Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        workers: int,
+        files: Path,
+        threads: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         import cloudpickle
 
         if not hasattr(socket, "socketpair") or os.name != "posix":  # pragma: no cover
@@ -173,11 +221,16 @@ class LocalPool:
             ) from None
         self._files = files
         self._threads = threads or max(1, cores() // workers)
+        self._limits = limits or Limits()
         self._early_deaths = 0
+        self._rounds = 0.0
+        self._ears = select.poll()
         self._workers = [self._hire(n) for n in range(workers)]
 
     def _hire(self, number: int) -> _Worker:
-        return _Worker(number, self._pickled, self._files, self._threads)
+        worker = _Worker(number, self._pickled, self._files, self._threads)
+        self._ears.register(worker.link.fileno(), select.POLLIN)
+        return worker
 
     @property
     def free(self) -> int:
@@ -188,23 +241,61 @@ class LocalPool:
         """Give the job to a free worker."""
         worker = next(w for w in self._workers if w.job is None)
         worker.job = job
+        worker.heard = time.monotonic()
         worker.tell({"do": "train", "job": {**asdict(job), "config": dict(job.config)}})
 
-    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+    def poll(self, hear: Callable[..., None], timeout: float) -> None:
         """Hand on what the workers said, waiting up to ``timeout`` seconds for the first word."""
-        wait([w.link for w in self._workers], timeout)
-        for place, worker in enumerate(self._workers):
-            events = self._drain(worker)
-            if worker.process.poll() is not None:
-                events += self._drain(worker)  # its last words, said before it died
-                events += self._bury(place)
-            for event in events:
-                hear(event)
+        woken = {descriptor for descriptor, _ in self._ears.poll(timeout * 1000)}
+        now = time.monotonic()
+        rounds = now - self._rounds >= ROUNDS
+        if rounds:
+            self._rounds = now
+        events: list[Event] = []
+        try:
+            for place, worker in enumerate(self._workers):
+                if rounds or worker.link.fileno() in woken:
+                    events += self._visit(place, now)
+        finally:
+            if events:
+                hear(*events)
+
+    def _visit(self, place: int, now: float) -> list[Event]:
+        """What a worker said, and how it does: it may hang, have grown too large, or be dead."""
+        worker, limits = self._workers[place], self._limits
+        busy = worker.job is not None
+        events = self._drain(worker)
+        if events:
+            worker.heard = now
+        if worker.job is not None and limits.timeout is not None and worker.verdict is None:
+            # A worker that still imports the training function gets the time for it.
+            patience = limits.timeout if worker.ready else max(limits.timeout, STARTUP)
+            if now - worker.heard > patience:
+                worker.verdict = "hung", f"no report for {patience:g} s (timeout)"
+                worker.kill()
+        if worker.process.poll() is not None:
+            return [*events, *self._drain(worker), *self._bury(place)]  # its last words, said before it died
+        if busy and worker.job is None and limits.worker_memory is not None:
+            held = memory(worker.process.pid)
+            if held > limits.worker_memory:
+                worker.note(f"replaced between two jobs: it held {held:,} bytes of {limits.worker_memory:,} allowed")
+                self._replace(place)
+        return events
+
+    def _replace(self, place: int) -> None:
+        """A new worker for an old one."""
+        old = self._workers[place]
+        self._ears.unregister(old.link.fileno())
+        old.end()
+        self._workers[place] = self._hire(old.number)
 
     def _drain(self, worker: _Worker) -> list[Event]:
         events: list[Event] = []
         try:
-            while worker.link.poll():
+            # Not for ever: what was said is acknowledged only once it has been written down.
+            for _ in range(MESSAGES):
+                if not worker.ear.poll(0):
+                    break
                 message = json.loads(worker.link.recv_bytes())
                 if message["say"] == "ready":
                     worker.ready = True
@@ -214,7 +305,7 @@ class LocalPool:
                     )
                 else:
                     event = decode(message["say"], message["data"])
-                    if isinstance(event, Ended | Failed):
+                    if isinstance(event, Ended | Failed | Interrupted):
                         worker.job = None
                     events.append(event)
         except (EOFError, OSError):
@@ -228,8 +319,7 @@ class LocalPool:
             self._early_deaths += 1
             if self._early_deaths >= STARTS:
                 raise RunError(f"Workers die before they are ready ({reason}). The end of {dead.log}:\n{dead.tail()}")
-        dead.end()
-        self._workers[place] = self._hire(dead.number)
+        self._replace(place)
         return [Failed(dead.job.trial, kind, reason, dead.tail())] if dead.job else []
 
     def stop(self, trial: int) -> None:
@@ -237,6 +327,12 @@ class LocalPool:
         for worker in self._workers:
             if worker.job is not None and worker.job.trial == trial:
                 worker.tell({"do": "stop", "trial": trial})
+
+    def park(self) -> None:
+        """Tell every worker with a job to save it and leave it after its epoch."""
+        for worker in self._workers:
+            if worker.job is not None:
+                worker.tell({"do": "park"})
 
     def close(self) -> None:
         """End every worker at once."""

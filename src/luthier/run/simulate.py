@@ -15,7 +15,7 @@ import numpy as np
 
 from luthier.contracts import Job
 from luthier.core.errors import UserError
-from luthier.core.events import Ended, Event, Failed, Reported
+from luthier.core.events import Ended, Failed, Reported
 from luthier.core.params import Config
 
 Curves = Callable[[Config, int, int], Mapping[str, float] | float]
@@ -157,7 +157,7 @@ class SimulatedPool:
         self._held[worker] = _Held(job, self.now, pace, dies_after, job.start)
         self._plan(worker)
 
-    def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
+    def poll(self, hear: Callable[..., None], timeout: float) -> None:
         """Let the clock jump to the next thing that happens, and say it. ``timeout`` has no meaning here."""
         if not self._due:
             return
@@ -188,6 +188,10 @@ class SimulatedPool:
     def stop(self, trial: int) -> None:
         """End the job of ``trial``: at once where its report is being heard, else at its next epoch."""
         self._stopped.add(trial)
+
+    def park(self) -> None:
+        """Simulated jobs are not saved: the study that asks again has them anew."""
+        self._due.clear()
 
     def close(self) -> None:
         """Nothing to end."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -20,10 +21,11 @@ from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.events import Event, encode
+from luthier.run.interrupts import pass_on
 from luthier.run.perform import TAIL, perform
 
 
-def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int]) -> None:
+def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int], parked: threading.Event) -> None:
     """The listening thread: jobs into the queue, stops into the set, and out when the driver is gone."""
     while True:
         try:
@@ -35,6 +37,8 @@ def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int]) -
             jobs.put(Job(**message["job"]))
         elif message["do"] == "stop":
             stopped.add(message["trial"])
+        elif message["do"] == "park":
+            parked.set()
 
 
 def main(descriptor: int) -> None:
@@ -60,7 +64,11 @@ def main(descriptor: int) -> None:
 
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     stopped: set[int] = set()
-    threading.Thread(target=_listen, args=(link, jobs, stopped), daemon=True).start()
+    parked = threading.Event()
+    threading.Thread(target=_listen, args=(link, jobs, stopped, parked), daemon=True).start()
+    # Slurm sends SIGTERM to every process of a job: the driver is asked too, and ends this one in order.
+    me = os.getpid()
+    signal.signal(signal.SIGTERM, lambda number, frame: None if pass_on(me, number) else parked.set())
 
     def send(event: Event) -> None:
         kind, data = encode(event)
@@ -68,7 +76,9 @@ def main(descriptor: int) -> None:
 
     while True:
         job = jobs.get()
-        perform(target, job, send=send, stopped=partial(stopped.__contains__, job.trial), files=files)
+        stop = partial(stopped.__contains__, job.trial)
+        perform(target, job, send=send, stopped=stop, files=files, parked=parked.is_set)
+        parked.clear()
 
 
 if __name__ == "__main__":

@@ -163,6 +163,13 @@ def _line(history: History, event: ev.Event) -> str | None:
         return f"  trial {event.trial} stopped at epoch {event.epoch}: {clean(event.why)}"
     if isinstance(event, ev.Requeued):
         return f"  trial {event.trial} starts its job again: {clean(event.why)}"
+    if isinstance(event, ev.Interrupted):
+        kept = f"saved at epoch {event.epoch}" if event.checkpoint else "put back"
+        return f"  trial {event.trial} interrupted: {kept}"
+    if isinstance(event, ev.Unsaved):
+        return f"  trial {event.trial} could not be saved at epoch {event.epoch}: {clean(event.why)}"
+    if isinstance(event, ev.CheckpointLost):
+        return f"  trial {event.trial} has lost a checkpoint ({clean(event.checkpoint)}): {clean(event.why)}"
     if isinstance(event, ev.RangeChanged):
         ends = f"{setting(event.low)} to {setting(event.high)}"
         return f"  the range of {clean(event.name, 40)} is now {ends}: {clean(event.why)}"

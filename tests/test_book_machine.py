@@ -1,0 +1,197 @@
+"""The loop under random events: reports, late ones, duplicates, kills, failures, restarts. What must hold, holds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import luthier as lt
+from luthier.contracts import Done, Job, Wait
+from luthier.core import events as ev
+from luthier.core.errors import Conflict
+from luthier.core.history import fold, start
+from luthier.core.study import Budget, Objective, Study
+from luthier.core.trial import Status
+from luthier.run.book import RETRIES, Book, job_of, replay, requeued
+from luthier.run.memory import MemoryStore
+from luthier.strategies import build
+
+SPACE = lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True), batch_size=lt.Int(8, 256, log=True))
+BUDGET = 40
+EPOCHS = 9
+
+
+class Clock:
+    """Steady, unless it is set to another time."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+class Machine(RuleBasedStateMachine):
+    """Workers say whatever they like, drivers come and go; the book is real, and so is the strategy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.store = MemoryStore()
+        self.held: dict[int, int] = {}  # trials that workers hold, and the epoch that each has trained
+        self.told: Counter = Counter()  # acknowledged reports
+        self.ended = False
+
+    @initialize(
+        strategy=st.sampled_from(["random", "asha", "hyperband", "median", "pbt", "halving"]), seed=st.integers(0, 99)
+    )
+    def begin(self, strategy, seed):
+        self.strategy = build(strategy)
+        study = Study("s", SPACE, Objective("val_loss", True), EPOCHS, Budget(BUDGET), seed, strategy)
+        self.book = Book.create(self.store, study, clock=self.clock)
+
+    def hand_out(self, job):
+        assert job.trial not in self.held
+        assert 0 <= job.start < job.until <= EPOCHS
+        self.held[job.trial] = job.start
+
+    @precondition(lambda self: len(self.held) < 3)
+    @rule()
+    def ask(self):
+        job = self.book.next(self.strategy)
+        if isinstance(job, Job):
+            assert not self.ended
+            self.hand_out(job)
+        elif isinstance(job, Done):
+            self.ended = True
+            assert not self.book.history.running
+        else:
+            assert isinstance(job, Wait)
+            assert self.held
+
+    def hear(self, *events):
+        with self.book.together():
+            heard = [what for e in events for what in self.book.hear(e, self.strategy)]
+        for what in heard:
+            if isinstance(what, ev.Reported):
+                self.told[what.trial, what.epoch] += 1
+            elif isinstance(what, ev.Requeued):
+                self.held[what.trial] = job_of(self.book.history, what.trial).start
+            elif isinstance(what, ev.Stopped | ev.Failed | ev.Ended):
+                self.held.pop(what.trial, None)
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 2), many=st.integers(1, 4), loss=st.floats(0.0, 10.0), again=st.booleans())
+    def train(self, which, many, loss, again):
+        trial = list(self.held)[which % len(self.held)]
+        until = self.book.history.trials[trial].until
+        epochs = range(self.held[trial] + 1, min(until, self.held[trial] + many) + 1)
+        said = [ev.Reported(trial, e, {"val_loss": loss + 1 / e}, 0.5) for e in epochs]
+        self.held[trial] = max([self.held[trial], *epochs])
+        if again:  # the network says everything twice
+            said = [e for e in said for _ in range(2)]
+        if self.held[trial] == until:
+            said.append(ev.Ended(trial, until, checkpoint=f"t{trial}/{until}"))
+        self.hear(*said)
+
+    @precondition(lambda self: self.held)
+    @rule(
+        which=st.integers(0, 2),
+        kind=st.sampled_from(["killed", "killed", "raised", "oom", "hung", "nan", "early", "unsaved"]),
+    )
+    def fail(self, which, kind):
+        trial = list(self.held)[which % len(self.held)]
+        epoch = self.held[trial] + 1
+        if kind == "nan":
+            self.hear(ev.Reported(trial, epoch, {"val_loss": math.nan}))
+        elif kind == "early" and self.book.history.trials[trial].reports:
+            self.hear(ev.Ended(trial, self.held[trial], complete=True))
+        elif kind == "unsaved":
+            self.hear(ev.Unsaved(trial, epoch, "no space left on device"))
+        elif kind != "early":
+            self.hear(ev.Failed(trial, kind, "it happens"))
+            assert self.book.history.trials[trial].attempts <= RETRIES
+
+    @rule(trial=st.integers(-1, 5), epoch=st.integers(-1, 12))
+    def nonsense(self, trial, epoch):
+        """From a worker that nobody knows, or about a trial that is over."""
+        if trial not in self.held:
+            before = self.book.history
+            self.hear(
+                ev.Reported(trial, epoch, {"val_loss": 0.0}), ev.Ended(trial, epoch), ev.Failed(trial, "raised", "late")
+            )
+            assert self.book.history is before
+
+    @rule(gap=st.integers(-500, 500), saved=st.booleans())
+    def driver_dies(self, gap, saved):
+        """All processes are killed, some trials saved before; another driver opens the log, under another clock."""
+        if saved:
+            for trial in list(self.held):
+                at = self.book.history.trials[trial].epoch
+                self.hear(ev.Interrupted(trial, at, f"t{trial}/{at}" if at else None))
+        old = self.book
+        self.clock.now += gap
+        self.book = Book.open(self.store, clock=self.clock)
+        self.book.append(ev.Opened("test"), *requeued(self.book.history))
+        self.held = {i: job_of(self.book.history, i).start for i in self.book.history.running}
+        if len(old.history.running) > 0:  # the old driver is not quite dead: it can do no harm
+            length = self.book.history.length
+            try:
+                old.append(ev.Opened("ghost"))
+            except Conflict:
+                pass
+            else:
+                raise AssertionError("two drivers wrote to one log")
+            assert Book.open(self.store).history.length == length
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 2))
+    def checkpoint_is_lost(self, which):
+        trial = list(self.held)[which % len(self.held)]
+        job = job_of(self.book.history, trial)
+        if job.checkpoint is not None:
+            self.hear(ev.CheckpointLost(trial, job.checkpoint, "damaged"))
+            self.held[trial] = job_of(self.book.history, trial).start
+            assert self.held[trial] < job.start
+
+    @invariant()
+    def the_log_tells_all(self):
+        history, entries = self.book.history, self.store.read()
+        assert fold(entries) == history
+        assert history.spent <= BUDGET
+        assert history.committed <= BUDGET
+        assert set(history.running) == set(self.held)
+        assert {(t.id, r.epoch) for t in history.trials for r in t.reports} == set(self.told)
+        assert all(n == 1 for n in self.told.values())
+        for trial in history.trials:
+            epochs = [r.epoch for r in trial.reports]
+            assert epochs == sorted(set(epochs))
+            assert trial.status is not Status.RUNNING or history.finished is None
+        if self.ended:
+            assert history.running == ()
+
+    def teardown(self):
+        for _ in range(200):  # left to itself the study ends
+            while len(self.held) < 2 and isinstance(job := self.book.next(self.strategy), Job):
+                self.hand_out(job)
+            if not self.held:
+                break
+            self.train(0, EPOCHS, 1.0, False)
+        self.the_log_tells_all()
+        assert self.book.history.finished is not None
+        entries = self.store.read()
+        slow = start(entries[0])
+        for entry in entries[1:]:
+            slow = slow.then(entry)
+        assert slow == self.book.history
+        assert replay(entries, self.strategy) == self.book.history.decisions
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,138 @@
+"""Ctrl-C and SIGTERM stop a study once its trials are saved; a study goes on elsewhere; one driver at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from kill import LUTHIER, entries_of, family, judge, start
+from test_kill import SPACE
+
+from luthier.core import events as ev
+from luthier.core.history import fold
+
+TRAIN = """
+import random, time
+
+class Weights:
+    def __init__(self): self.value = 0.0
+    def state_dict(self): return {"value": self.value}
+    def load_state_dict(self, state): self.value = state["value"]
+
+def train(trial):
+    weights = Weights()
+    for epoch in trial.epochs(weights=weights):
+        weights.value += random.random()
+        time.sleep(0.02)
+        trial.report(val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
+"""
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "job.py").write_text(TRAIN)
+    (folder / "space.yaml").write_text(SPACE)
+    return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "25", "--budget",
+            "3 trials", "--strategy", "random", "--storage", "s.db", "--seed", "3", *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list:
+    folder = tmp_path_factory.mktemp("calm")
+    assert start(command(folder), cwd=folder).wait() == 0
+    return entries_of(folder / "s.db")
+
+
+def begin(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    """A study of which a few reports are in the log."""
+    driver = subprocess.Popen([*LUTHIER, *command(folder, *more)], cwd=folder, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)  # fmt: skip
+    deadline = time.monotonic() + 30
+    while sum(isinstance(e.event, ev.Reported) for e in entries_of(folder / "s.db")) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return driver
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "1"), (signal.SIGINT, "0")])
+def test_asked_once_a_study_saves_its_trials_and_goes_on_as_if_nothing_had_happened(
+    tmp_path, undisturbed, number, workers
+):
+    driver = begin(tmp_path / "here", "--workers", workers)
+    processes = family(driver.pid)
+    driver.send_signal(number)
+    told = driver.communicate()[0].decode()
+    assert driver.returncode == 128 + number
+    assert f"{number.name}: running trials are saved" in told
+    assert "1 running trial saved; nothing recorded is lost. Go on with: luthier resume s.db" in told
+    assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+    before = entries_of(tmp_path / "here" / "s.db")
+    (trial,) = fold(before).trials
+    assert trial.saved.epoch == trial.epoch >= 3
+    assert (tmp_path / "here" / "s.files" / "train" / trial.saved.path).is_file()
+    # On another machine: the folder is somewhere else, and the old one is gone.
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert start(["resume", str(tmp_path / "there" / "s.db"), "--workers", workers], cwd=tmp_path).wait() == 0
+    after = entries_of(tmp_path / "there" / "s.db")
+    assert judge(before, after, undisturbed) == []
+    assert fold(after).trials[0].saved is None
+    assert len(list((tmp_path / "there" / "s.files").rglob("*.ckpt"))) == 3
+
+
+def test_asked_twice_a_study_ends_at_once(tmp_path, undisturbed):
+    folder = tmp_path / "here"
+    driver = begin(folder)
+    (folder / "job.py").write_text(TRAIN.replace("0.02", "60"))  # the workers of the next driver
+    driver.kill()
+    driver.communicate()
+    slow = subprocess.Popen([*LUTHIER, "resume", "s.db"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 30
+    while not isinstance(entries_of(folder / "s.db")[-1].event, ev.Requeued) or len(family(slow.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes = family(slow.pid)
+    began = time.monotonic()
+    slow.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    slow.send_signal(signal.SIGINT)
+    told = slow.communicate()[0].decode()
+    assert time.monotonic() - began < 15
+    assert slow.returncode == 128 + signal.SIGINT
+    assert "nothing recorded is lost" in told
+    assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+    command(folder)
+    before = entries_of(folder / "s.db")
+    assert start(["resume", "s.db"], cwd=folder).wait() == 0
+    assert judge(before, entries_of(folder / "s.db"), undisturbed) == []
+
+
+def test_a_worker_that_is_asked_by_itself_is_given_its_trial_back(tmp_path, undisturbed):
+    driver = begin(tmp_path)
+    for pid in family(driver.pid) - {driver.pid}:
+        os.kill(pid, signal.SIGTERM)
+    assert driver.wait() == 0
+    driver.stdout.close()
+    entries = entries_of(tmp_path / "s.db")
+    (interrupted,) = [e.event for e in entries if isinstance(e.event, ev.Interrupted)]
+    assert interrupted.checkpoint is not None
+    assert judge(entries, entries, undisturbed) == []
+
+
+def test_a_second_driver_is_told_who_drives_and_harms_nothing(tmp_path, undisturbed):
+    driver = begin(tmp_path)
+    driver.send_signal(signal.SIGSTOP)  # so that it does not finish meanwhile; it holds its lock
+    for second in (["resume", "s.db"], command(tmp_path, "--budget", "9 trials")):
+        told = subprocess.run([*LUTHIER, *second], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert told.returncode == 2
+        assert f"The study 'train' is being driven by process {driver.pid} on" in told.stderr
+    driver.send_signal(signal.SIGCONT)
+    assert driver.wait() == 0
+    driver.stdout.close()
+    entries = entries_of(tmp_path / "s.db")
+    assert judge(entries, entries, undisturbed) == []
+    assert start(["resume", "s.db", "--budget", "4 trials"], cwd=tmp_path).wait() == 0
