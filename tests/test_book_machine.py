@@ -155,8 +155,10 @@ class Machine(RuleBasedStateMachine):
         job = job_of(self.book.history, trial)
         if job.checkpoint is not None:
             self.hear(ev.CheckpointLost(trial, job.checkpoint, "damaged"))
-            self.held[trial] = job_of(self.book.history, trial).start
-            assert self.held[trial] < job.start
+            again = job_of(self.book.history, trial)
+            self.held[trial] = again.start
+            assert again.checkpoint != job.checkpoint
+            assert again.start <= job.start  # what was saved at an interruption may be as old as the checkpoint before
 
     @invariant()
     def the_log_tells_all(self):
