@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports PyTorch: the suite may share its cores, and threads that spin for each other crawl then.
@@ -25,6 +26,15 @@ EVERY = [
     for s in sorted(STRATEGIES)
 ]
 """Every strategy, for ``parametrize``; what is not installed is skipped."""
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """For libraries that collect garbage after each training: what is there already is left out of it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

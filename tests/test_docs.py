@@ -29,3 +29,50 @@ def test_the_readme_names_the_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make quickstart" in text
     assert "make test" in text
+
+
+# -- the code of docs/integrations.md ----------------------------------------------------------------------------------
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/integrations.md").read_text(encoding="utf-8"), re.DOTALL)
+QUIET = {
+    "accelerate", "keras", "lightning", "mlflow", "optuna", "pydantic", "skorch", "sklearn", "tensorboard",
+    "transformers", "wandb",
+}  # fmt: skip
+"""What a block may need; it is skipped where that is not installed."""
+
+
+def _sections() -> list[tuple[str, list[str]]]:
+    text = (ROOT / "docs/integrations.md").read_text(encoding="utf-8")
+    found = []
+    for section in text.split("\n## ")[1:]:
+        blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        if blocks:
+            found.append((section.partition("\n")[0], blocks))
+    return found
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.filterwarnings("ignore")  # foreign libraries speak freely here; their own tests let nothing else pass
+@pytest.mark.parametrize(("section", "blocks"), _sections(), ids=[name for name, _ in _sections()])
+def test_the_code_of_the_integrations_runs(section, blocks, monkeypatch, tmp_path):
+    import luthier as lt
+    from luthier import api
+
+    code = "\n".join(blocks)
+    for library in sorted(set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE)) & QUIET):
+        pytest.importorskip(library)
+    asked = []
+
+    def in_this_process(*given, **more):
+        asked.append(api.tune(*given, **{**more, "workers": 0, "quiet": True}))
+        return asked[-1]
+
+    monkeypatch.setattr(lt, "tune", in_this_process)
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "docs"}
+    exec(compile(BLOCKS[0], "setup", "exec"), space)
+    for block in blocks:
+        exec(compile(block, section, "exec"), space)
+    for result in asked:
+        assert result.best_score is not None
+        assert [t.failure for t in result.trials() if t.failure] == []

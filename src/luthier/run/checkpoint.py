@@ -15,9 +15,11 @@ import importlib
 import os
 import pickle
 import random
+import shutil
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,24 +49,41 @@ def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mappin
     content = {
         "epoch": epoch,
         "state": {k: v.state_dict() for k, v in stateful.items()},
-        "rng": _generators(),
+        "rng": generators(),
         "built": dict(built or {}),
     }
+    torch = sys.modules.get("torch")
+    with writing(path) as temporary, temporary.open("wb") as file:
+        if torch is not None:
+            torch.save(content, file)
+        else:
+            pickle.dump(content, file)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary place for a file or a folder, which becomes ``path`` once it is written and synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch = sys.modules.get("torch")
+    remove(temporary)  # of a process of that number that was killed
     try:
-        with temporary.open("wb") as file:
-            if torch is not None:
-                torch.save(content, file)
-            else:
-                pickle.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        for part in [*temporary.rglob("*"), temporary]:
+            _sync(part)
+        if path.is_dir():
+            remove(path)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        remove(temporary)
+    _sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = None) -> int:
@@ -92,7 +111,7 @@ def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = 
             state = inherit.merged(thing, state, content.get("built", {}).get(name), mine[name])
         thing.load_state_dict(state)
     if clone_seed is None:
-        _restore_generators(content["rng"])
+        restore_generators(content["rng"])
     else:
         seed_everything(clone_seed)
     return int(content["epoch"])
@@ -113,7 +132,8 @@ def seed_everything(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
+    """The state of the random generators: Python's, NumPy's and, where it is loaded, PyTorch's; plain data, tensors."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -127,7 +147,8 @@ def _generators() -> dict[str, Any]:
     return state
 
 
-def _restore_generators(state: Mapping[str, Any]) -> None:
+def restore_generators(state: Mapping[str, Any]) -> None:
+    """The inverse of :func:`generators`."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     kind, words, position, has_gauss, cached = state["numpy"]
@@ -139,8 +160,8 @@ def _restore_generators(state: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

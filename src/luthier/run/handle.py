@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,59 @@ class Trial:
         """Whether this trial was ended by a decision. ``trial.epochs`` looks for you."""
         return self._stopped()
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """What this trial goes on from, as :meth:`saving` left it, a file or a folder; None at its beginning.
+
+        For frameworks with a format of their own; ``trial.epochs(model=...)`` restores by itself.
+        """
+        return None if self._checkpoint is None else self._files / self._checkpoint
+
+    @property
+    def cloned(self) -> bool:
+        """Whether :attr:`checkpoint` is another trial's, to be trained on under this one's own configuration and seed
+        (population-based training)."""
+        return self._cloned
+
+    @contextmanager
+    def saving(self) -> Iterator[Path]:
+        """A place for the state after the epoch that was reported last, in a format of one's own, a file or a folder.
+
+        It counts once the block ends without an error: a checkpoint is whole or not there.
+
+        >>> with trial.saving() as path:
+        ...     trainer.save_checkpoint(path)
+        """
+        name = self._place()
+        with checkpoint.writing(self._files / name) as path:
+            yield path
+        self.saved = name
+
+    def goes_on(self, metrics: Mapping[str, Any], epoch: int) -> bool:
+        """Report the metrics after ``epoch`` (from 1), for loops that a framework runs: whether to train on.
+
+        Where it answers False at epoch ``until`` and not because of a stop, save the state (:meth:`saving`): the trial
+        may be resumed.
+
+        Raises:
+            UserError: as :meth:`report`.
+        """
+        self._iterating, before = True, self._iterating
+        try:
+            self.report(metrics, epoch=epoch)
+        finally:
+            self._iterating = before
+        self.epoch = int(epoch)
+        return self.epoch < self.until and not self._stopped()
+
+    @property
+    def to_be_saved(self) -> bool:
+        """Whether the job is done and the trial not ended: then its state is worth keeping."""
+        return self.epoch >= self.until and not self._stopped()
+
+    def _place(self) -> str:
+        return f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
+
     def epochs(self, **stateful: Stateful) -> Iterator[int]:
         """The epochs to train now, from ``start + 1`` to ``until``.
 
@@ -107,7 +161,7 @@ class Trial:
                 yield epoch
                 self.epoch = epoch
             if stateful and self.epoch == self.until and not self._stopped():
-                name = f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
+                name = self._place()
                 checkpoint.save(self._files / name, self.epoch, stateful, built)
                 self.saved = name
         finally:

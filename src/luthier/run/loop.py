@@ -15,6 +15,7 @@ from luthier.core.index import Borrowed
 from luthier.core.lineage import ancestors
 from luthier.core.trial import Status
 from luthier.run.book import Book, job_of, requeued
+from luthier.run.checkpoint import remove
 
 HOPELESS = 3
 """A study ends when this many first trials all failed and none ever reported its metric."""
@@ -107,7 +108,7 @@ def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:
         for old in folder.glob("*.ckpt"):
             newer = folder in known and old.name > known[folder]
             if old.relative_to(files).as_posix() not in kept and not newer:
-                old.unlink(missing_ok=True)
+                remove(old)
 
 
 def _give_up_if_hopeless(history: History) -> None:
