@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from luthier.contracts import Job
 from luthier.core.errors import UserError
 from luthier.core.events import Event, Reported
 from luthier.core.params import Value
+from luthier.core.typed import typed
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
 from luthier.run.modes import Modes
+
+T = TypeVar("T")
 
 
 class EndOfTrial(BaseException):
@@ -72,6 +75,18 @@ class Trial:
     def should_stop(self) -> bool:
         """Whether this trial was ended by a decision. ``trial.epochs`` looks for you."""
         return self._stopped()
+
+    def typed(self, config: type[T], **given: Any) -> T:
+        """:attr:`config` as an object of the class that the space was made from (``lt.Space.from_config``).
+
+        Args:
+            config: a dataclass or pydantic model.
+            given: values of fields that are not searched.
+
+        Raises:
+            UserError: see :func:`luthier.typed`.
+        """
+        return typed(config, self.config, **given)
 
     @property
     def checkpoint(self) -> Path | None:
