@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -69,10 +71,10 @@ def test_the_code_of_the_integrations_runs(section, blocks, monkeypatch, tmp_pat
 
     monkeypatch.setattr(lt, "tune", in_this_process)
     monkeypatch.chdir(tmp_path)
-    space = {"__name__": "docs"}
-    exec(compile(BLOCKS[0], "setup", "exec"), space)
-    for block in blocks:
-        exec(compile(block, section, "exec"), space)
+    page = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)
+    for block in [BLOCKS[0], *blocks]:
+        exec(compile(block, section, "exec", dont_inherit=True), vars(page))
     for result in asked:
         assert result.best_score is not None
         assert [t.failure for t in result.trials() if t.failure] == []
