@@ -201,7 +201,13 @@ def test_the_search_sets_arguments_and_hands_the_rest_to_model_init(tmp_path):
         return Net(trial.config["dropout"])
 
     own = trainer(tmp_path, model_init=model_init, num_train_epochs=1)
-    space = lt.Space(per_device_train_batch_size=lt.Choice(4, 16), dropout=lt.Float(0.0, 0.5))
+
+    def space(trial):  # as for the Trainer's own search
+        return {
+            "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [4, 16]),
+            "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        }
+
     best = hyperparameter_search(own, space, n_trials=4, strategy="random", minimize="eval_loss", quiet=True)
     curves(best.run_summary)
     assert len({d for d, _ in seen}) == 4

@@ -234,7 +234,7 @@ def _exchange(key: str, value: Any, before: Mapping[str, Any], held: Mapping[str
 
 def hyperparameter_search(
     trainer: Trainer,
-    space: Space | Mapping[str, Any] | None = None,
+    space: Space | Mapping[str, Any] | Callable[[Any], Any] | None = None,
     *,
     compute_objective: Callable[[dict[str, float]], float | Sequence[float]] | None = None,
     direction: str | Sequence[str] = "minimize",
@@ -249,7 +249,8 @@ def hyperparameter_search(
 
     Args:
         trainer: made with ``model_init=`` and with an ``eval_strategy``.
-        space: an ``lt.Space``; the learning rate and the batch size where None.
+        space: an ``lt.Space``, or the ``hp_space`` of the Trainer's search with Optuna; the learning rate and the batch
+            size where None.
         compute_objective: from the metrics of an evaluation to the number to optimize, or to several; the Trainer's
             own default, the loss or the sum of the other metrics, where None. Reported as ``objective``.
         direction: ``"minimize"`` or ``"maximize"``; a list for several numbers.
@@ -270,7 +271,7 @@ def hyperparameter_search(
             "The trainer has no model_init: each trial needs a fresh model.", "Write Trainer(model_init=...)."
         )
     args = trainer.args
-    space = _default_space() if space is None else space if isinstance(space, Space) else Space.from_dict(space)
+    space = _space_of(space)
     _check_names(space, trainer)
     full = _full_length(args) if max_epochs is None else max_epochs
     named = any(tuning.get(k) for k in ("minimize", "maximize", "metric"))
@@ -345,6 +346,16 @@ def _train(trainer: Trainer, trial: Trial, compute: Callable[[dict[str, float]],
         trainer.model_wrapped = trainer.model = None
         if args.device.type != "cpu":
             release_memory()  # a full collection, half a second in a large process
+
+
+def _space_of(given: Space | Mapping[str, Any] | Callable[[Any], Any] | None) -> Space:
+    if given is None:
+        return _default_space()
+    if callable(given):
+        from luthier.integrations._optuna_space import find_space
+
+        return find_space(given).space
+    return given if isinstance(given, Space) else Space.from_dict(given)
 
 
 def _default_space() -> Space:
