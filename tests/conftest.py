@@ -8,6 +8,7 @@ import os
 # Before anything imports PyTorch: the suite may share its cores, and threads that spin for each other crawl then.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec

@@ -208,14 +208,14 @@ def _tell(study: AskTell, job: Job, results: Mapping[str, Any], row: int, metric
 def _takes(known: Mapping[str, Any], name: str) -> bool:
     """Whether an estimator with these parameters takes ``name``.
 
-    A net of skorch's hands on what begins with a parameter that is a class: ``module__width``, ``optimizer__momentum``.
+    A net of skorch's hands on what begins with a class or a function: ``module__width``, ``optimizer__momentum``.
     """
     if name in known:
         return True
     owner = name.rpartition("__")[0]
     while owner and owner not in known:
         owner = owner.rpartition("__")[0]
-    return isinstance(known.get(owner), type)
+    return callable(known.get(owner)) and not hasattr(known[owner], "get_params")
 
 
 def _space(given: Any) -> Space:
