@@ -165,20 +165,46 @@ class Trial:
         if self._checkpoint is not None:
             seed = self.seed if self._cloned else None
             self.epoch = checkpoint.load(self._files / self._checkpoint, stateful, clone_seed=seed)
-        first = self.epoch + 1
+
+        def save() -> None:
+            name = self._place()
+            checkpoint.save(self._files / name, self.epoch, stateful, built)
+            self.saved = name
+
+        yield from self._loop(save if stateful else None)
+
+    def epochs_with(self, restore: Callable[[Path], Any], save: Callable[[Path], Any]) -> Iterator[int]:
+        """The epochs to train now, as :meth:`epochs`, with the state in a format of one's own.
+
+        Args:
+            restore: called before the first epoch of a trial that goes on, with the file or folder that ``save`` wrote.
+                Of a clone (:attr:`cloned`) it must see to it that this trial's own configuration holds.
+            save: called after the last epoch with a place to write to; it counts once it returns.
+
+        >>> for epoch in trial.epochs_with(accelerator.load_state, accelerator.save_state):
+        """
+        if self.checkpoint is not None:
+            restore(self.checkpoint)
+            self.epoch = self.start
+
+        def keep() -> None:
+            with self.saving() as path:
+                save(path)
+
+        yield from self._loop(keep)
+
+    def _loop(self, save: Callable[[], None] | None) -> Iterator[int]:
         self._iterating = True
         self._since = time.perf_counter()
         try:
-            for epoch in range(first, self.until + 1):
+            for epoch in range(self.epoch + 1, self.until + 1):
                 if self._stopped():
                     return
                 self.epoch = epoch - 1
                 yield epoch
                 self.epoch = epoch
-            if stateful and self.epoch == self.until and not self._stopped():
-                name = self._place()
-                checkpoint.save(self._files / name, self.epoch, stateful, built)
-                self.saved = name
+            if save is not None and self.to_be_saved:
+                save()
         finally:
             self._iterating = False
 
