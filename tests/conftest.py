@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports PyTorch: the suite may share its cores, and threads that spin for each other crawl then.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -30,6 +32,15 @@ EVERY = [
     for s in sorted(STRATEGIES)
 ]
 """Every strategy, for ``parametrize``; what is not installed is skipped."""
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """For libraries that collect garbage after each training: what is there already is left out of it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from luthier.core.params import Float as Float
     from luthier.core.params import Int as Int
     from luthier.core.space import Space as Space
+    from luthier.core.typed import typed as typed
     from luthier.diagnosis.read import diagnose as diagnose
     from luthier.knowledge.coupling import coupled as coupled
     from luthier.playbook.playbook import Playbook as Playbook
@@ -77,6 +78,7 @@ _HOME = {
     "lr_range_test": "probing",
     "simulate": "simulation",
     "tune": "api",
+    "typed": "core.typed",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -278,6 +278,16 @@ class Space(Mapping[str, Param]):
         space: Space = recommend(**wanted)
         return space
 
+    @classmethod
+    def from_config(cls, config: type) -> Space:
+        """The space that the annotated fields of a dataclass or a pydantic model describe.
+
+        See :func:`luthier.core.typed.space_from`; ``trial.typed(Config)`` gives objects of that class back.
+        """
+        from luthier.core.typed import space_from
+
+        return space_from(config)
+
     # -- text ------------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain data, the same words as in ``space.yaml``."""

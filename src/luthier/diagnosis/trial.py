@@ -28,10 +28,14 @@ def from_trial(history: History, trial: TrialRecord) -> Curves:
     names = trial.metric_names
     objective = history.objective.metric
     loss = objective if "loss" in objective.lower() else None
-    metric = objective if loss is None else next((n for n in names if n[:3] == "val" and _grows(n)), None)
+    metric = (
+        objective if loss is None else next((n for n in names if n.startswith(("val", "eval")) and _grows(n)), None)
+    )
     # The name of the same metric in training: val_accuracy is to train_accuracy what valid/f1 is to train/f1.
     twins = (
-        [] if metric is None else [metric.replace(v, "train", 1) for v in ("validation", "valid", "val") if v in metric]
+        []
+        if metric is None
+        else [metric.replace(v, "train", 1) for v in ("validation", "valid", "eval", "val") if v in metric]
     )
     maximize = True if metric is None else not history.objective.minimize if metric == objective else True
 
@@ -50,7 +54,11 @@ def from_trial(history: History, trial: TrialRecord) -> Curves:
     expected = None if sanity is None else sanity.get("expected_loss")
     return Curves(
         train_loss=series("train_loss"),
-        val_loss=series(loss if loss is not None and loss != "train_loss" else "val_loss"),
+        val_loss=series(
+            loss
+            if loss is not None and loss != "train_loss"
+            else next((n for n in ("val_loss", "eval_loss", "valid_loss") if n in names), None)
+        ),
         train_metric=series(next((n for n in twins if n in names and n != metric), None)),
         val_metric=series(metric),
         maximize=maximize,

@@ -18,9 +18,11 @@ import importlib
 import os
 import pickle
 import random
+import shutil
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -85,31 +87,83 @@ def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mappin
     content = {
         "epoch": epoch,
         "state": {k: v.state_dict() for k, v in stateful.items()},
-        "rng": _generators(),
+        "rng": generators(),
         "built": dict(built or {}),
     }
+    torch = sys.modules.get("torch")
+    with writing(path) as temporary, temporary.open("wb") as file:
+        writer = _Writer(file)
+        try:
+            if torch is not None:
+                torch.save(content, writer)
+            else:
+                pickle.dump(content, writer)
+            writer.flush()
+        except Exception:
+            if writer.trouble is not None:
+                raise writer.trouble from None
+            raise
+    return writer.digest
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary place for a file or a folder, which becomes ``path`` once it is written and synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch = sys.modules.get("torch")
+    remove(temporary)  # of a process of that number that was killed
     try:
-        with temporary.open("wb") as file:
-            writer = _Writer(file)
-            try:
-                if torch is not None:
-                    torch.save(content, writer)
-                else:
-                    pickle.dump(content, writer)
-                writer.flush()
-            except Exception:
-                if writer.trouble is not None:
-                    raise writer.trouble from None
-                raise
-            os.fsync(file.fileno())
+        yield temporary
+        for part in [*temporary.rglob("*"), temporary]:
+            _sync(part)
+        if path.is_dir():
+            remove(path)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return writer.digest
+        remove(temporary)
+    _sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a checkpoint; of a folder that of its files' names and contents, in order."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(p for p in path.rglob("*") if p.is_file()):
+        whole.update(part.relative_to(path).as_posix().encode() + b"\0" + digest_of(part).encode())
+    return whole.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a checkpoint, a file or a folder."""
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def verify(path: Path, digest: str) -> None:
+    """Whether a checkpoint is there, and what was written.
+
+    Args:
+        digest: the checksum that it must have; empty where it is not known.
+
+    Raises:
+        Damaged: it is not.
+    """
+    if not path.exists():
+        raise Damaged("there is no such file")
+    try:
+        if digest and (found := digest_of(path)) != digest:
+            raise Damaged(f"its checksum is {found[:12]}, {digest[:12]} was written")
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error.strerror or error}") from None
 
 
 def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = None, digest: str = "") -> int:
@@ -136,24 +190,20 @@ def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = 
             state = inherit.merged(thing, state, content.get("built", {}).get(name), mine[name])
         thing.load_state_dict(state)
     if clone_seed is None:
-        _restore_generators(content["rng"])
+        restore_generators(content["rng"])
     else:
         seed_everything(clone_seed)
     return int(content["epoch"])
 
 
 def _read(path: Path, digest: str) -> Any:
+    verify(path, digest)
     try:
-        with path.open("rb") as file:
-            if digest and (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
-                raise Damaged(f"its checksum is {found[:12]}, {digest[:12]} was written")
         if zipfile.is_zipfile(path):  # PyTorch's format
             torch = importlib.import_module("torch")
             return torch.load(path, map_location="cpu", weights_only=True)
         with path.open("rb") as file:
             return pickle.load(file)
-    except FileNotFoundError:
-        raise Damaged("there is no such file") from None
     except OSError as error:
         raise Damaged(f"it cannot be read: {error.strerror or error}") from None
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
@@ -177,7 +227,8 @@ def seed_everything(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
+    """The state of the random generators: Python's, NumPy's and, where it is loaded, PyTorch's; plain data, tensors."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -191,7 +242,8 @@ def _generators() -> dict[str, Any]:
     return state
 
 
-def _restore_generators(state: Mapping[str, Any]) -> None:
+def restore_generators(state: Mapping[str, Any]) -> None:
+    """The inverse of :func:`generators`."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     kind, words, position, has_gauss, cached = state["numpy"]
@@ -203,8 +255,8 @@ def _restore_generators(state: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from luthier.contracts import Job
 from luthier.core.errors import UserError
 from luthier.core.events import CheckpointLost, Event, Reported, Unsaved
 from luthier.core.params import Value
+from luthier.core.typed import typed
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
 from luthier.run.modes import Modes
+
+T = TypeVar("T")
 
 
 class EndOfTrial(BaseException):
@@ -27,7 +31,6 @@ class Trial:
         config: the active hyperparameters by name.
         id: the trial's number in the study.
         seed: for whatever should differ between repeats; Python's, NumPy's and PyTorch's generators are seeded with it.
-        start: epochs already trained (from the checkpoint); 0 for a new trial.
         until: the epoch to train to now.
         max_epochs: the length this trial is meant to be trained to: let schedules decay over this many epochs.
         watched: whether the first epoch's validation is looked at for dropout or batch norm in training mode.
@@ -52,7 +55,7 @@ class Trial:
         self.config: dict[str, Value] = dict(job.config)
         self.id = job.trial
         self.seed = job.seed
-        self.start = job.start
+        self._start = job.start
         self.until = job.until
         self.max_epochs = job.horizon
         self.watched = True
@@ -61,7 +64,8 @@ class Trial:
         self.digest = ""
         self.interrupted = False
         sources = () if job.checkpoint is None else ((job.checkpoint, job.digest, job.clone_of is not None),)
-        self._sources = (*sources, *job.fallback)
+        self._sources: tuple[tuple[str, str, bool], ...] = (*sources, *job.fallback)
+        self._verified = False
         self._parked = parked
         self._send = send
         self._stopped = stopped
@@ -82,9 +86,86 @@ class Trial:
         return place
 
     @property
+    def start(self) -> int:
+        """Epochs already trained, from the checkpoint; 0 for a new trial."""
+        self._whole()
+        return self._start
+
+    @property
     def should_stop(self) -> bool:
         """Whether this trial was ended by a decision. ``trial.epochs`` looks for you."""
         return self._stopped()
+
+    def typed(self, config: type[T], **given: Any) -> T:
+        """:attr:`config` as an object of the class that the space was made from (``lt.Space.from_config``).
+
+        Args:
+            config: a dataclass or pydantic model.
+            given: values of fields that are not searched.
+
+        Raises:
+            UserError: see :func:`luthier.typed`.
+        """
+        return typed(config, self.config, **given)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What this trial goes on from, as :meth:`saving` left it, a file or a folder; None at its beginning.
+
+        For frameworks with a format of their own; ``trial.epochs(model=...)`` restores by itself.
+        """
+        whole = self._whole()
+        return None if whole is None else self._files / whole[0]
+
+    @property
+    def cloned(self) -> bool:
+        """Whether :attr:`checkpoint` is another trial's, to be trained on under this one's own configuration and seed
+        (population-based training)."""
+        whole = self._whole()
+        return whole is not None and whole[2]
+
+    @contextmanager
+    def saving(self) -> Iterator[Path]:
+        """A place for the state after the epoch that was reported last, in a format of one's own, a file or a folder.
+
+        It counts once the block ends without an error: a checkpoint is whole or not there. A full disk is recorded, and
+        training goes on.
+
+        >>> with trial.saving() as path:
+        ...     trainer.save_checkpoint(path)
+        """
+        name = self._place()
+        with self._unless_full():
+            with checkpoint.writing(self._files / name) as path:
+                yield path
+            self.digest = checkpoint.digest_of(self._files / name)
+            self.saved = name
+
+    def goes_on(self, metrics: Mapping[str, Any], epoch: int) -> bool:
+        """Report the metrics after ``epoch`` (from 1), for loops that a framework runs: whether to train on.
+
+        Where it answers False save the state (:meth:`saving`) if :attr:`to_be_saved` says so: the trial may be resumed.
+
+        Raises:
+            UserError: as :meth:`report`.
+        """
+        self._iterating, before = True, self._iterating
+        try:
+            self.report(metrics, epoch=epoch)
+        finally:
+            self._iterating = before
+        self.epoch = int(epoch)
+        if self.epoch < self.until and not self._stopped() and self._parked():
+            self.interrupted = True
+        return self.epoch < self.until and not self._stopped() and not self.interrupted
+
+    @property
+    def to_be_saved(self) -> bool:
+        """Whether the job is done or the study interrupted, and the trial not ended: then its state is worth keeping."""
+        return (self.epoch >= self.until or self.interrupted) and not self._stopped()
+
+    def _place(self) -> str:
+        return f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
 
     def epochs(self, **stateful: Stateful) -> Iterator[int]:
         """The epochs to train now, from ``start + 1`` to ``until``.
@@ -111,6 +192,36 @@ class Trial:
                 )
         built = checkpoint.settings(stateful)
         self._restore(stateful)
+
+        def save() -> None:
+            name = self._place()
+            with self._unless_full():
+                self.digest = checkpoint.save(self._files / name, self.epoch, stateful, built)
+                self.saved = name
+
+        yield from self._loop(save if stateful else None)
+
+    def epochs_with(self, restore: Callable[[Path], Any], save: Callable[[Path], Any]) -> Iterator[int]:
+        """The epochs to train now, as :meth:`epochs`, with the state in a format of one's own.
+
+        Args:
+            restore: called before the first epoch of a trial that goes on, with the file or folder that ``save`` wrote.
+                Of a clone (:attr:`cloned`) it must see to it that this trial's own configuration holds.
+            save: called after the last epoch with a place to write to; it counts once it returns.
+
+        >>> for epoch in trial.epochs_with(accelerator.load_state, accelerator.save_state):
+        """
+        if self.checkpoint is not None:
+            restore(self.checkpoint)
+        self.epoch = self.start
+
+        def keep() -> None:
+            with self.saving() as path:
+                save(path)
+
+        yield from self._loop(keep)
+
+    def _loop(self, save: Callable[[], None] | None) -> Iterator[int]:
         first = self.epoch + 1
         self._iterating = True
         self._since = time.perf_counter()
@@ -119,36 +230,50 @@ class Trial:
                 if self._stopped():
                     return
                 if self._parked():
-                    if epoch > first:
-                        self._save(stateful, built)
+                    if save is not None and epoch > first:
+                        save()
                     self._leave()
                 self.epoch = epoch - 1
                 yield epoch
                 self.epoch = epoch
-            if self.epoch == self.until and not self._stopped():
-                self._save(stateful, built)
+            if save is not None and self.to_be_saved:
+                save()
         finally:
             self._iterating = False
 
     def _restore(self, stateful: Mapping[str, Stateful]) -> None:
         """Go on from the best checkpoint that is whole, else from the beginning; what is lost is said."""
-        for path, digest, cloned in self._sources:
+        while self._sources:
+            path, digest, cloned = self._sources[0]
             try:
                 seed = self.seed if cloned else None
                 self.epoch = checkpoint.load(self._files / path, stateful, clone_seed=seed, digest=digest)
                 break
             except checkpoint.Damaged as error:
                 self._send(CheckpointLost(self.id, path, str(error)))
-        self.start = self.epoch
+                self._sources = self._sources[1:]
+        self._start = self.epoch
 
-    def _save(self, stateful: Mapping[str, Stateful], built: Mapping[str, Any]) -> None:
-        """Keep the state after this epoch; where it cannot be written that is said, and training goes on."""
-        if not stateful:
-            return
-        name = f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
+    def _whole(self) -> tuple[str, str, bool] | None:
+        """The best checkpoint that is what was written; those that are not are said to be lost, once."""
+        while self._sources:
+            path, digest, _ = self._sources[0]
+            try:
+                if not self._verified:
+                    checkpoint.verify(self._files / path, digest)
+                    self._verified = True
+                return self._sources[0]
+            except checkpoint.Damaged as error:
+                self._send(CheckpointLost(self.id, path, str(error)))
+                self._sources = self._sources[1:]
+                self._start = int(Path(self._sources[0][0]).stem.partition("-")[2]) if self._sources else 0
+        return None
+
+    @contextmanager
+    def _unless_full(self) -> Iterator[None]:
+        """Where a state cannot be written that is said, and training goes on."""
         try:
-            self.digest = checkpoint.save(self._files / name, self.epoch, stateful, built)
-            self.saved = name
+            yield
         except OSError as error:
             self._send(Unsaved(self.id, self.epoch, error.strerror or str(error)))
 

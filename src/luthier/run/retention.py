@@ -11,6 +11,7 @@ from luthier.core.index import Borrowed
 from luthier.core.lineage import ancestors
 from luthier.core.trial import Status, TrialRecord
 from luthier.run.book import Book
+from luthier.run.checkpoint import remove, size_of
 
 FOLDER = "checkpoints"
 """Where they lie in the study's folder of files."""
@@ -36,7 +37,7 @@ def drop_old(history: History, trial_id: int, files: Path) -> None:
         for old in folder.glob("*.ckpt"):
             newer = folder in known and old.name > known[folder]
             if old.relative_to(files).as_posix() not in kept and not newer:
-                old.unlink(missing_ok=True)
+                remove(old)
 
 
 def keep_within(book: Book, files: Path, limit: int) -> None:
@@ -45,7 +46,7 @@ def keep_within(book: Book, files: Path, limit: int) -> None:
     First what no trial refers to, then those of trials that failed, were stopped or are done, last those of paused
     ones; of each the worst first. Never the incumbent's, nor what a running trial goes on from.
     """
-    sizes = {p.relative_to(files).as_posix(): p.stat().st_size for p in (files / FOLDER).rglob("*.ckpt")}
+    sizes = {p.relative_to(files).as_posix(): size_of(p) for p in (files / FOLDER).glob("*/*.ckpt")}
     total = sum(sizes.values())
     if total <= limit:
         return
@@ -60,7 +61,7 @@ def keep_within(book: Book, files: Path, limit: int) -> None:
             book.append(
                 CheckpointLost(owners[path].id, path, f"deleted to keep the checkpoints within {limit:,} bytes")
             )
-        (files / path).unlink(missing_ok=True)
+        remove(files / path)
         total -= sizes[path]
 
 

@@ -1,0 +1,169 @@
+"""A search with the interface of scikit-learn's, on its estimators, in pipelines, on skorch's nets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from joblib import parallel_config
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import luthier as lt
+from luthier.core.trial import Status
+from luthier.integrations.sklearn import LuthierSearchCV
+
+X, Y = make_classification(200, 8, n_informative=4, random_state=0)
+C = lt.Space(C=lt.Float(1e-3, 1e2, log=True))
+
+
+@parametrize_with_checks(
+    [
+        LuthierSearchCV(LogisticRegression(), {"C": lt.Float(1e-2, 1e2, log=True)}, n_iter=2, cv=2),
+        LuthierSearchCV(Ridge(), {"alpha": lt.Float(1e-2, 1e2, log=True)}, n_iter=2, cv=2, strategy="random"),
+    ],
+    expected_failed_checks=lambda search: (
+        {"check_supervised_y_2d": "as GridSearchCV around Ridge does"} if isinstance(search.estimator, Ridge) else {}
+    ),
+)
+@pytest.mark.filterwarnings("ignore")  # of the data that the checks make up
+def test_it_passes_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def test_the_results_are_those_of_a_grid_search():
+    grid = [0.01, 0.1, 1.0, 10.0]
+    theirs = GridSearchCV(LogisticRegression(), {"C": grid}, cv=3).fit(X, Y)
+    ours = LuthierSearchCV(LogisticRegression(), {"C": grid}, cv=3, strategy="grid").fit(X, Y)
+    assert set(ours.cv_results_) == set(theirs.cv_results_)
+    order = np.argsort([p["C"] for p in ours.cv_results_["params"]])
+    for key in ("mean_test_score", "std_test_score", "split2_test_score", "param_C"):
+        assert np.array_equal(ours.cv_results_[key][order], theirs.cv_results_[key])
+    assert ours.best_params_ == theirs.best_params_
+    assert ours.best_score_ == theirs.best_score_
+    assert np.array_equal(ours.predict_proba(X), theirs.predict_proba(X))
+    assert ours.score(X, Y) == theirs.score(X, Y)
+    assert ours.result_.best_score == ours.best_score_
+    assert [t.status for t in ours.result_.trials()] == [Status.DONE] * 4
+
+
+def test_it_is_an_estimator_among_others():
+    search = LuthierSearchCV(LogisticRegression(), C, n_iter=3, cv=2, random_state=3)
+    assert clone(search).get_params()["space"] == C
+    assert cross_val_score(search, X, Y, cv=2).shape == (2,)
+    again = [clone(search).fit(X, Y).cv_results_["params"] for _ in range(2)]
+    assert again[0] == again[1]
+    pipeline = make_pipeline(StandardScaler(), search).fit(X, Y)
+    assert pipeline.score(X, Y) > 0.7
+
+
+def test_several_metrics_and_a_pipeline():
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    space = lt.Space(
+        standardscaler__with_mean=lt.Choice(True, False), logisticregression__C=lt.Float(1e-3, 10.0, log=True)
+    )
+    search = LuthierSearchCV(
+        pipeline, space, n_iter=4, cv=2, scoring=["accuracy", "f1"], refit="f1", return_train_score=True
+    ).fit(X, Y)
+    assert search.best_score_ == max(search.cv_results_["mean_test_f1"])
+    assert {"f1", "accuracy", "train_f1", "fit_time"} <= set(search.result_.trials()[0].metrics)
+
+
+def test_a_resource_is_given_to_the_best():
+    search = LuthierSearchCV(
+        RandomForestClassifier(random_state=0), {"max_depth": lt.Int(1, 6)}, n_iter=4, cv=2, strategy="asha",
+        resource="n_estimators", max_resources=9,
+    ).fit(X, Y)  # fmt: skip
+    assert set(search.n_resources_) == {1, 3, 9}
+    assert [p["n_estimators"] for p in search.cv_results_["params"]] == search.n_resources_
+    assert search.best_params_["n_estimators"] == 9
+    assert len(search.best_estimator_.estimators_) == 9
+    whole = search.cv_results_["n_resources"] == 9
+    assert search.best_score_ == max(search.cv_results_["mean_test_score"][whole])
+    assert search.n_resources_.count(1) > search.n_resources_.count(9)
+
+
+def test_candidates_are_fitted_at_once():
+    with parallel_config(backend="threading"):  # processes take seconds to start
+        one, two = (
+            LuthierSearchCV(LogisticRegression(), C, n_iter=4, cv=2, strategy="random", n_jobs=n).fit(X, Y)
+            for n in (1, 4)
+        )
+    assert one.cv_results_["params"] == two.cv_results_["params"]
+    assert np.array_equal(one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"])
+
+
+def test_a_fit_that_fails_is_recorded(tmp_path):
+    space = lt.Space(solver=lt.Choice("lbfgs", "no such"))
+    search = LuthierSearchCV(LogisticRegression(), space, cv=2, strategy="grid", storage=tmp_path / "s.db").fit(X, Y)
+    assert search.best_params_ == {"solver": "lbfgs"}
+    failed = next(t for t in search.result_.trials() if t.failure)
+    assert failed.config == {"solver": "no such"}
+    assert "solver" in failed.failure.reason
+    with pytest.raises(lt.UserError, match="holds candidates of an earlier search"):
+        clone(search).fit(X, Y)
+    with pytest.raises(ValueError, match="All the 2 fits failed"):
+        LuthierSearchCV(LogisticRegression(), {"solver": ["no such"]}, cv=2, strategy="grid").fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"space": {"CC": lt.Float(1.0, 2.0)}}, "no parameter 'CC'"),
+        ({"space": C, "resource": "max_iter"}, "'max_iter' has no maximum"),
+        ({"space": C, "max_resources": 3}, "has no resource="),
+        (
+            {"space": {"max_iter": [1, 2]}, "resource": "max_iter", "max_resources": 3},
+            "is the resource and in the space",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_says_why(given, said):
+    with pytest.raises(lt.UserError, match=said):
+        LuthierSearchCV(LogisticRegression(), **given).fit(X, Y)
+
+
+# -- skorch ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_net_of_skorch_in_a_pipeline():
+    skorch = pytest.importorskip("skorch")
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, width=8):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))
+
+        def forward(self, x):
+            return self.body(x)
+
+    torch.manual_seed(0)
+    net = skorch.NeuralNetClassifier(
+        Net, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, verbose=0, train_split=None
+    )
+    space = lt.Space(
+        {
+            "neuralnetclassifier__lr": lt.Float(1e-3, 1e-1, log=True),
+            "neuralnetclassifier__module__width": lt.Int(4, 32, log=True),
+            "neuralnetclassifier__optimizer__weight_decay": lt.Float(1e-5, 1e-1, log=True),
+        }
+    )
+    search = LuthierSearchCV(
+        make_pipeline(StandardScaler(), net), space, n_iter=3, cv=2, strategy="asha",
+        resource="neuralnetclassifier__max_epochs", max_resources=9,
+    ).fit(X.astype(np.float32), Y)  # fmt: skip
+    assert search.best_score_ > 0.6
+    assert search.best_params_["neuralnetclassifier__max_epochs"] == 9
+    best = search.best_estimator_[-1]
+    assert best.module_.body[0].out_features == search.best_params_["neuralnetclassifier__module__width"]
+    with pytest.raises(lt.UserError, match="no parameter 'neuralnetclassifier__learning_rate'"):
+        LuthierSearchCV(
+            make_pipeline(StandardScaler(), net), {"neuralnetclassifier__learning_rate": lt.Float(0.1, 1.0)}
+        ).fit(X.astype(np.float32), Y)
