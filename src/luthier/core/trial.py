@@ -90,6 +90,8 @@ class TrialRecord:
         before: of a clone, the latest values of the metrics that the study judges by, from those it descends from.
         instead_of: the trial whose place it took, if any.
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
+        by_hand: somebody added its configuration by hand.
+        jobs: of each time that it was handed out the epoch it went on from, and how old the study was then, in seconds.
     """
 
     id: int
@@ -115,6 +117,8 @@ class TrialRecord:
     loss: float | None = None
     violation: float = 0.0
     spent: float = 0.0
+    by_hand: bool = False
+    jobs: tuple[tuple[int, float], ...] = ()
 
     @property
     def begin(self) -> int:

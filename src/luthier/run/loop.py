@@ -85,6 +85,9 @@ def run(
                 break
             executor.submit(job)
         executor.poll(hear, timeout=0.5)
+        for stopped in book.obey():
+            executor.stop(stopped.trial)
+        look()
 
 
 def _drop_old_checkpoints(history: History, trial_id: int, files: Path) -> None:

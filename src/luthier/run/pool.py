@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -55,6 +56,7 @@ class InProcess:
     def poll(self, hear: Callable[[Event], None], timeout: float) -> None:
         """Do the job that waits, to its end; each event is heard as it happens, so that a stop can be obeyed."""
         if self._job is None:
+            time.sleep(timeout)  # the study is paused
             return
         job, self._job = self._job, None
         self._stopped.discard(job.trial)
