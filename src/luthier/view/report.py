@@ -16,7 +16,7 @@ from luthier.core.params import Constant
 from luthier.core.summary import Confirmation, Lesson, Summary, gain_parts, gain_text, in_points, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
-from luthier.view import numbers, story
+from luthier.view import ink, numbers, story
 from luthier.view.findings import finding_of
 from luthier.view.page import render, save
 
@@ -52,10 +52,10 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "goal": str(history.study.goals),
         "metric": history.objective.metric,
         "verdict": story.verdict(history),
-        "tone": _tone(history, summary),
+        "tone": tone_of(history, summary),
         "finished": history.finished,
         "used": story.spent_of(history),
-        "facts": _facts(history, summary),
+        "facts": facts_of(history, summary),
         "arms": _arms(history, summary),
         "paired": _shelve(shelf, history, "paired", "Scores of default and winner on each fresh seed, and their gain"),
         "path": _path(history, summary, shelf),
@@ -75,7 +75,7 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
     texts = fig.hover_texts(history)
     shown = {i for spec in shelf.specs for t in spec["data"] for i in t.get("customdata") or () if i is not None}
     data = {"figures": shelf.specs, "trials": {i: texts[i] for i in sorted(shown)}}
-    return render("report.html.j2", {**view, "colors": fig.COLORS}, data)
+    return render("report.html.j2", {**view, "colors": ink.COLORS}, data)
 
 
 def _path(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
@@ -128,9 +128,9 @@ class _Shelf:
     """The figures of the page in the order in which it shows them."""
 
     def __init__(self) -> None:
-        self.specs: list[fig.Spec] = []
+        self.specs: list[ink.Spec] = []
 
-    def put(self, spec: fig.Spec, label: str) -> Row:
+    def put(self, spec: ink.Spec, label: str) -> Row:
         self.specs.append(spec)
         return {"id": len(self.specs) - 1, "label": label, "height": spec["layout"]["height"]}
 
@@ -140,7 +140,7 @@ def _shelve(shelf: _Shelf, history: History, name: str, label: str) -> list[Row]
     return [shelf.put(s, label if len(specs) == 1 else f"{label}: {_title(s)}") for s in specs]
 
 
-def _title(spec: fig.Spec) -> str:
+def _title(spec: ink.Spec) -> str:
     return str(Markup(spec["layout"]["title"]["text"]).striptags())
 
 
@@ -148,7 +148,8 @@ def _scored(history: History) -> bool:
     return any(history.score(t) is not None for t in history.trained())
 
 
-def _tone(history: History, summary: Summary) -> str:
+def tone_of(history: History, summary: Summary) -> str:
+    """``good`` for a proven gain, ``bad`` for a study that failed, else ``plain``."""
     if any(s.fatal for s in history.stages) or (summary.best_score is None and summary.failed):
         return "bad"
     if summary.feasible is False:
@@ -156,7 +157,7 @@ def _tone(history: History, summary: Summary) -> str:
     return "good" if summary.confirmation and summary.confirmation.proven else "plain"
 
 
-def _facts(history: History, summary: Summary) -> list[tuple[str, str, str]]:
+def facts_of(history: History, summary: Summary) -> list[tuple[str, str, str]]:
     """The key figures: label, value, and a small print."""
     c, metric = summary.confirmation, history.objective.metric
     facts = []
