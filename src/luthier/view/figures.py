@@ -277,6 +277,8 @@ def training_figure(data: TrainingPanel) -> ink.Spec:
         if last is not None and len(data.lines) > 1:
             labels.append((last[1], last[0], data.labels[role != "winner"], ink.COLORS[role]))
     layout = ink.layout(data.title, data.unit)
+    if data.note:
+        layout["meta"] = {"note": clean(data.note, 400)}
     layout["margin"]["r"] = 66 if labels else 16
     if data.first < data.last:
         layout["xaxis"]["range"] = [data.first, data.last]

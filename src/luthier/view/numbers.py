@@ -64,6 +64,7 @@ class TrainingPanel:
         marks: place, word and severity of each finding.
         first, last: the places that every panel of the training shows.
         labels: what stands at the end of a ``"winner"``'s line, and of any other.
+        note: a sentence to stand below.
     """
 
     title: str
@@ -76,6 +77,7 @@ class TrainingPanel:
     high: float
     log: bool
     labels: tuple[str, str] = ("validation", "training")
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -514,7 +516,10 @@ def finding_panels(history: History) -> list[TrainingPanel]:
     for trial, finding in notable(history):
         curves = from_trial(history, trial)
         title = f"trial {trial.id}: {finding.kind.replace('_', ' ')}"
-        panels += [replace(p, title=title) for p in training_panels(curves, [finding], {}, only=finding.curve)[:1]]
+        panels += [
+            replace(p, title=title, note=finding.text)
+            for p in training_panels(curves, [finding], {}, only=finding.curve)[:1]
+        ]
     return panels
 
 

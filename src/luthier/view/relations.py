@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.core.history import History
-from luthier.core.lineage import ancestors
+from luthier.core.lineage import ancestors, lineage
 from luthier.core.params import Choice, Constant, Param
 from luthier.core.summary import Lesson
 from luthier.core.trial import TrialRecord
@@ -204,11 +204,17 @@ def family(history: History) -> Family | None:
     row = {key: i for i, key in enumerate(sorted(places))}
     at = {t.id: row[t.notes.get("population", 0), t.notes.get("member", -1 - t.id)] for t in trials}
     best = history.incumbent
-    kept = {best.id, *(a.id for a in ancestors(history, best))} if best is not None else set()
+    # Of what the best descends from only the epochs before it was copied made its weights.
+    kept = {s.trial: s for s in lineage(history, best.id)} if best is not None else {}
+    stretches = []
+    for t in sorted(trials, key=lambda t: t.id):
+        until = kept[t.id].until_epoch if t.id in kept else t.begin
+        parts = ((t.begin, until, True), (until, t.epoch, False))
+        stretches += [Stretch(t.id, at[t.id], begin, end, of_best) for begin, end, of_best in parts if end > begin]
     several = len({p for p, _ in row}) > 1
     names = [f"{p + 1}.{m + 1}" if several else f"{m + 1}" for p, m in row]
     return Family(
-        tuple(Stretch(t.id, at[t.id], t.begin, t.epoch, t.id in kept) for t in sorted(trials, key=lambda t: t.id)),
+        tuple(stretches),
         tuple(
             (t.begin, at[t.parent], at[t.id], t.id in kept)
             for t in trials

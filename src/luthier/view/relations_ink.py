@@ -40,6 +40,7 @@ def parallel_figure(data: Parallel) -> ink.Spec:
     lowest = OFF - 0.08 if any(a.absent for a in data.axes) else -0.06
     layout["yaxis"].update(range=[lowest, 1.06], showgrid=False, showticklabels=False)
     layout["margin"].update(l=30, r=30, t=64, b=14)
+    layout["meta"] = {"width": 84 * len(data.axes)}
     layout["title"]["pad"] = {"b": 34, "l": 2}
     for i, axis in enumerate(data.axes):
         rule = {"type": "line", "x0": i, "x1": i, "y0": 0, "y1": 1, "line": {"color": ink.FAINT, "width": 1}}
@@ -47,7 +48,7 @@ def parallel_figure(data: Parallel) -> ink.Spec:
         step = max(1, math.ceil(len(axis.ticks) / 8))
         ticks = [*axis.ticks[::step], *([(OFF, "–")] if axis.absent else [])]
         layout["annotations"] += [
-            ink.label(i, p, safe(clean(text, 10)), None, 10, xanchor="left", xshift=3, bgcolor="rgba(0,0,0,0)")
+            ink.label(i, p, safe(clean(text, 10)), None, 10, xanchor="left", xshift=3, bgcolor="rgba(128,128,128,.12)")
             for p, text in ticks
         ]
     return {"data": traces, "layout": layout}
