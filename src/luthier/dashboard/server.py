@@ -27,6 +27,7 @@ from luthier.dashboard.guard import Guard, is_loopback
 from luthier.dashboard.page_of_trial import compared_page, trial_page
 from luthier.knowledge import HEADINGS
 from luthier.playbook.checklist import checklist
+from luthier.plots import TAUGHT
 from luthier.view import figures
 
 PORT = 8484
@@ -174,10 +175,6 @@ def make_app(
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     return Guard(app, token=token, local=local, hosts=hosts)
-
-
-TAUGHT = ("sweeps", "parallel", "importance", "interaction")
-"""Figures that know what the study teaches."""
 
 
 async def _changes(desk: Desk, since: int) -> AsyncIterator[str]:

@@ -26,6 +26,7 @@ Role = Literal["ended", "failed", "plain", "default", "winner"]
 
 _MOST_POINTS = 4_000
 _MOST_DRAWN = 600
+_MOST_DOTS = 300
 _TRAIN = re.compile(r"(^|[/_.\-])(val|valid|validation|eval|dev|test)(?=$|[/_.\-])")
 
 
@@ -290,6 +291,7 @@ def progress(history: History) -> Progress:
             if history.final_loss(t) < least:  # the feasible before the others
                 least, best = history.final_loss(t), score
             rows.append((t.id, role[t.id], spent, score, best))
+    rows = _telling(rows)
     ids, kinds, at, scores, bests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     objective = history.objective
     return Progress(
@@ -309,21 +311,25 @@ def progress_over_time(history: History) -> Progress | None:
         return None
     total = max(history.elapsed, found[-1][0])
     unit, scale = ("seconds", 1.0) if total < 180 else ("minutes", 60.0) if total < 3 * 3600 else ("hours", 3600.0)
-    least, best, scores, bests = math.inf, math.nan, [], []
-    for _, i in found:
+    least, best = math.inf, math.nan
+    rows: list[tuple[int, Role, float, float, float]] = []
+    for at, i in found:
         trial = history.trials[i]
         score = history.score(trial)
         assert score is not None
         if history.final_loss(trial) < least:
             least, best = history.final_loss(trial), score
-        scores.append(score)
-        bests.append(best)
-    ids = tuple(i for _, i in found)
+        rows.append((i, role[i], at / scale, score, best))
+    ids, kinds, times, scores, bests = zip(*_telling(rows), strict=True)
     stages = tuple((s.name, s.opened / scale) for s in history.stages)
-    return Progress(
-        objective.metric, objective.minimize, ids, tuple(role[i] for i in ids), tuple(at / scale for at, _ in found),
-        tuple(scores), tuple(bests), stages, total / scale, unit,
-    )  # fmt: skip
+    return Progress(objective.metric, objective.minimize, ids, kinds, times, scores, bests, stages, total / scale, unit)
+
+
+def _telling(rows: list[tuple[int, Role, float, float, float]]) -> list[tuple[int, Role, float, float, float]]:
+    """Of very many scores those that moved the incumbent, the bright ones, and an even sample of the others."""
+    step = max(1, len(rows) // _MOST_DOTS)
+    before = [math.nan, *(r[4] for r in rows)]
+    return [r for i, r in enumerate(rows) if i % step == 0 or r[4] != before[i] or r[1] in ("winner", "default")]
 
 
 def _when(history: History, trial: TrialRecord) -> float:
@@ -392,7 +398,7 @@ def sweeps(history: History, lesson: Lesson | None = None) -> list[Swept]:
     role = roles(history)
     scored = [(t, s) for t in history.trained() if (s := history.score(t)) is not None]
     low, high = span([s for _, s in scored], history.objective.minimize)
-    most = max(200, 6_000 // len(history.space))
+    most = max(160, 4_500 // len(history.space))
     out = []
     for name, param in history.space.items():
         if isinstance(param, Constant):

@@ -15,7 +15,7 @@ from luthier.core.trial import TrialRecord
 from luthier.view.numbers import Role, roles, span
 from luthier.view.story import number, real, setting, varied
 
-MOST_LINES = 240
+MOST_LINES = 150
 MOST_AXES = 10
 OFF = -0.12
 """Where a line passes an axis whose hyperparameter its trial does not have."""

@@ -22,13 +22,13 @@ def parallel_figure(data: Parallel) -> ink.Spec:
         own = [x for x in data.lines if min(int(x.quality * len(_SHADES)), top) == shade]
         if not own:
             continue
-        gap = (None, None, None, None)
-        rows = [r for x in own for r in (*((i, p, x.trial, x.score) for i, p in enumerate(x.places)), gap)]
+        gap = (None, None, None)
+        rows = [r for x in own for r in (*((i, p, x.trial) for i, p in enumerate(x.places)), gap)]
         traces.append({
-            "type": "scatter", "mode": "lines", "x": [r[0] for r in rows], "y": [ink.digits(r[1]) for r in rows],
-            "customdata": [r[2] for r in rows], "hovertext": ["" if r[3] is None else number(r[3]) for r in rows],
+            "type": "scatter", "mode": "lines", "x": [r[0] for r in rows],
+            "y": [None if r[1] is None else round(r[1], 3) for r in rows], "customdata": [r[2] for r in rows],
             "line": {"color": color, "width": 1.6 if shade == top else 1}, "opacity": 0.3 + 0.1 * shade,
-            "hovertemplate": f"{safe(data.metric)} <b>%{{hovertext}}</b><br>%{{text}}<extra></extra>",
+            "hovertemplate": "%{text}<extra></extra>",
         })  # fmt: skip
     layout = ink.layout("hyperparameters and score of every trial", "", height=330)
     last = len(data.axes) - 1

@@ -20,7 +20,7 @@ from luthier.view import ink, numbers, story
 from luthier.view.findings import finding_of
 from luthier.view.page import render, save
 
-_MOST_ROWS = 500
+_MOST_ROWS = 390
 _MOST_READ = 100
 """Trials whose curves are read for findings: the best, and those that were ended early."""
 _DETAIL_BUDGET = 150_000
@@ -64,8 +64,11 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "stages": [_stage(history, stage, shelf) for stage in history.stages],
         "curves": _shelve(shelf, history, "curves", "Learning curves of all trials"),
         "pareto": _pareto(history, summary, shelf),
-        "progress": _shelve(shelf, history, "progress", "Best score over the epochs spent") if _scored(history) else [],
-        "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter"),
+        "progress": _progress(history, shelf),
+        "findings": _shelve(shelf, history, "findings", "A curve with a finding"),
+        "together": _together(history, shelf, lesson),
+        "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter", lesson),
+        "lineage": _shelve(shelf, history, "lineage", "Who goes on from whose weights"),
         "failures": story.failures(history),
         "more": [(m, "n") for m in history.study.goals.metrics[1:]],
         "winner": numbers.winner_word(history),
@@ -124,6 +127,22 @@ def _importance(lesson: Lesson | None, shelf: _Shelf) -> Row | None:
     return shelf.put(fig.importance_figure(lesson.importance), "Importance of each hyperparameter")
 
 
+def _progress(history: History, shelf: _Shelf) -> list[Row]:
+    """The incumbent over epochs and over time."""
+    if not _scored(history):
+        return []
+    told = (("progress", "Best score over the epochs spent"), ("time", "Best score over time"))
+    return [row for name, label in told for row in _shelve(shelf, history, name, label)]
+
+
+def _together(history: History, shelf: _Shelf, lesson: Lesson | None) -> dict[str, list[Row]]:
+    """The pictures of several hyperparameters at once."""
+    return {
+        "all": _shelve(shelf, history, "parallel", "All hyperparameters and the score of every trial", lesson),
+        "two": _shelve(shelf, history, "interaction", "Two hyperparameters against each other", lesson),
+    }
+
+
 class _Shelf:
     """The figures of the page in the order in which it shows them."""
 
@@ -132,11 +151,18 @@ class _Shelf:
 
     def put(self, spec: ink.Spec, label: str) -> Row:
         self.specs.append(spec)
-        return {"id": len(self.specs) - 1, "label": label, "height": spec["layout"]["height"]}
+        meta = spec["layout"].get("meta", {})
+        return {
+            "id": len(self.specs) - 1,
+            "label": label,
+            "height": spec["layout"]["height"],
+            "width": meta.get("width"),
+            "note": meta.get("note", ""),
+        }
 
 
-def _shelve(shelf: _Shelf, history: History, name: str, label: str) -> list[Row]:
-    specs = fig.FIGURES[name](history)
+def _shelve(shelf: _Shelf, history: History, name: str, label: str, lesson: Lesson | None = None) -> list[Row]:
+    specs = fig.FIGURES[name](history, lesson)
     return [shelf.put(s, label if len(specs) == 1 else f"{label}: {_title(s)}") for s in specs]
 
 
