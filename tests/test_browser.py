@@ -24,7 +24,7 @@ from luthier.store import SqlStore, locate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-PATIENCE = 120
+PATIENCE = 60
 """Seconds until something that should be there counts as missing; nothing waits that long on a quiet machine."""
 
 
@@ -158,7 +158,7 @@ def figure(page: Any, name: str) -> int:
     box = page.locator(f"[data-figures={name}]")
     box.evaluate("el => el.scrollIntoView({ block: 'center' })")
     waited(lambda: (box.get_attribute("data-drawn") or "") != "" and box.get_attribute("data-error") is None)
-    return box.locator("figure .main-svg").count()
+    return box.locator("figure:has(.main-svg)").count()
 
 
 def test_a_playbook_study_is_shown_whole(seen):
@@ -189,9 +189,7 @@ def test_curves_are_hovered_zoomed_logged_and_hidden(seen):
     waited(lambda: number(page, ".panel canvas", "points") > 100)
     canvas = page.locator(".panel canvas").nth(1)
     canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
     picture = lambda: canvas.evaluate("el => el.toDataURL()")  # noqa: E731
-    first = picture()
 
     canvas.focus()
     page.keyboard.press("ArrowRight")
@@ -202,6 +200,9 @@ def test_curves_are_hovered_zoomed_logged_and_hidden(seen):
     page.keyboard.press("Tab")
     waited(lambda: not tip.is_visible())
 
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    first = picture()
     page.mouse.move(box["x"] + 150, box["y"] + 40)
     page.mouse.down()
     page.mouse.move(box["x"] + 350, box["y"] + 200, steps=4)
