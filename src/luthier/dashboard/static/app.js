@@ -31,14 +31,16 @@ function paintBar() {
   fill(bar,
     h("a", { class: "brand", href: "#/", "data-focus": "brand" }, "Luthier"), pick,
     s ? h("span", { class: `state ${kind}` }, app.live ? word : t("lost"), quiet > 60 ? h("span", { class: "note" }, ` · ${t("last")} ${t("ago", { time: duration(quiet) })}`) : "") : "",
-    h("span", { class: "gap" }), h("span", { class: "acts", id: "acts" }),
+    h("span", { class: "gap" }), h("span", { class: "acts", id: "acts", "data-own": "" }),
     h("button", { type: "button", class: "quiet", id: "lang", lang: settings.lang === "zh" ? "en" : "zh-CN", "data-focus": "lang" }, t("language")),
     h("button", { type: "button", class: "quiet", id: "theme", title: t("theme"), "aria-label": `${t("theme")}: ${t(`theme.${settings.theme}`)}`, "data-focus": "theme" }, t(`theme.${settings.theme}`)));
-  if (s) {
+  if (!s) document.getElementById("acts").replaceChildren();
+  else {
     const acts = document.getElementById("acts"), stamp = `${s.id} ${s.paused} ${s.finished} ${settings.lang} ${s.read_only}`;
-    if (acts.dataset.stamp !== stamp || !acts.children.length) acts.replaceChildren(...studyButtons(s, (wish) => ask(s, wish)));
-    acts.dataset.stamp = stamp;
+    if (app.acts !== stamp || !acts.children.length) acts.replaceChildren(...studyButtons(s, (wish) => ask(s, wish)));
+    app.acts = stamp;
   }
+  if (pick) document.getElementById("pick").value = s.id;
   if (pick) document.getElementById("pick").onchange = (event) => (location.hash = `#/${event.target.value}`);
   document.getElementById("lang").onclick = () => { keep("lang", settings.lang === "zh" ? "en" : "zh"); dress(); route(true); };
   document.getElementById("theme").onclick = () => {

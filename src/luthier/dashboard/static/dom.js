@@ -77,13 +77,30 @@ export function toast(text, bad = false) {
   fading = setTimeout(() => (el.className = "toast"), bad ? 9000 : 5000);
 }
 
-/** Replace what `el` holds only where it differs, so that what is focused stays. */
+/**
+ * Make `el` hold `children`, touching only what differs: what is focused, hovered or being pressed stays the same element.
+ * Listeners on `children` are lost where an element is there already (set `onclick` afterwards); what carries `data-own`
+ * is left to whoever put it there.
+ */
 export function fill(el, ...children) {
-  const fresh = h("div", {}, ...children);
-  if (fresh.innerHTML === el.innerHTML) return;
-  const focused = el.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
-  el.replaceChildren(...fresh.childNodes);
-  if (focused) el.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  morph(el, h("div", {}, ...children));
+}
+
+function morph(old, fresh) {
+  let at = old.firstChild;
+  for (const child of [...fresh.childNodes]) {
+    if (!at) { old.append(child); continue; }
+    const next = at.nextSibling;
+    if (at.nodeType !== child.nodeType || at.nodeName !== child.nodeName) at.replaceWith(child);
+    else if (at.nodeType === Node.TEXT_NODE) { if (at.data !== child.data) at.data = child.data; }
+    else {
+      for (const { name } of [...at.attributes]) if (!child.hasAttribute(name)) at.removeAttribute(name);
+      for (const { name, value } of child.attributes) if (at.getAttribute(name) !== value) at.setAttribute(name, value);
+      if (!("own" in at.dataset)) morph(at, child);
+    }
+    at = next;
+  }
+  while (at) { const next = at.nextSibling; at.remove(); at = next; }
 }
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -143,16 +143,16 @@ export class StudyPage {
     const state = JSON.stringify([rows, s.pending, settings.lang]);
     if (state === this.nowState) return;
     this.nowState = state;
-    const sure = new Map([...this.running.querySelectorAll("[data-sure]")].map((b) => [b.dataset.focus, b]));
     fill(this.running, h("p", { class: "note" }, s.paused ? (rows.length ? t("pausing") : t("paused")) : ""), waiting,
       rows.length ? h("ul", { class: "running" }, rows.map((r) => h("li", {},
         h("div", { class: "who" }, h("a", { href: `#/${s.id}/trial/${r.id}`, "data-focus": `run-${r.id}` }, `${t("trial")} ${r.id}`), h("span", { class: "note" }, [r.probe ? `${t("probe")} ${r.probe}` : "", r.stage ?? ""].filter(Boolean).join(" · "))),
         h("div", { class: "why" }, r.why),
         h("div", { class: "how" }, h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${(100 * r.epoch) / Math.max(1, r.until)}%` } })), h("span", { class: "num" }, `${r.epoch}/${r.until}`), h("span", { class: "num score" }, number(r.score))),
-        h("span", { class: "stop", "data-stop": r.id })))) : h("p", { class: "note" }, s.finished ? s.finished : t("now.none")));
+        h("span", { class: "stop", "data-stop": r.id, "data-own": "" })))) : h("p", { class: "note" }, s.finished ? s.finished : t("now.none")));
     for (const place of this.running.querySelectorAll("[data-stop]")) {
-      const id = Number(place.dataset.stop);
-      place.replaceChildren(sure.get(`stop-${id}`) ?? stopButton(s, id));
+      const id = Number(place.dataset.stop), stamp = `${s.id} ${id} ${s.pending.stops.includes(id)} ${settings.lang}`;
+      if (place.made !== stamp) place.replaceChildren(stopButton(s, id));
+      place.made = stamp;
     }
   }
 
