@@ -491,7 +491,9 @@ def test_a_result_draws_the_same_figures():
 def test_what_decided_is_drawn(space):
     from luthier.api import Result
 
-    drawn = Result(drive(space, "random", budget="12 trials", max_epochs=2).history)
+    with pytest.raises(UserError, match="What decided the score cannot be said: "):
+        Result(drive(space, "random", budget="3 trials", max_epochs=2).history).plot_importance()
+    drawn = Result(drive(space, "random", budget="30 trials", max_epochs=2).history)
     assert drawn.plot_importance().data[0].type == "bar"
     assert drawn.plot_interaction().data  # the two that decided most
 

@@ -52,7 +52,12 @@ class Plots:
 
     def plot_importance(self) -> go.Figure:
         """How much of the score each hyperparameter decided."""
-        return self._first("importance")
+        from luthier.view import figures
+
+        found = insight.importance(self.history)
+        if not found.parts:
+            raise UserError(f"What decided the score cannot be said: {found.why}.", "Plot it again after more trials.")
+        return figures.to_plotly(figures.importance_figure(found.parts))
 
     def plot_hyperparameter(self, name: str) -> go.Figure:
         """A hyperparameter against the score, with what was believed before any trial behind.
