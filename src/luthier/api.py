@@ -24,6 +24,7 @@ from luthier.core.study import Budget, Study
 from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
+from luthier.plots import Plots
 from luthier.request import Names, go_on, objectives_from, study_from, whole
 from luthier.run.book import Book
 from luthier.run.interrupts import Interrupts
@@ -40,8 +41,8 @@ from luthier.view.console import Console
 DEFAULT_EPOCHS = 30
 
 
-class Result:
-    """What a study found.
+class Result(Plots):
+    """What a study found; its ``plot_...()`` methods are those of :class:`luthier.plots.Plots`.
 
     Attributes:
         history: everything, immutable.

@@ -90,6 +90,7 @@ class AskTell:
             trial = self._owed.pop(0)
             if self._book.history.trials[trial].status is Status.RUNNING:
                 return job_of(self._book.history, trial)
+        self._book.obey()
         job = self._book.next(self._scheduler)
         if isinstance(job, Job):
             self._since[job.trial] = time.perf_counter()

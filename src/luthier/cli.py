@@ -1,5 +1,5 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
-``report`` and ``diagnose``. Those that only look around a study stand in ``commands.py``.
+``dashboard``, ``report`` and ``diagnose``. Those that only look around a study stand in ``commands.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
@@ -304,6 +304,41 @@ def report(
     history = _read(study, name)
     url = store.locate(study)
     typer.echo(write_report(history, output or _report_path(url), insight.lesson(history)))
+
+
+@app.command()
+def dashboard(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Folders, .db files or storage URLs.")],
+    name: Name = None,
+    host: Annotated[str, typer.Option(help="The address to bind; another than this asks for a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8484,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="LUTHIER_DASHBOARD_TOKEN", help="Asked of whoever opens it.", show_default=False),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further host name that it answers to, behind a proxy.")
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Show, and refuse all actions.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Show studies in the browser, while they run and afterwards. Needs no network; Ctrl-C ends it."""
+    try:
+        from luthier.dashboard.desk import open_desks
+        from luthier.dashboard.server import serve
+    except ModuleNotFoundError as error:
+        raise UserError(f"The dashboard needs {error.name}.", "pip install 'luthier[dashboard]'") from None
+
+    def say(url: str) -> None:
+        typer.echo(f"Dashboard: {url}")
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve(
+        open_desks(studies, name), say, host=host, port=port, token=token, hosts=allow_host or (), read_only=read_only
+    )
 
 
 @app.command()

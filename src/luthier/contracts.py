@@ -36,6 +36,7 @@ class Start:
         instead_of: the paused or failed trial whose place it takes; a paused one is stopped with this.
         notes: what the scheduler wants to find again in ``TrialRecord.notes``; JSON data.
         probe: ask the target this question instead of training.
+        by_hand: somebody asked for this configuration; no strategy sets it.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Start:
     probe: str | None = None
     clone: bool = False
     instead_of: int | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

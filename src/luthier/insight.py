@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 
 from luthier.core.history import History
-from luthier.core.params import Choice, Config, Constant, Float, Int, Param
+from luthier.core.params import Choice, Config, Constant, Float, Int, Param, Value
 from luthier.core.summary import CONFIRM, Confirmation, Lesson, Summary, gain_text, in_points, seeds_text, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import Diagnosis, Finding, diagnose_curves, diagnose_study, from_trial
 from luthier.diagnosis.several import no_effect
-from luthier.knowledge import tier_of
+from luthier.knowledge import role_of, tier_of
 from luthier.knowledge.limits import edge_of, widened
+from luthier.knowledge.prior import Prior
 from luthier.search.importance import Importance, importance
 
 __all__ = ["Importance", "diagnosis", "findings", "importance", "lesson", "next_steps", "winner_of"]
@@ -23,6 +24,8 @@ MOST_SEEDS = 30
 """More seeds than these nobody trains: so small a gain is better called none."""
 NAMED = 4
 """Hyperparameters named in one sentence."""
+PRIOR_POINTS = 80
+"""Steps over the range of a hyperparameter at which its prior is told."""
 LENGTH_KINDS = ("still_improving", "plateau", "should_stop")
 """Findings that speak of the training's length."""
 
@@ -30,7 +33,39 @@ LENGTH_KINDS = ("still_improving", "plateau", "should_stop")
 def lesson(history: History) -> Lesson:
     """The importances and the next steps of a study, finished or not."""
     found = importance(history)
-    return Lesson(found.parts, found.why, tuple(next_steps(history)))
+    both = together(history, found)
+    return Lesson(found.parts, found.why, tuple(next_steps(history)), priors(history), both)
+
+
+def priors(history: History) -> dict[str, list[tuple[Value, float]]]:
+    """Where the knowledge base believes good values to lie, before any trial; see :attr:`Lesson.priors`.
+
+    The rate's is the one beside the most likely optimizer and batch size.
+    """
+    space = history.space
+    prior = Prior(space, history.study.max_epochs, history.study.samples)
+    likely, out = prior.mode(), dict[str, list[tuple[Value, float]]]()
+    for name, param in space.items():
+        if isinstance(param, Constant):
+            continue
+        marginal = prior.marginal(name, likely)
+        if isinstance(param, Choice):
+            out[name] = [(c, marginal.density(c)) for c in param.choices]
+            continue
+        bases = dict.fromkeys(param.from_unit(i / PRIOR_POINTS) for i in range(PRIOR_POINTS + 1))
+        out[name] = [(space.coupled(name, v, likely), marginal.density(v)) for v in bases]
+    return out
+
+
+def together(history: History, found: Importance) -> tuple[str, str] | None:
+    """The batch size and the learning rate, where both took several values; else the two numeric hyperparameters that
+    decided most; None without two."""
+    moved = [n for n, p in history.space.items() if isinstance(p, Float | Int) and len(_seen(history, n)) > 1]
+    of = {r.name: n for n in reversed(moved) if (r := role_of(n, history.space[n])) is not None}
+    if "batch_size" in of and "learning_rate" in of:
+        return of["batch_size"], of["learning_rate"]
+    ranked = [n for n in found.parts if n in moved]
+    return (ranked[1], ranked[0]) if len(ranked) > 1 else None
 
 
 def winner_of(history: History) -> TrialRecord | None:

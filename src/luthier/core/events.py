@@ -1,7 +1,8 @@
 """The facts of a study. Each is appended to the log once and never edited; the state of a study is their fold.
 
-Three kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, Opened), what was decided (the subclasses of
-Decision, each with its *why*), and what happened to a trial (Reported, Ended, Failed, Requeued ...).
+Four kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, Opened), what was asked from outside (the
+subclasses of Asked), what was decided (the subclasses of Decision, each with its *why*), and what happened to a trial
+(Reported, Ended, Failed, Requeued ...).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from luthier.core.errors import StorageError
 from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget, Study
@@ -25,6 +27,15 @@ class Event:
 
 class Decision(Event):
     """A fact that a scheduler chose; counting these seeds the next choice."""
+
+    __slots__ = ()
+
+
+class Asked(Event):
+    """What somebody who does not drive the study wishes; its driver sees to it at its next poll.
+
+    Alone of all events it may be appended by others than the driver, and takes no time of the study.
+    """
 
     __slots__ = ()
 
@@ -61,6 +72,33 @@ class BudgetChanged(Event):
     budget: Budget
 
 
+# -- what was asked from outside ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked(Asked):
+    """End a trial: a running one soon, a paused one for good."""
+
+    trial: int
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked(Asked):
+    """Hand out nothing new; what runs is trained as far as it was asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked(Asked):
+    """Hand out again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigAsked(Asked):
+    """Train this configuration next, at full length."""
+
+    config: Config
+
+
 # -- what was decided --------------------------------------------------------------------------------------------------
 
 
@@ -71,6 +109,7 @@ class Started(Decision):
     Args:
         clone: it goes on from the checkpoint that its parent has at this moment.
         instead_of: the trial whose place it takes; a paused one is stopped.
+        by_hand: it answers the oldest ConfigAsked that is open, and belongs to no stage.
     """
 
     trial: int
@@ -84,6 +123,7 @@ class Started(Decision):
     probe: str | None = None
     clone: bool = False
     instead_of: int | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +306,10 @@ KINDS: dict[str, type[Event]] = {
         Opened,
         SpaceChanged,
         BudgetChanged,
+        StopAsked,
+        PauseAsked,
+        ResumeAsked,
+        ConfigAsked,
         Started,
         Resumed,
         RangeChanged,
@@ -340,11 +384,20 @@ def compact(event: Event) -> tuple[str, Any]:
 
 
 def decode(kind: str, data: Any) -> Event:
-    """The inverse of :func:`encode` and of :func:`compact`."""
+    """The inverse of :func:`encode` and of :func:`compact`.
+
+    Raises:
+        StorageError: a kind or a field that this version does not know.
+    """
     if kind == "Reported":
         trial, epoch, metrics, seconds = data if isinstance(data, list) else fields(data)
         return Reported(trial, epoch, numbers(metrics), seconds)
-    make = KINDS[kind]
+    make = KINDS.get(kind)
+    if make is None or not data.keys() <= set(_FIELDS[make]):
+        raise StorageError(
+            f"The log has an event {kind!r} that this version of Luthier cannot read: a newer one writes it.",
+            "Upgrade: pip install -U luthier.",
+        )
     return make(**{k: _UNPACK[k](v) if k in _UNPACK else v for k, v in data.items()})
 
 

@@ -85,7 +85,7 @@ def _told_before(history: History, donor: TrialRecord) -> Mapping[str, float]:
 
 
 def _started(history: History, event: ev.Started) -> Changes:
-    stage = history.open_stage
+    stage = None if event.by_hand else history.open_stage
     donor = history.trials[event.parent] if event.clone and event.parent is not None else None
     inherited = donor.checkpoint if donor is not None else None
     trial = TrialRecord(
@@ -103,8 +103,12 @@ def _started(history: History, event: ev.Started) -> Changes:
         instead_of=event.instead_of,
         notes=event.notes,
         probe=event.probe,
+        by_hand=event.by_hand,
+        jobs=((inherited.epoch if inherited else 0, history.elapsed),),
     )
     changes = _put(history, trial)
+    if event.by_hand:
+        changes["to_start"] = history.to_start[1:]
     if event.instead_of is not None:
         left = history.trials[event.instead_of]
         if left.status is Status.PAUSED:
@@ -120,7 +124,15 @@ def _resumed(history: History, event: ev.Resumed) -> Changes:
     begin = trial.checkpoint.epoch if trial.checkpoint else 0
     again = trial.epoch - begin
     changes = _put(
-        history, replace(trial, status=Status.RUNNING, until=event.until, attempts=1, spent=trial.spent + again)
+        history,
+        replace(
+            trial,
+            status=Status.RUNNING,
+            until=event.until,
+            attempts=1,
+            spent=trial.spent + again,
+            jobs=(*trial.jobs, (trial.epoch, history.elapsed)),
+        ),
     )
     changes["spent"] = history.spent + again
     return changes
@@ -147,6 +159,22 @@ def _stage_closed(history: History, event: ev.StageClosed) -> Changes:
 def _stopped(history: History, event: ev.Stopped) -> Changes:
     trial = history.trials[event.trial]
     return _put(history, replace(trial, status=Status.STOPPED, stop_why=event.why))
+
+
+def _stop_asked(history: History, event: ev.StopAsked) -> Changes:
+    return {"to_stop": tuple(dict.fromkeys((*history.to_stop, event.trial)))}
+
+
+def _pause_asked(history: History, event: ev.PauseAsked) -> Changes:
+    return {"paused": True}
+
+
+def _resume_asked(history: History, event: ev.ResumeAsked) -> Changes:
+    return {"paused": False}
+
+
+def _config_asked(history: History, event: ev.ConfigAsked) -> Changes:
+    return {"to_start": (*history.to_start, event.config)}
 
 
 def _finished(history: History, event: ev.Finished) -> Changes:
@@ -227,6 +255,10 @@ FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
     ev.Opened: _opened,
     ev.SpaceChanged: _space_changed,
     ev.BudgetChanged: _budget_changed,
+    ev.StopAsked: _stop_asked,
+    ev.PauseAsked: _pause_asked,
+    ev.ResumeAsked: _resume_asked,
+    ev.ConfigAsked: _config_asked,
     ev.Started: _started,
     ev.Resumed: _resumed,
     ev.RangeChanged: _range_changed,

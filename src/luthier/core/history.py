@@ -14,11 +14,12 @@ from luthier.core.errors import StorageError
 from luthier.core.evolve import evolve
 from luthier.core.fold import FOLD, Folding
 from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
+from luthier.core.params import Config
 from luthier.core.records import Entry, Place, RangeRecord, StageRecord
 from luthier.core.rows import Rows
 from luthier.core.space import Space
 from luthier.core.study import Objective, Study
-from luthier.core.trial import TrialRecord
+from luthier.core.trial import Status, TrialRecord
 
 __all__ = ["Entry", "History", "Place", "RangeRecord", "StageRecord", "fold", "start"]
 
@@ -45,6 +46,9 @@ class History:
         asked: the space as the user asked for it last; None as long as no stage has changed a range of it.
         ranges: the changes of ranges, oldest first.
         renewed: how many stages had been opened when the budget was changed last.
+        paused: somebody asked that nothing new is handed out.
+        to_stop: the trials that somebody asked to end; :attr:`stops` are those of them that can be.
+        to_start: the configurations that somebody asked for and that were not started yet, oldest first.
     """
 
     study: Study
@@ -60,6 +64,9 @@ class History:
     asked: Space | None = None
     ranges: tuple[RangeRecord, ...] = ()
     renewed: int = 0
+    paused: bool = False
+    to_stop: tuple[int, ...] = ()
+    to_start: tuple[Config, ...] = ()
     # The answers that ``index`` gave last, handed on from each history to the next. No part of the value.
     _answers: dict[Any, tuple[Rows[TrialRecord], Any]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -101,6 +108,12 @@ class History:
         """What the closed stages hold fixed, later ones over earlier."""
         return {k: v for stage in self.stages for k, v in stage.settled.items()}
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The trials that are to be ended because somebody asked for it."""
+        able = (Status.RUNNING, Status.PAUSED)
+        return tuple(i for i in self.to_stop if i < len(self.trials) and self.trials[i].status in able)
+
     def index(self, by: Index[T]) -> T:
         """The answer to a question about all trials, at the price of those that changed since it was asked last.
 
@@ -123,6 +136,11 @@ class History:
     def n_trained(self) -> int:
         """How many trials :meth:`trained` yields."""
         return len(self.trials) - self.index(Totals()).probes
+
+    @property
+    def n_drawn(self) -> int:
+        """How many of them the strategy started: those added by hand left out."""
+        return self.n_trained - self.index(Totals()).by_hand
 
     def ranked(self, epoch: int | None = None) -> Ranking:
         """``(loss, id)`` of the trials that train, best first; of a tie the older one.
@@ -213,10 +231,15 @@ class History:
     def then(self, entry: Entry) -> History:
         """The history after one more event."""
         fold = FOLD[type(entry.event)]
+        changes = fold(self, entry.event)
+        if isinstance(entry.event, ev.Asked):
+            # Somebody may ask while no driver is there. A pause in which nothing ran is no time spent either.
+            rested = self.paused and not self.running and isinstance(entry.event, ev.ResumeAsked)
+            changes.update(length=self.length + 1, last_at=max(entry.at, self.last_at) if rested else self.last_at)
+            return replace(self, **changes)
         # A driver that was away spent no time; a clock that was set back takes none away.
         away = isinstance(entry.event, ev.Created | ev.Opened | ev.BudgetChanged | ev.SpaceChanged)
         passed = 0.0 if away else max(0.0, entry.at - self.last_at)
-        changes = fold(self, entry.event)
         changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)
         if isinstance(entry.event, ev.Decision):
             changes["decisions"] = self.decisions + 1

@@ -213,12 +213,14 @@ class Totals:
         owed: epochs that running jobs are still going to take.
         epochs, nanoseconds: what was trained in all, and how long workers took for it by their reports. Whole numbers,
             so that the sums do not depend on their order.
+        by_hand: trials whose configuration was added by hand.
     """
 
     probes: int = 0
     owed: int = 0
     epochs: int = 0
     nanoseconds: int = 0
+    by_hand: int = 0
 
     def empty(self) -> Totals:
         """Nothing."""
@@ -227,9 +229,11 @@ class Totals:
     def change(self, value: Totals, changes: Changes) -> Totals:
         """With what the trials add now, and without what they added before."""
         probes, owed, epochs, nanoseconds = value.probes, value.owed, value.epochs, value.nanoseconds
+        by_hand = value.by_hand
         for sign, trial in ((s, t) for pair in changes for s, t in zip((-1, 1), pair) if t is not None):
             probes += sign * (trial.probe is not None)
+            by_hand += sign * trial.by_hand
             owed += sign * (max(0, trial.until - trial.epoch) if trial.status is Status.RUNNING else 0)
             epochs += sign * (trial.epoch - trial.begin)
             nanoseconds += sign * sum(round(r.seconds * 1e9) for r in trial.reports)
-        return Totals(probes, owed, epochs, nanoseconds)
+        return Totals(probes, owed, epochs, nanoseconds, by_hand)

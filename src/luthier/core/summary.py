@@ -11,6 +11,7 @@ from luthier.core import goals
 from luthier.core.goals import Point
 from luthier.core.history import History, StageRecord
 from luthier.core.lineage import Segment, lineage
+from luthier.core.params import Value
 from luthier.core.study import is_share
 from luthier.core.trial import Status
 
@@ -124,11 +125,16 @@ class Lesson:
         importance: name to the part that it decided, largest first, together 1; empty where nothing can be said.
         rests_on: what the importances rest on, or why there are none.
         next_steps: what to try with more budget, most promising first.
+        priors: of each hyperparameter values in order and how likely good ones are believed to be there, before any
+            trial: the density on the scale that is searched, 1 everywhere for what nobody knows.
+        together: two hyperparameters to look at together, the batch size and the learning rate where both are searched.
     """
 
     importance: Mapping[str, float] = field(default_factory=dict)
     rests_on: str = ""
     next_steps: Sequence[str] = ()
+    priors: Mapping[str, Sequence[tuple[Value, float]]] = field(default_factory=dict)
+    together: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ class TrialRecord:
         saved: where the running job can go on from, if it was interrupted on its way.
         troubles: what went wrong with its checkpoints, a sentence each.
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
+        by_hand: somebody added its configuration by hand.
+        jobs: of each time that it was handed out the epoch it went on from, and how old the study was then, in seconds.
     """
 
     id: int
@@ -120,6 +122,8 @@ class TrialRecord:
     loss: float | None = None
     violation: float = 0.0
     spent: float = 0.0
+    by_hand: bool = False
+    jobs: tuple[tuple[int, float], ...] = ()
 
     @property
     def begin(self) -> int:

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Store, Wait
+from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Stop, Store, Wait
 from luthier.core import events as ev
-from luthier.core.errors import RunError, UserError, nearest
+from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.core.history import Entry, History, start
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
@@ -26,6 +26,10 @@ TRANSIENT = ("killed", "oom-killed", "hung")
 
 HEARD = (ev.Reported, ev.Ended, ev.Interrupted, ev.Unsaved, ev.CheckpointLost, ev.Failed, ev.Requeued)
 """What workers and pools say."""
+LISTENS = 0.5
+"""Seconds between two looks at what others have appended."""
+BY_HAND = "added by hand"
+STOPPED_BY_HAND = "stopped by hand"
 
 
 class Book:
@@ -42,6 +46,7 @@ class Book:
         self._clock = clock or steady()
         self._held: list[Entry] | None = None
         self._recent: deque[ev.Event] = deque(maxlen=1000)
+        self._listened = -math.inf
         self.history = history
 
     @classmethod
@@ -60,13 +65,21 @@ class Book:
 
     # -- writing ---------------------------------------------------------------------------------------------------
     def append(self, *events: ev.Event) -> None:
-        """Append events in one transaction; durable when this returns, within :meth:`together` when that ends."""
-        entries, history = [], self.history
-        for event in events:
-            entry = Entry(self._clock(), event)
-            entries.append(entry)
-            history = history.then(entry)
-        self._commit(entries, history)
+        """Append events in one transaction; durable when this returns, within :meth:`together` when that ends.
+
+        Raises:
+            Conflict: another driver has the study.
+        """
+        while True:
+            entries, history = [], self.history
+            for event in events:
+                entry = Entry(self._clock(), event)
+                entries.append(entry)
+                history = history.then(entry)
+            try:
+                return self._commit(entries, history)
+            except Conflict:
+                self._read_on()
 
     def _commit(self, entries: list[Entry], history: History) -> None:
         if self._held is None:
@@ -79,17 +92,58 @@ class Book:
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is appended within becomes durable when this ends, in one transaction and with one sync; also where an
-        error ends it."""
+        error ends it. What others have asked meanwhile comes before it."""
         before, self._held = self.history, []
         try:
             yield
         finally:
             held, self._held = self._held, None
+            after, self.history = self.history, before
+            while True:
+                try:
+                    self._store.append(held, self.history.length)
+                    break
+                except Conflict:
+                    self._read_on()
+            if self.history is before:
+                self.history = after
+            else:
+                for entry in held:
+                    self.history = self.history.then(entry)
+
+    def _read_on(self, *, needed: bool = True) -> None:
+        """Take in what others have appended: what was asked from outside.
+
+        Raises:
+            Conflict: something else, so that another driver has the study; or nothing although something is
+                ``needed``, to explain why an entry was refused.
+        """
+        entries = list(self._store.read(self.history.length))
+        if any(not isinstance(e.event, ev.Asked) for e in entries) or (needed and not entries):
+            raise Conflict(f"Another driver wrote to study {self.history.study.name!r} meanwhile.")
+        for entry in entries:
+            self.history = self.history.then(entry)
+            self._recent.append(entry.event)
+
+    def obey(self) -> tuple[ev.Stopped, ...]:
+        """Look, at most every :data:`LISTENS` seconds, for what was asked from outside, and end what is to end.
+
+        Returns:
+            what was appended; who runs these trials must be told.
+        """
+        if time.monotonic() - self._listened < LISTENS:
+            return ()
+        self._read_on(needed=False)
+        self._listened = time.monotonic()
+        stops = []
+        while (stop := asked_stop(self.history)) is not None:
             try:
-                self._store.append(held, before.length)
-            except BaseException:
-                self.history = before
-                raise
+                self._commit([entry := Entry(self._clock(), stop)], self.history.then(entry))
+            except Conflict:
+                self._read_on()
+            else:
+                stops.append(stop)
+        return tuple(stops)
 
     def recent(self, since: int) -> list[ev.Event]:
         """The events from number ``since`` on, as far back as the last thousand: for those who watch."""
@@ -108,7 +162,9 @@ class Book:
         while True:
             if self.history.finished is not None:
                 return Done(self.history.finished)
-            action = scheduler.propose(self.history, decision_rng(self.history))
+            if self.history.paused:
+                return Wait("paused by hand")
+            action = _next_action(self.history, scheduler)
             if isinstance(action, Wait | Done) and self.history.running:
                 return Wait(action.why)
             if isinstance(action, Wait):
@@ -117,7 +173,11 @@ class Book:
                     "This is a bug in the strategy: propose() must return Done when there is nothing left."
                 )
             event = as_event(action, self.history)
-            self.append(event)
+            try:
+                self._commit([entry := Entry(self._clock(), event)], self.history.then(entry))
+            except Conflict:  # a decision rests on all that was known before it: it is taken anew
+                self._read_on()
+                continue
             if isinstance(event, ev.Started | ev.Resumed):
                 return job_of(self.history, event.trial)
             if isinstance(action, Done):
@@ -130,6 +190,13 @@ class Book:
         Raises:
             UserError: a metric of the study's objectives or constraints was never reported although a trial ended.
         """
+        while True:
+            try:
+                return self._take_in(event, scheduler)
+            except Conflict:
+                self._read_on()
+
+    def _take_in(self, event: ev.Event, scheduler: Scheduler) -> tuple[ev.Event, ...]:
         assert isinstance(event, HEARD)
         if not 0 <= event.trial < len(self.history.trials):
             return ()
@@ -163,7 +230,7 @@ class Book:
         if bad is not None:
             reason = f"{bad} is {event.metrics[bad]} at epoch {event.epoch}"
             more = ev.Failed(trial.id, "nonfinite", reason)
-        elif (stop := scheduler.judge(history, trial.id)) is not None:
+        elif (stop := _judgement(history, scheduler, trial.id)) is not None:
             more = ev.Stopped(trial.id, event.epoch, stop.why)
         if more is not None:
             # In one transaction with the report: a crash between the two would leave a report that nobody judged.
@@ -198,6 +265,26 @@ def decision_rng(history: History) -> np.random.Generator:
     return np.random.default_rng((history.study.seed, history.decisions))
 
 
+def asked_stop(history: History) -> ev.Stopped | None:
+    """The end of the first trial that somebody asked to end; None where there is none."""
+    return next((ev.Stopped(i, history.trials[i].epoch, STOPPED_BY_HAND) for i in history.stops), None)
+
+
+def _judgement(history: History, scheduler: Scheduler, trial: int) -> Stop | None:
+    """Whether to end a trial: because somebody asked for it, or because the scheduler judges so."""
+    return Stop(STOPPED_BY_HAND) if trial in history.stops else scheduler.judge(history, trial)
+
+
+def _next_action(history: History, scheduler: Scheduler) -> Action:
+    """What comes next: the oldest configuration that was added by hand, else what the scheduler proposes."""
+    if not history.to_start:
+        return scheduler.propose(history, decision_rng(history))
+    asked, space = history.to_start[0], history.space
+    # The space may have changed since it was asked for; whatever is trained lies in it.
+    config = space.complete({n: space.clip(n, v, asked) for n, v in asked.items() if n in space})
+    return Start(config, until=history.study.max_epochs, why=BY_HAND, by_hand=True)
+
+
 def trial_seed(study_seed: int, trial: int) -> int:
     """The seed of trial number ``trial`` where its scheduler named none: below 2**31, as every library accepts."""
     return int(np.random.SeedSequence((study_seed, 0x7121A1, trial)).generate_state(1)[0] >> 1)
@@ -220,6 +307,7 @@ def as_event(action: Action, history: History) -> ev.Event:
             notes=ev.plain(action.notes),
             probe=action.probe,
             clone=action.clone,
+            by_hand=action.by_hand,
             instead_of=action.instead_of,
         )
     if isinstance(action, Resume):
@@ -284,10 +372,10 @@ def replay(entries: Iterable[Entry], scheduler: Scheduler) -> int:
         event, before = entry.event, history
         history = history.then(entry)
         if isinstance(event, ev.Stopped):
-            verdict = scheduler.judge(before, event.trial)
+            verdict = _judgement(before, scheduler, event.trial)
             again: ev.Event | None = ev.Stopped(event.trial, event.epoch, verdict.why) if verdict else None
         elif isinstance(event, ev.Decision):
-            again = as_event(scheduler.propose(before, decision_rng(before)), before)
+            again = as_event(_next_action(before, scheduler), before)
         else:
             continue
         # Through JSON and back, as the log went: -0.0, tuples and numpy numbers must not tell the two apart.

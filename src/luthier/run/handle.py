@@ -161,7 +161,7 @@ class Trial:
 
     @property
     def to_be_saved(self) -> bool:
-        """Whether the job is done or the study interrupted, and the trial not ended: then its state is worth keeping."""
+        """Whether the state is worth keeping: the job is done or the study interrupted, and the trial not ended."""
         return (self.epoch >= self.until or self.interrupted) and not self._stopped()
 
     def _place(self) -> str:

@@ -109,6 +109,10 @@ def run(
             out.add(job.trial)
             executor.submit(job)
         executor.poll(hear, timeout=0.5)
+        for stopped in book.obey():
+            out.discard(stopped.trial)
+            executor.stop(stopped.trial)
+        look()
     executor.park()
     patience = time.monotonic() + GRACE
     while out and time.monotonic() < patience:

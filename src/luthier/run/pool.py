@@ -73,6 +73,7 @@ class InProcess:
     def poll(self, hear: Callable[..., None], timeout: float) -> None:
         """Do the job that waits, to its end; each event is heard as it happens, so that a stop can be obeyed."""
         if self._job is None:
+            time.sleep(timeout)  # the study is paused
             return
         job, self._job = self._job, None
         self._stopped.discard(job.trial)

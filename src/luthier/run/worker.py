@@ -7,6 +7,7 @@ the worker leaves at once, so that no orphan goes on training.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
@@ -23,6 +24,9 @@ from luthier.contracts import Job
 from luthier.core.events import Event, encode
 from luthier.run.interrupts import pass_on
 from luthier.run.perform import TAIL, perform
+
+MARK = "--- trial {trial}, epochs {start} to {until} ---"
+"""Begins each job's part of a worker's log."""
 
 
 def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int], parked: threading.Event) -> None:
@@ -44,6 +48,8 @@ def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int], p
 def main(descriptor: int) -> None:
     """Serve jobs until the driver closes the connection."""
     link = Connection(descriptor)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # who looks at the log of a running trial sees its last line
     hello = json.loads(link.recv_bytes())
     sys.path[:] = hello["path"]
     files = Path(hello["files"])
@@ -77,6 +83,7 @@ def main(descriptor: int) -> None:
     while True:
         job = jobs.get()
         stop = partial(stopped.__contains__, job.trial)
+        print(MARK.format(trial=job.trial, start=job.start + 1, until=job.until), flush=True)
         perform(target, job, send=send, stopped=stop, files=files, parked=parked.is_set)
         parked.clear()
 

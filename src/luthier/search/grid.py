@@ -29,7 +29,7 @@ class Grid:
     def suggest(self, history: History, rng: np.random.Generator) -> Config | None:
         """The next combination; None when all were started."""
         cells = cells_of(history.space, self.resolution)
-        started = history.n_trained
+        started = history.n_drawn
         return cells.cell(started) if started < cells.count else None
 
 

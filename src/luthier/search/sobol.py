@@ -26,7 +26,7 @@ class Sobol:
 
     def suggest(self, history: History, rng: np.random.Generator) -> Config:
         """The next point of the sequence."""
-        block, at = divmod(history.n_trained, _BLOCK)
+        block, at = divmod(history.n_drawn, _BLOCK)
         d = len(history.space.dims)
         if d == 0:
             return history.space.from_unit([])

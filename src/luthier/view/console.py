@@ -95,7 +95,7 @@ class Console:
 
     def _show(self, history: History, events: Sequence[ev.Event]) -> None:
         for event in events:
-            line = _line(history, event)
+            line = event_line(history, event)
             if line is not None:
                 self._said.append(line)
                 if self._live is None:
@@ -137,7 +137,7 @@ def _score(history: History, trial: TrialRecord) -> str:
     return scores(history, trial)
 
 
-def _line(history: History, event: ev.Event) -> str | None:
+def event_line(history: History, event: ev.Event) -> str | None:
     """What an event is worth saying, in one line; None for reports and the like."""
     if isinstance(event, ev.StageOpened):
         return f"[{clean(event.name)}] {clean(event.why, 400)}"
@@ -177,6 +177,14 @@ def _line(history: History, event: ev.Event) -> str | None:
         return f"the space changed: {clean(event.why)}"
     if isinstance(event, ev.BudgetChanged):
         return f"the budget is now {event.budget}"
+    if isinstance(event, ev.StopAsked):
+        return f"asked by hand: stop trial {event.trial}"
+    if isinstance(event, ev.PauseAsked):
+        return "asked by hand: pause; what runs goes on to where it was sent"
+    if isinstance(event, ev.ResumeAsked):
+        return "asked by hand: go on"
+    if isinstance(event, ev.ConfigAsked):
+        return f"asked by hand: {short(event.config)}"
     if isinstance(event, ev.Finished):
         return f"finished: {clean(event.why)}"
     return None

@@ -9,6 +9,7 @@ from typing import Any
 from luthier.diagnosis.curves import Curves
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.view import figures as fig
+from luthier.view import ink
 from luthier.view.numbers import training_panels
 from luthier.view.page import render
 from luthier.view.story import clean, count, number, sparkline
@@ -135,7 +136,7 @@ def to_dict(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str
 
 def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = ()) -> str:
     """One HTML file with the curves of every training, each finding marked where it began."""
-    specs: list[fig.Spec] = []
+    specs: list[ink.Spec] = []
     drawn = []
     ordered = by_gravity(readings)
     for reading in ordered[:MOST_DRAWN]:

@@ -8,46 +8,37 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from luthier.core.history import History
+from luthier.core.summary import Lesson
+from luthier.view import ink, relations, relations_ink
 from luthier.view.numbers import (
     Curves,
     LrRange,
     Paired,
     Progress,
-    Role,
     Steps,
     Swept,
     Traded,
     TrainingPanel,
     curve_panels,
+    finding_panels,
     lr_ranges,
     paired,
     progress,
+    progress_over_time,
     span,
     sweeps,
     traded,
 )
 from luthier.view.story import clean, number, setting, short, varied
 
-Spec = dict[str, Any]
-# Blue and vermilion stay apart for every kind of colour blindness; both, and the greys, read on white and on black.
-COLORS: dict[Role, str] = {
-    "ended": "#98a0ab", "failed": "#98a0ab", "plain": "#7d8794", "default": "#d9661f", "winner": "#2b7fc7",
-}  # fmt: skip
-SEVERITY = {"critical": "#c8443b", "warning": "#c98a13", "hint": "#7d8794", "good": "#3d9a5f"}
-INK, GRID, FAINT = "#7b838e", "rgba(128,136,148,.22)", "rgba(128,136,148,.5)"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
+PRIOR_HEIGHT = 0.42
+"""The part of a panel's height that the top of a prior takes."""
 
 # -- ink ---------------------------------------------------------------------------------------------------------------
-
-
-def safe(text: object) -> str:
-    """User text for plotly, which reads a little HTML in every label."""
-    return html.escape(clean(text, 80), quote=False)
 
 
 def hover_texts(history: History) -> dict[int, str]:
@@ -56,16 +47,16 @@ def hover_texts(history: History) -> dict[int, str]:
     for t in history.trials:
         words = html.escape(short(t.config, names, limit=9), quote=False).split(", ")
         lines = [", ".join(words[i : i + 3]) for i in range(0, len(words), 3)]
-        stage = f" · {safe(t.stage)}" if t.stage else ""
+        stage = f" · {ink.safe(t.stage)}" if t.stage else ""
         out[t.id] = f"<b>trial {t.id}</b>{stage}<br>" + "<br>".join(lines)
     return out
 
 
-def curves_figure(data: Curves) -> Spec:
+def curves_figure(data: Curves) -> ink.Spec:
     """The learning curves of one metric: winner and default in colour and by name, the others in grey."""
     veil = 0.55 if len(data.curves) < 25 else 0.35 if len(data.curves) < 120 else 0.22
     traces, labels = [], []
-    for role in COLORS:
+    for role in ink.COLORS:
         own = [c for c in data.curves if c.role == role]
         if not own:
             continue
@@ -75,17 +66,17 @@ def curves_figure(data: Curves) -> Spec:
         rows = [row for c in own for row in (*zip(c.epochs, c.values, [c.trial] * len(c.epochs)), gap)]
         traces.append({
             "type": "scatter", "mode": "lines" if max(len(c.epochs) for c in own) > 1 else "markers",
-            "x": [r[0] for r in rows], "y": [_digits(r[1]) for r in rows], "customdata": [r[2] for r in rows],
-            "line": {"color": COLORS[role], "width": 2.2 if bright else 1,
+            "x": [r[0] for r in rows], "y": [ink.digits(r[1]) for r in rows], "customdata": [r[2] for r in rows],
+            "line": {"color": ink.COLORS[role], "width": 2.2 if bright else 1,
                      "dash": "dot" if role in ("failed", "ended") else "solid"},
             "opacity": (0.95 if len(own) < 3 else 0.75) if bright else veil,
-            "hovertemplate": f"epoch %{{x}} · {safe(data.metric)} <b>%{{y:.5~g}}</b><br>%{{text}}<extra></extra>",
+            "hovertemplate": f"epoch %{{x}} · {ink.safe(data.metric)} <b>%{{y:.5~g}}</b><br>%{{text}}<extra></extra>",
         })  # fmt: skip
         if bright:
             last = sorted((c.values[-1], c.epochs[-1]) for c in own if math.isfinite(c.values[-1]))
             if last:
                 labels.append((*last[len(last) // 2], role))
-    layout = _layout(data.metric, "epoch")
+    layout = ink.layout(data.metric, "epoch")
     layout["margin"]["r"] = 58
     pad = (data.high - data.low) * 0.06 or abs(data.high) * 0.05 or 0.5
     low, high = data.low - pad, data.high + pad
@@ -95,17 +86,17 @@ def curves_figure(data: Curves) -> Spec:
     ends = [e for c in data.curves for e in (c.epochs[0], c.epochs[-1])]
     if ends and min(ends) < max(ends):
         layout["xaxis"]["range"] = [min(ends), max(ends)]
-    layout["yaxis"].update(range=[low, high], **_log(data.low, data.high) if data.log else {})
+    layout["yaxis"].update(range=[low, high], **ink.log(data.low, data.high) if data.log else {})
     close = len(labels) == 2 and abs(labels[0][0] - labels[1][0]) < 0.12 * (data.high - data.low)
     for y, x, name in sorted(labels):
         at = math.log10(y) if data.log and y > 0 else y
         shift = (9 if (y, x, name) == max(labels) else -9) if close or data.log else 0
         layout["annotations"].append(
-            _label(
+            ink.label(
                 x,
                 min(max(at, low), high),
                 f"<b>{data.winner if name == 'winner' else name}</b>",
-                COLORS[name],
+                ink.COLORS[name],
                 xanchor="left",
                 xshift=6,
                 yshift=shift,
@@ -114,21 +105,21 @@ def curves_figure(data: Curves) -> Spec:
     return {"data": traces, "layout": layout}
 
 
-def progress_figure(data: Progress) -> Spec:
+def progress_figure(data: Progress) -> ink.Spec:
     """Every trial's score where it ended, and the best so far as a step line; stages named along the top."""
     low, high = span(data.scores, data.minimize)
     line = {
         "type": "scatter", "mode": "lines", "x": [*data.spent, data.total], "y": [*data.best, *data.best[-1:]],
-        "line": {"color": COLORS["winner"], "width": 2.4, "shape": "hv"},
-        "hovertemplate": "best after %{x:,.0f} epochs <b>%{y:.5~g}</b><extra></extra>",
+        "line": {"color": ink.COLORS["winner"], "width": 2.4, "shape": "hv"},
+        "hovertemplate": f"{data.unit} %{{x:,.4~g}} · best <b>%{{y:.5~g}}</b><extra></extra>",
     }  # fmt: skip
-    dots = _dots(data.spent, data.scores, data.trials, data.roles, low, high, data.metric)
-    layout = _layout(f"Best {data.metric} so far", "epochs spent")
+    dots = ink.dots(data.spent, data.scores, data.trials, data.roles, low, high, data.metric)
+    layout = ink.layout(f"Best {data.metric} so far", data.unit)
     layout["xaxis"].update(range=[-0.01 * data.total, 1.015 * data.total or 1], tickformat=",~g")
-    layout["yaxis"]["range"] = _padded(low, high)
+    layout["yaxis"]["range"] = ink.padded(low, high)
     shown_until = -math.inf
     for i, (name, at) in enumerate(data.stages):
-        layout["shapes"].append(_rule(x=at))
+        layout["shapes"].append(ink.rule(x=at))
         # Names that would run into each other are left to the story above.
         width = min(len(name), 18) * 0.0105 * data.total
         following = data.stages[i + 1][1] if i + 1 < len(data.stages) else data.total
@@ -136,8 +127,8 @@ def progress_figure(data: Progress) -> Spec:
             shown_until = at + width
             row = 15 * (len(layout["annotations"]) % 2)  # in two rows, for the narrow screen of a phone
             layout["annotations"].append(
-                _label(at, 1, safe(clean(name, 18)), INK, yref="paper", xanchor="left", yanchor="bottom", xshift=2,
-                       yshift=row)
+                ink.label(at, 1, ink.safe(clean(name, 18)), ink.INK, yref="paper", xanchor="left", yanchor="bottom",
+                          xshift=2, yshift=row)
             )  # fmt: skip
     if data.stages:
         layout["margin"]["t"] = 76
@@ -145,48 +136,49 @@ def progress_figure(data: Progress) -> Spec:
     if data.best:
         text = f"<b>{number(data.best[-1])}</b>"
         layout["annotations"].append(
-            _label(data.total, min(max(data.best[-1], low), high), text, COLORS["winner"], xanchor="right",
+            ink.label(data.total, min(max(data.best[-1], low), high), text, ink.COLORS["winner"], xanchor="right",
                    yanchor="top" if data.minimize else "bottom", yshift=-3 if data.minimize else 3)
         )  # fmt: skip
     return {"data": [*dots, *([line] if data.best else [])], "layout": layout}
 
 
-def paired_figure(data: Paired) -> Spec:
+def paired_figure(data: Paired) -> ink.Spec:
     """Left the scores, a line per seed; right the differences with their mean and 95 % interval against zero."""
     arms = (("default", data.default, 0), ("winner", data.winner, 1))
-    traces: list[Spec] = [
-        {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [_digits(d), _digits(w)], "hoverinfo": "skip",
-         "line": {"color": FAINT, "width": 1.2}}
+    traces: list[ink.Spec] = [
+        {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [ink.digits(d), ink.digits(w)], "hoverinfo": "skip",
+         "line": {"color": ink.FAINT, "width": 1.2}}
         for d, w in zip(data.default, data.winner)
     ]  # fmt: skip
-    layout = _layout(data.metric, "")
+    layout = ink.layout(data.metric, "")
     layout["annotations"].append(
-        _label(1, 1, "<b>paired gain</b>", None, 13, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
+        ink.label(1, 1, "<b>paired gain</b>", None, 13, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
                yshift=7)
     )  # fmt: skip
     for name, scores, x in arms:
-        color = COLORS[name]  # type: ignore[index]
+        color = ink.COLORS[name]  # type: ignore[index]
         mean = sum(scores) / len(scores) if scores else math.nan
         traces.append({
-            "type": "scatter", "mode": "markers", "x": [x] * len(scores), "y": [_digits(v) for v in scores],
+            "type": "scatter", "mode": "markers", "x": [x] * len(scores), "y": [ink.digits(v) for v in scores],
             "customdata": None, "text": [f"seed {s}" for s in data.seeds], "marker": {"color": color, "size": 9},
-            "hovertemplate": f"{name}, %{{text}}<br>{safe(data.metric)} <b>%{{y:.5~g}}</b><extra></extra>",
+            "hovertemplate": f"{name}, %{{text}}<br>{ink.safe(data.metric)} <b>%{{y:.5~g}}</b><extra></extra>",
         })  # fmt: skip
-        side: Spec = {"xanchor": "right", "xshift": -12} if x == 0 else {"xanchor": "left", "xshift": 12}
+        side: ink.Spec = {"xanchor": "right", "xshift": -12} if x == 0 else {"xanchor": "left", "xshift": 12}
         if math.isfinite(mean):
             layout["shapes"].append({"type": "line", "x0": x - 0.1, "x1": x + 0.1, "y0": mean, "y1": mean,
                                      "line": {"color": color, "width": 3}})  # fmt: skip
-            layout["annotations"].append(_label(x, mean, f"<b>{number(mean)}</b>", color, **side))
+            layout["annotations"].append(ink.label(x, mean, f"<b>{number(mean)}</b>", color, **side))
     spread = {
-        "type": "scatter", "mode": "markers", "xaxis": "x2", "yaxis": "y2", "y": [_digits(g) for g in data.gains],
+        "type": "scatter", "mode": "markers", "xaxis": "x2", "yaxis": "y2", "y": [ink.digits(g) for g in data.gains],
         "x": [0.14 * ((i % 3) - 1) - 0.3 for i in range(len(data.gains))], "text": [f"seed {s}" for s in data.seeds],
-        "marker": {"color": FAINT, "size": 7}, "hovertemplate": "%{text}<br>gain <b>%{y:+.4~g}</b><extra></extra>",
+        "marker": {"color": ink.FAINT, "size": 7}, "hovertemplate": "%{text}<br>gain <b>%{y:+.4~g}</b><extra></extra>",
     }  # fmt: skip
-    reach = {"type": "data", "symmetric": False, "color": COLORS["winner"], "thickness": 2.2, "width": 0,
-             "array": [_digits(data.high - data.gain)], "arrayminus": [_digits(data.gain - data.low)]}  # fmt: skip
+    reach = {"type": "data", "symmetric": False, "color": ink.COLORS["winner"], "thickness": 2.2, "width": 0,
+             "array": [ink.digits(data.high - data.gain)],
+             "arrayminus": [ink.digits(data.gain - data.low)]}  # fmt: skip
     mean_gain = {
-        "type": "scatter", "mode": "markers", "xaxis": "x2", "yaxis": "y2", "x": [0.35], "y": [_digits(data.gain)],
-        "error_y": reach, "marker": {"color": COLORS["winner"], "size": 11, "symbol": "diamond"},
+        "type": "scatter", "mode": "markers", "xaxis": "x2", "yaxis": "y2", "x": [0.35], "y": [ink.digits(data.gain)],
+        "error_y": reach, "marker": {"color": ink.COLORS["winner"], "size": 11, "symbol": "diamond"},
         "hovertemplate": f"mean gain <b>%{{y:+.4~g}}</b><br>95 % interval {number(data.low, sign=True)} to "
         f"{number(data.high, sign=True)}<extra></extra>",
     }  # fmt: skip
@@ -195,136 +187,160 @@ def paired_figure(data: Paired) -> Spec:
     layout["yaxis"].update(showticklabels=False, showgrid=False)
     layout["margin"].update(l=8, r=48)
     layout["xaxis2"] = {
-        **_axis(""),
+        **ink.axis(""),
         "domain": [0.7, 1],
         "range": [-0.9, 0.9],
         "showticklabels": False,
         "showgrid": False,
     }
     span = [f(v for v in (0.0, data.low, data.high, *data.gains) if math.isfinite(v)) for f in (min, max)]
-    zero = {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.2, "side": "right", "anchor": "x2"}
-    layout["yaxis2"] = {**_axis(""), **zero, "tickformat": "+.3~g", "nticks": 5, "range": _padded(*span)}
+    zero = {"zeroline": True, "zerolinecolor": ink.INK, "zerolinewidth": 1.2, "side": "right", "anchor": "x2"}
+    layout["yaxis2"] = {**ink.axis(""), **zero, "tickformat": "+.3~g", "nticks": 5, "range": ink.padded(*span)}
     return {"data": [*traces, spread, mean_gain], "layout": layout}
 
 
-def traded_figure(data: Traded) -> Spec:
+def traded_figure(data: Traded) -> ink.Spec:
     """Two objectives against each other: the Pareto front and its edge in colour, what breaks a constraint faint."""
-    layout = _layout(f"{clean(data.y_metric, 30)} against {clean(data.x_metric, 30)}", safe(data.x_metric))
+    layout = ink.layout(f"{clean(data.y_metric, 30)} against {clean(data.x_metric, 30)}", ink.safe(data.x_metric))
     low, high = span(data.ys, data.y_minimize)
-    layout["yaxis"]["range"] = _padded(low, high)
+    layout["yaxis"]["range"] = ink.padded(low, high)
     left, right = span(data.xs, data.x_minimize)
     if left > 0 and right / left > 20:
-        layout["xaxis"].update(_log(left, right))
+        layout["xaxis"].update(ink.log(left, right))
         spread = 0.06 * math.log10(right / left)
         layout["xaxis"]["range"] = [math.log10(left) - spread, math.log10(right) + spread]
     else:
-        layout["xaxis"]["range"] = _padded(left, right)
+        layout["xaxis"]["range"] = ink.padded(left, right)
     step = {
-        "type": "scatter", "mode": "lines", "x": [_digits(x) for x, _ in data.edge], "hoverinfo": "skip",
-        "y": [_digits(y) for _, y in data.edge], "opacity": 0.7,
-        "line": {"color": COLORS["winner"], "width": 1.6, "shape": "hv" if data.x_minimize else "vh"},
+        "type": "scatter", "mode": "lines", "x": [ink.digits(x) for x, _ in data.edge], "hoverinfo": "skip",
+        "y": [ink.digits(y) for _, y in data.edge], "opacity": 0.7,
+        "line": {"color": ink.COLORS["winner"], "width": 1.6, "shape": "hv" if data.x_minimize else "vh"},
     }  # fmt: skip
-    dots = _dots(data.xs, data.ys, data.trials, data.kinds, low, high, data.y_metric)
+    dots = ink.dots(data.xs, data.ys, data.trials, data.kinds, low, high, data.y_metric)
     return {"data": [*([step] if len(data.edge) > 1 else []), *dots], "layout": layout}
 
 
-def importance_figure(parts: Mapping[str, float]) -> Spec:
+def importance_figure(parts: Mapping[str, float]) -> ink.Spec:
     """How much each hyperparameter decided, the largest on top."""
     names = list(parts)[::-1]
     bars = {
-        "type": "bar", "orientation": "h", "x": [_digits(100 * parts[n]) for n in names], "y": list(range(len(names))),
+        "type": "bar", "orientation": "h", "x": [ink.digits(100 * parts[n]) for n in names],
+        "y": list(range(len(names))),
         "text": [f"{parts[n]:.0%}" for n in names], "textposition": "outside", "cliponaxis": False,
-        "marker": {"color": COLORS["winner"], "opacity": 0.85}, "hoverinfo": "skip", "width": 0.62,
+        "marker": {"color": ink.COLORS["winner"], "opacity": 0.85}, "hoverinfo": "skip", "width": 0.62,
     }  # fmt: skip
-    layout = _layout("importance", "", height=70 + 26 * len(names))
+    layout = ink.layout("importance", "", height=70 + 26 * len(names))
     layout["xaxis"].update(showticklabels=False, showline=False, range=[0, 100 * max(parts.values()) * 1.15])
     layout["yaxis"].update(
-        tickvals=list(range(len(names))), ticktext=[safe(clean(n, 24)) for n in names], showgrid=False,
+        tickvals=list(range(len(names))), ticktext=[ink.safe(clean(n, 24)) for n in names], showgrid=False,
         nticks=len(names),
     )  # fmt: skip
     return {"data": [bars], "layout": layout}
 
 
-def steps_figure(data: Steps) -> Spec:
+def steps_figure(data: Steps) -> ink.Spec:
     """The gain of each change on the way from the default to the winner, the first on top, with 95 % intervals."""
     rows = list(range(len(data.names)))[::-1]
-    traces: list[Spec] = []
-    for carries, color in ((True, COLORS["winner"]), (False, COLORS["plain"])):
+    traces: list[ink.Spec] = []
+    for carries, color in ((True, ink.COLORS["winner"]), (False, ink.COLORS["plain"])):
         own = [i for i in range(len(data.names)) if data.carries[i] is carries]
         if own:
             traces.append({
-                "type": "scatter", "mode": "markers", "x": [_digits(data.gains[i]) for i in own],
+                "type": "scatter", "mode": "markers", "x": [ink.digits(data.gains[i]) for i in own],
                 "y": [rows[i] for i in own], "marker": {"color": color, "size": 10, "symbol": "diamond"},
                 "error_x": {"type": "data", "symmetric": False, "color": color, "thickness": 2.2, "width": 0,
-                            "array": [_digits(data.highs[i] - data.gains[i]) for i in own],
-                            "arrayminus": [_digits(data.gains[i] - data.lows[i]) for i in own]},
+                            "array": [ink.digits(data.highs[i] - data.gains[i]) for i in own],
+                            "arrayminus": [ink.digits(data.gains[i] - data.lows[i]) for i in own]},
                 "hovertemplate": "gain <b>%{x:+.4~g}</b><extra></extra>",
             })  # fmt: skip
-    layout = _layout("gain of each change", safe(data.unit), height=90 + 34 * len(data.names))
-    zero = {"showgrid": True, "zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.2, "tickformat": "+.3~g"}
+    layout = ink.layout("gain of each change", ink.safe(data.unit), height=90 + 34 * len(data.names))
+    zero = {"showgrid": True, "zeroline": True, "zerolinecolor": ink.INK, "zerolinewidth": 1.2, "tickformat": "+.3~g"}
     layout["xaxis"].update(zero)
     layout["yaxis"].update(
-        tickvals=rows, ticktext=[safe(clean(n, 34)) for n in data.names], showgrid=False, nticks=len(rows),
+        tickvals=rows, ticktext=[ink.safe(clean(n, 34)) for n in data.names], showgrid=False, nticks=len(rows),
         range=[-0.6, len(rows) - 0.4],
     )  # fmt: skip
     return {"data": traces, "layout": layout}
 
 
-def training_figure(data: TrainingPanel) -> Spec:
+def training_figure(data: TrainingPanel) -> ink.Spec:
     """One quantity of one training, on training and on validation data, with a rule where each finding began."""
     traces, labels = [], []
     for name, role, xs, ys in data.lines:
         traces.append({
             "type": "scatter", "mode": "lines" if len(xs) > 1 else "markers", "x": list(xs),
-            "y": [_digits(v) for v in ys], "opacity": 0.9,
-            "line": {"color": COLORS[role], "width": 1.6 if len(xs) < 150 else 1},
-            "hovertemplate": f"{data.unit} %{{x:.6~g}} · {safe(name)} <b>%{{y:.5~g}}</b><extra></extra>",
+            "y": [ink.digits(v) for v in ys], "opacity": 0.9,
+            "line": {"color": ink.COLORS[role], "width": 1.6 if len(xs) < 150 else 1},
+            "hovertemplate": f"{data.unit} %{{x:.6~g}} · {ink.safe(name)} <b>%{{y:.5~g}}</b><extra></extra>",
         })  # fmt: skip
         last = next(((x, y) for x, y in zip(reversed(xs), reversed(ys)) if math.isfinite(y)), None)
         if last is not None and len(data.lines) > 1:
-            labels.append((last[1], last[0], "validation" if role == "winner" else "training", COLORS[role]))
-    layout = _layout(data.title, data.unit)
+            labels.append((last[1], last[0], data.labels[role != "winner"], ink.COLORS[role]))
+    layout = ink.layout(data.title, data.unit)
+    if data.note:
+        layout["meta"] = {"note": clean(data.note, 400)}
     layout["margin"]["r"] = 66 if labels else 16
     if data.first < data.last:
         layout["xaxis"]["range"] = [data.first, data.last]
-    low, high = _padded(data.low, data.high)
+    low, high = ink.padded(data.low, data.high)
     if data.log:
         spread = (math.log10(data.high) - math.log10(data.low)) * 0.08
         low, high = math.log10(data.low) - spread, math.log10(data.high) + spread
-    layout["yaxis"].update(range=[low, high], **_log(data.low, data.high) if data.log else {})
+    layout["yaxis"].update(range=[low, high], **ink.log(data.low, data.high) if data.log else {})
     shown = [math.log10(y) if data.log and y > 0 else y for y, _, _, _ in labels]
     close = len(shown) == 2 and abs(shown[0] - shown[1]) < 0.08 * (high - low)
     for (_, x, name, color), at in zip(labels, shown):
         shift = (8 if at == max(shown) else -8) if close else 0
         layout["annotations"].append(
-            _label(x, min(max(at, low), high), name, color, 11, xanchor="left", xshift=5, yshift=shift)
+            ink.label(x, min(max(at, low), high), name, color, 11, xanchor="left", xshift=5, yshift=shift)
         )
     for i, (x, text, severity) in enumerate(data.marks):
-        color = SEVERITY[severity]
-        layout["shapes"].append(_rule(x, color, "dash", 1.4))
+        color = ink.SEVERITY[severity]
+        layout["shapes"].append(ink.rule(x, color, "dash", 1.4))
         layout["annotations"].append(
-            _label(x, 1, safe(text), color, 11, yref="paper", xanchor="left", yanchor="top", xshift=3, yshift=-13 * i)
+            ink.label(
+                x, 1, ink.safe(text), color, 11, yref="paper", xanchor="left", yanchor="top", xshift=3, yshift=-13 * i
+            )
         )
     return {"data": traces, "layout": layout}
 
 
-def sweep_figure(data: Swept) -> Spec:
+def sweep_figure(data: Swept) -> ink.Spec:
     """One hyperparameter against the score."""
     choice = data.scale == "choice"
     # A fixed spread by the trial's number keeps a choice's points apart and the picture the same every time.
     xs = [v + (0.44 * ((t * 0.618034) % 1 - 0.5) if choice else 0) for v, t in zip(data.values, data.trials)]
-    layout = _layout(data.name, "", height=210)
-    layout["yaxis"]["range"] = _padded(data.low, data.high)
+    layout = ink.layout(data.name, "", height=210)
+    layout["yaxis"]["range"] = ink.padded(data.low, data.high)
     if choice:
-        ticks = [safe(clean(label, 14)) for label in data.labels]
+        ticks = [ink.safe(clean(label, 14)) for label in data.labels]
         layout["xaxis"].update(tickvals=list(range(len(ticks))), ticktext=ticks, range=[-0.6, len(ticks) - 0.4])
     elif data.scale == "log":
-        layout["xaxis"].update(_log(min(data.values), max(data.values)))
-    dots = _dots(xs, data.scores, data.trials, data.roles, data.low, data.high, data.metric)
-    return {"data": dots, "layout": layout}
+        layout["xaxis"].update(ink.log(min(data.values), max(data.values)))
+    dots = ink.dots(xs, data.scores, data.trials, data.roles, data.low, data.high, data.metric)
+    return {"data": [*_prior(data), *dots], "layout": layout}
 
 
-def lr_range_figure(data: LrRange) -> Spec:
+def _prior(data: Swept) -> list[ink.Spec]:
+    """What is believed beforehand, faint behind the dots: a hill over a scale, a bar for each choice."""
+    top = max((d for _, d in data.prior), default=0.0)
+    if not top > 0:
+        return []
+    low, high = ink.padded(data.low, data.high)
+    points = [(x, low + PRIOR_HEIGHT * (high - low) * d / top) for x, d in data.prior]
+    if data.scale == "choice":
+        bars = [[(x - 0.34, low), (x - 0.34, y), (x + 0.34, y), (x + 0.34, low)] for x, y in points]
+    else:
+        bars = [[(points[0][0], low), *points, (points[-1][0], low)]]
+    gap = (None, None)
+    rows = [row for bar in bars for row in (*bar, gap)]
+    return [{
+        "type": "scatter", "mode": "lines", "fill": "toself", "fillcolor": ink.VEIL, "line": {"width": 0},
+        "x": [ink.digits(x) for x, _ in rows], "y": [ink.digits(y) for _, y in rows], "hoverinfo": "skip",
+    }]  # fmt: skip
+
+
+def lr_range_figure(data: LrRange) -> ink.Spec:
     """Loss against learning rate: each repeat faint, their median strong, the suggested range named."""
     seen = sorted(v for v in data.median if math.isfinite(v))
     # The blow-up at the end is the point of the test, but not its scale.
@@ -333,131 +349,71 @@ def lr_range_figure(data: LrRange) -> Spec:
     rows = [(*data.repeats, data.median)[i] for i in range(len(data.repeats) + 1)]
     traces = [
         {
-            "type": "scatter", "mode": "lines", "x": list(data.rates), "y": [_digits(v) for v in values],
-            "line": {"color": COLORS["winner"] if strong else FAINT, "width": 2.4 if strong else 1},
+            "type": "scatter", "mode": "lines", "x": list(data.rates), "y": [ink.digits(v) for v in values],
+            "line": {"color": ink.COLORS["winner"] if strong else ink.FAINT, "width": 2.4 if strong else 1},
             "hoverinfo": "all" if strong else "skip",
             "hovertemplate": "learning rate <b>%{x:.3~g}</b><br>loss %{y:.4~g}<extra></extra>",
         }
         for values, strong in zip(rows, [False] * len(data.repeats) + [True])
     ]  # fmt: skip
-    layout = _layout(f"training loss, {data.label}".rstrip(", "), "learning rate", height=250)
-    layout["xaxis"].update(_log(data.rates[0], data.rates[-1]))
-    layout["yaxis"]["range"] = _padded(low, max(high, low))
+    layout = ink.layout(f"training loss, {data.label}".rstrip(", "), "learning rate", height=250)
+    layout["xaxis"].update(ink.log(data.rates[0], data.rates[-1]))
+    layout["yaxis"]["range"] = ink.padded(low, max(high, low))
     if data.upper is not None:
         beyond = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": data.upper, "x1": data.rates[-1],
-                  "fillcolor": COLORS["default"], "opacity": 0.1, "line": {"width": 0}, "layer": "below"}  # fmt: skip
+                  "fillcolor": ink.COLORS["default"], "opacity": 0.1, "line": {"width": 0},
+                  "layer": "below"}  # fmt: skip
         layout["shapes"].append(beyond)
-        layout["annotations"].append(_label(math.log10(data.rates[-1]), 1, "unstable", COLORS["default"], yref="paper",
-                                            xanchor="right", yanchor="top", xshift=-4))  # fmt: skip
-    if data.center is not None:
-        layout["shapes"].append(_rule(x=data.center, color=COLORS["winner"], dash="solid", width=1.6))
         layout["annotations"].append(
-            _label(math.log10(data.center), 0, f"<b>{setting(data.center)}</b>", COLORS["winner"], yref="paper",
+            ink.label(math.log10(data.rates[-1]), 1, "unstable", ink.COLORS["default"], yref="paper", xanchor="right",
+                      yanchor="top", xshift=-4)
+        )  # fmt: skip
+    if data.center is not None:
+        layout["shapes"].append(ink.rule(x=data.center, color=ink.COLORS["winner"], dash="solid", width=1.6))
+        layout["annotations"].append(
+            ink.label(math.log10(data.center), 0, f"<b>{setting(data.center)}</b>", ink.COLORS["winner"], yref="paper",
                    xanchor="right", yanchor="bottom", xshift=-5)
         )  # fmt: skip
     return {"data": traces, "layout": layout}
 
 
-def _dots(
-    xs: Sequence[float], ys: Sequence[float], trials: Sequence[int], kinds: Sequence[Role],
-    low: float, high: float, metric: str,
-) -> list[Spec]:  # fmt: skip
-    """Scores as dots, a trace per role; one beyond the range sits on the edge as a triangle."""
-    bottom, top = _padded(low, high)
-    rim = (top - bottom) * 0.02
-    traces: list[Spec] = []
-    for role, color in COLORS.items():
-        rows = [(x, y, t) for x, y, t, k in zip(xs, ys, trials, kinds) if k == role]
-        if not rows:
-            continue
-        bright = role in ("winner", "default")
-        inside = [bottom <= y <= top for _, y, _ in rows]
-        symbols = [
-            "circle" if i else "triangle-up" if y > top else "triangle-down" for i, (_, y, _) in zip(inside, rows)
-        ]
-        marker: Spec = {"color": color, "size": 8 if bright else 6, "opacity": 0.95 if bright else 0.5}
-        if not all(inside):
-            marker |= {"symbol": symbols, "size": [marker["size"] + (0 if i else 4) for i in inside]}
-        traces.append({
-            "type": "scatter", "mode": "markers", "x": [_digits(r[0]) for r in rows],
-            "y": [_digits(min(max(r[1], bottom + rim), top - rim)) for r in rows], "customdata": [r[2] for r in rows],
-            # The true score: a triangle sits on the edge of the scale.
-            "hovertext": [number(r[1]) for r in rows], "cliponaxis": False, "marker": marker,
-            "hovertemplate": f"{safe(metric)} <b>%{{hovertext}}</b><br>%{{text}}<extra></extra>",
-        })  # fmt: skip
-    return traces
-
-
-def _digits(value: float | None) -> float | None:
-    """Five digits are enough for a picture; JSON has no NaN."""
-    return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
-
-
-def _padded(low: float, high: float) -> list[float]:
-    pad = (high - low) * 0.08 or abs(high) * 0.05 or 0.5
-    return [low - pad, high + pad]
-
-
-def _axis(title: str) -> Spec:
-    return {
-        "title": {"text": title, "font": {"size": 12}, "standoff": 8}, "gridcolor": GRID, "zeroline": False,
-        "ticks": "", "showline": False, "automargin": True, "nticks": 6, "fixedrange": True,
-    }  # fmt: skip
-
-
-def _log(low: float, high: float) -> Spec:
-    """A log axis with plain numbers at 1, 2, 5 or at decades, about five of them."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    wide = math.log10(high / low)
-    steps = (1, 2, 5) if wide < 1.3 else (1, 3) if wide < 2.2 else (1,)
-    ticks = [m * 10.0**d for d in decades[:: max(1, len(decades) // 5)] for m in steps]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{t:.4g}" for t in ticks]}
-
-
-def _layout(title: str, x: str, height: int = 300) -> Spec:
-    return {
-        "title": {"text": f"<b>{safe(title)}</b>", "x": 0, "xref": "container", "xanchor": "left", "yref": "paper",
-                  "y": 1, "yanchor": "bottom", "pad": {"b": 12, "l": 2}, "font": {"size": 13}},
-        "font": {"family": FONT, "size": 11.5, "color": INK}, "height": height, "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest",
-        "margin": {"l": 44, "r": 16, "t": 38, "b": 38}, "xaxis": {**_axis(x), "showgrid": False, "showline": True,
-        "linecolor": FAINT}, "yaxis": _axis(""), "annotations": [], "shapes": [], "dragmode": False,
-        "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
-    }  # fmt: skip
-
-
-def _label(x: float, y: float, text: str, color: str | None, size: int = 12, **more: Any) -> Spec:
-    return {"x": x, "y": y, "text": text, "showarrow": False, "font": {"color": color, "size": size}, **more}
-
-
-def _rule(x: float, color: str = FAINT, dash: str = "dot", width: float = 1) -> Spec:
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "layer": "below",
-            "line": {"color": color, "width": width, "dash": dash}}  # fmt: skip
-
-
 # -- for notebooks -----------------------------------------------------------------------------------------------------
 
 
-def _one(make: Callable[[Any], Spec], read: Callable[[History], Any]) -> Callable[[History], list[Spec]]:
-    def draw(history: History) -> list[Spec]:
-        data = read(history)
+Draw = Callable[..., list[ink.Spec]]
+"""Called with a history and, where there is one, its lesson."""
+
+
+def _one(make: Callable[[Any], ink.Spec], read: Callable[..., Any], *, taught: bool = False) -> Draw:
+    def draw(history: History, lesson: Lesson | None = None) -> list[ink.Spec]:
+        data = read(history, lesson) if taught else read(history)
         return [make(d) for d in (data if isinstance(data, list) else [data]) if d is not None]
 
     return draw
 
 
-FIGURES: Mapping[str, Callable[[History], list[Spec]]] = {
+def _importance(history: History, lesson: Lesson | None = None) -> list[ink.Spec]:
+    return [importance_figure(lesson.importance)] if lesson is not None and lesson.importance else []
+
+
+FIGURES: Mapping[str, Draw] = {
     "curves": _one(curves_figure, curve_panels),
     "progress": _one(progress_figure, progress),
+    "time": _one(progress_figure, progress_over_time),
+    "findings": _one(training_figure, finding_panels),
+    "parallel": _one(relations_ink.parallel_figure, relations.parallel, taught=True),
+    "importance": _importance,
+    "interaction": _one(relations_ink.together_figure, relations.together, taught=True),
+    "lineage": _one(relations_ink.family_figure, relations.family),
     "paired": _one(paired_figure, paired),
     "pareto": _one(traded_figure, traded),
-    "sweeps": _one(sweep_figure, sweeps),
+    "sweeps": _one(sweep_figure, sweeps, taught=True),
     "lr_range": _one(lr_range_figure, lr_ranges),
 }
 """Every kind of picture by name: the panels that a history gives, none where it has nothing to show."""
 
 
-def to_plotly(spec: Spec, history: History | None = None) -> Any:
+def to_plotly(spec: ink.Spec, history: History | None = None) -> Any:
     """A panel as a ``plotly.graph_objects.Figure``, with hover texts where the history is given."""
     import plotly.graph_objects as go
 

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from luthier.core import goals
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
-from luthier.core.summary import CONFIRM, Ablation, in_points, summarize
+from luthier.core.summary import CONFIRM, Ablation, Lesson, in_points, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis.curves import Curves as Measured
 from luthier.diagnosis.finding import Finding
-from luthier.view.story import real, setting
+from luthier.diagnosis.trial import from_trial
+from luthier.view.story import notable, real, setting
 
 Role = Literal["ended", "failed", "plain", "default", "winner"]
 """Drawn in this order, the winner on top; ``ended`` was stopped early."""
 
 _MOST_POINTS = 4_000
 _MOST_DRAWN = 600
+_MOST_DOTS = 300
 _TRAIN = re.compile(r"(^|[/_.\-])(val|valid|validation|eval|dev|test)(?=$|[/_.\-])")
 
 
@@ -62,6 +64,8 @@ class TrainingPanel:
         lines: name, role (training ``"default"``, validation ``"winner"``), places and values of each curve.
         marks: place, word and severity of each finding.
         first, last: the places that every panel of the training shows.
+        labels: what stands at the end of a ``"winner"``'s line, and of any other.
+        note: a sentence to stand below.
     """
 
     title: str
@@ -73,16 +77,19 @@ class TrainingPanel:
     low: float
     high: float
     log: bool
+    labels: tuple[str, str] = ("validation", "training")
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The best score against the epochs spent, one point per scored trial, the trials laid end to end by number.
+    """The best score against what was spent, one point per scored trial, in the order of what was spent.
 
     Args:
-        spent: epochs spent by the study when the trial ended.
+        spent: what the study had spent when the trial ended, or got its score.
         best: the best score up to and including the trial.
-        stages: name of each stage and the epochs spent when it began.
+        stages: name of each stage and what was spent when it began.
+        unit: ``"epochs spent"``, the trials laid end to end by number; or ``"seconds"``, ``"minutes"`` or ``"hours"``.
     """
 
     metric: str
@@ -94,6 +101,7 @@ class Progress:
     best: tuple[float, ...]
     stages: tuple[tuple[str, float], ...]
     total: float
+    unit: str = "epochs spent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,11 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One hyperparameter's values against the scores; a choice's values are positions in ``labels``."""
+    """One hyperparameter's values against the scores; a choice's values are positions in ``labels``.
+
+    Args:
+        prior: values in order and how likely good ones are believed there, on any scale; empty where nothing is.
+    """
 
     name: str
     metric: str
@@ -137,6 +149,7 @@ class Swept:
     scores: tuple[float, ...]
     low: float
     high: float
+    prior: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +212,12 @@ def winner_word(history: History) -> str:
     return "winner" if any(t.notes.get("arm") for t in history.in_stage(CONFIRM)) else "best"
 
 
-def learning_curves(history: History, metric: str) -> Curves:
-    """Every trial's curve of ``metric``, thinned where together they hold too many points to draw."""
+def learning_curves(history: History, metric: str, most: int = _MOST_POINTS) -> Curves:
+    """Every trial's curve of ``metric``, thinned where together they hold more than about ``most`` points."""
     role = roles(history)
     found = [(t, t.curve(metric)) for t in history.trained()]
     found = [(t, points) for t, points in found if points]
-    keep = max(6, _MOST_POINTS // max(1, len(found)))
+    keep = max(6, most // max(1, len(found)))
     curves = tuple(
         Curve(t.id, role[t.id], tuple(e for e, _ in few), tuple(v for _, v in few))
         for t, points in found
@@ -229,12 +242,34 @@ def metric_pairs(history: History) -> list[tuple[str, ...]]:
 
 def curve_panels(history: History) -> list[Curves]:
     """The learning curves of :func:`metric_pairs`; a training curve shares the range of its validation twin."""
+    return [panel for pair in metric_pairs(history) for panel in pair_panels(history, pair)]
+
+
+def pair_panels(history: History, pair: Sequence[str], most: int = _MOST_POINTS) -> list[Curves]:
+    """The learning curves of metrics that share one range."""
+    shown = [learning_curves(history, m, most) for m in pair]
+    low, high = min(c.low for c in shown), max(c.high for c in shown)
+    log = all(c.log or c.low > 0 for c in shown) and any(c.log for c in shown)
+    return [replace(c, low=low, high=high, log=log) for c in shown]
+
+
+def compared(history: History, first: int, second: int) -> list[TrainingPanel]:
+    """Two trials' curves in one panel a metric; the metrics that either of them reported."""
+    trials = [history.trials[i] for i in (first, second)]
     panels = []
-    for pair in metric_pairs(history):
-        shown = [learning_curves(history, m) for m in pair]
-        low, high = min(c.low for c in shown), max(c.high for c in shown)
-        log = all(c.log or c.low > 0 for c in shown) and any(c.log for c in shown)
-        panels += [replace(c, low=low, high=high, log=log) for c in shown]
+    for metric in dict.fromkeys(n for t in trials for n in t.metric_names):
+        found = [(t, t.curve(metric)) for t in trials]
+        sides: tuple[Role, Role] = ("winner", "default")
+        lines = tuple(
+            (f"trial {t.id}", side, tuple(float(e) for e, _ in points), tuple(v for _, v in points))
+            for side, (t, points) in zip(sides, found)
+            if points
+        )
+        ends = [e for _, _, xs, _ in lines for e in (xs[0], xs[-1])]
+        falls = history.objective.minimize if metric == history.objective.metric else "loss" in metric.lower()
+        low, high, log = _curve_span([v for _, _, _, ys in lines for v in ys], falls)
+        names = f"trial {first}", f"trial {second}"
+        panels.append(TrainingPanel(metric, "epoch", lines, (), min(ends), max(ends), low, high, log, names))
     return panels
 
 
@@ -256,11 +291,54 @@ def progress(history: History) -> Progress:
             if history.final_loss(t) < least:  # the feasible before the others
                 least, best = history.final_loss(t), score
             rows.append((t.id, role[t.id], spent, score, best))
+    rows = _telling(rows)
     ids, kinds, at, scores, bests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     objective = history.objective
     return Progress(
         objective.metric, objective.minimize, ids, kinds, at, scores, bests, tuple(stages), max(spent, history.spent)
     )
+
+
+def progress_over_time(history: History) -> Progress | None:
+    """The incumbent over the time in which a driver had the study open; None where nothing has a score.
+
+    A trial stands where the epoch that counts was reported: by when its job was handed out, and the seconds that its
+    epochs took since.
+    """
+    role, objective = roles(history), history.objective
+    found = sorted((_when(history, t), t.id) for t in history.trained() if history.score(t) is not None)
+    if not found:
+        return None
+    total = max(history.elapsed, found[-1][0])
+    unit, scale = ("seconds", 1.0) if total < 180 else ("minutes", 60.0) if total < 3 * 3600 else ("hours", 3600.0)
+    least, best = math.inf, math.nan
+    rows: list[tuple[int, Role, float, float, float]] = []
+    for at, i in found:
+        trial = history.trials[i]
+        score = history.score(trial)
+        assert score is not None
+        if history.final_loss(trial) < least:
+            least, best = history.final_loss(trial), score
+        rows.append((i, role[i], at / scale, score, best))
+    ids, kinds, times, scores, bests = zip(*_telling(rows), strict=True)
+    stages = tuple((s.name, s.opened / scale) for s in history.stages)
+    return Progress(objective.metric, objective.minimize, ids, kinds, times, scores, bests, stages, total / scale, unit)
+
+
+def _telling(rows: list[tuple[int, Role, float, float, float]]) -> list[tuple[int, Role, float, float, float]]:
+    """Of very many scores those that moved the incumbent, the bright ones, and an even sample of the others."""
+    step = max(1, len(rows) // _MOST_DOTS)
+    before = [math.nan, *(r[4] for r in rows)]
+    return [r for i, r in enumerate(rows) if i % step == 0 or r[4] != before[i] or r[1] in ("winner", "default")]
+
+
+def _when(history: History, trial: TrialRecord) -> float:
+    """The study's seconds when the epoch that counts of ``trial`` was reported."""
+    metric, objective = history.objective.metric, history.objective
+    told = [r for r in trial.reports if metric in r.metrics]
+    counts = told[-1] if objective.reduce == "last" else min(told, key=lambda r: objective.loss(r.metrics[metric]))
+    begun, since = max(((e, at) for e, at in trial.jobs if e < counts.epoch), default=(0, 0.0))
+    return since + sum(r.seconds for r in trial.reports if begun < r.epoch <= counts.epoch)
 
 
 def paired(history: History) -> Paired | None:
@@ -314,12 +392,13 @@ def steps(history: History, ablation: Ablation) -> Steps:
     )
 
 
-def sweeps(history: History) -> list[Swept]:
+def sweeps(history: History, lesson: Lesson | None = None) -> list[Swept]:
     """Each hyperparameter that took more than one value, against the score."""
+    priors = lesson.priors if lesson is not None else {}
     role = roles(history)
     scored = [(t, s) for t in history.trained() if (s := history.score(t)) is not None]
     low, high = span([s for _, s in scored], history.objective.minimize)
-    most = max(200, 6_000 // len(history.space))
+    most = max(160, 4_500 // len(history.space))
     out = []
     for name, param in history.space.items():
         if isinstance(param, Constant):
@@ -340,7 +419,13 @@ def sweeps(history: History) -> list[Swept]:
             scale: Literal["log", "linear", "choice"] = "choice" if choice else "linear"
             if not isinstance(param, Choice) and param.log and min(values) > 0:
                 scale = "log"
-            out.append(Swept(name, history.objective.metric, scale, labels, ids, kinds, values, scores, low, high))
+            believed = tuple(
+                (float(labels.index(setting(v))) if choice else real(v), d) for v, d in priors.get(name, ())
+            )
+            shown = tuple(p for p in believed if choice or min(values) <= p[0] <= max(values))
+            out.append(
+                Swept(name, history.objective.metric, scale, labels, ids, kinds, values, scores, low, high, shown)
+            )
     return out
 
 
@@ -431,19 +516,35 @@ _PANELS = (
 )
 
 
-def training_panels(curves: Measured, findings: Sequence[Finding], names: Mapping[str, str]) -> list[TrainingPanel]:
+def finding_panels(history: History) -> list[TrainingPanel]:
+    """The curve that each of the study's findings worth a line speaks of, with the finding marked where it began."""
+    panels = []
+    for trial, finding in notable(history):
+        curves = from_trial(history, trial)
+        title = f"trial {trial.id}: {finding.kind.replace('_', ' ')}"
+        panels += [
+            replace(p, title=title, note=finding.text)
+            for p in training_panels(curves, [finding], {}, only=finding.curve)[:1]
+        ]
+    return panels
+
+
+def training_panels(
+    curves: Measured, findings: Sequence[Finding], names: Mapping[str, str], only: str | None = None
+) -> list[TrainingPanel]:
     """The panels of one training, wherever it was logged.
 
     Args:
         curves: what is known of it.
         findings: what was found; each is marked on the panel of its curve.
         names: under which name each series was logged.
+        only: the panels that show this series alone.
     """
     series, panels = curves.all(), []
     first = min((float(s.x[0]) for s in series.values() if len(s)), default=0.0)
     for title, roles in _PANELS:
         own = [(r, series[r]) for r in roles if r in series and len(series[r])]
-        if not own:
+        if not own or (only is not None and only not in roles):
             continue
         lines: list[tuple[str, Role, tuple[float, ...], tuple[float, ...]]] = []
         for role, one in own:

@@ -16,11 +16,11 @@ from luthier.core.params import Constant
 from luthier.core.summary import Confirmation, Lesson, Summary, gain_parts, gain_text, in_points, summarize
 from luthier.core.trial import Status, TrialRecord
 from luthier.view import figures as fig
-from luthier.view import numbers, story
+from luthier.view import ink, numbers, story
 from luthier.view.findings import finding_of
 from luthier.view.page import render, save
 
-_MOST_ROWS = 500
+_MOST_ROWS = 390
 _MOST_READ = 100
 """Trials whose curves are read for findings: the best, and those that were ended early."""
 _DETAIL_BUDGET = 150_000
@@ -52,10 +52,10 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "goal": str(history.study.goals),
         "metric": history.objective.metric,
         "verdict": story.verdict(history),
-        "tone": _tone(history, summary),
+        "tone": tone_of(history, summary),
         "finished": history.finished,
         "used": story.spent_of(history),
-        "facts": _facts(history, summary),
+        "facts": facts_of(history, summary),
         "arms": _arms(history, summary),
         "paired": _shelve(shelf, history, "paired", "Scores of default and winner on each fresh seed, and their gain"),
         "path": _path(history, summary, shelf),
@@ -64,8 +64,11 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
         "stages": [_stage(history, stage, shelf) for stage in history.stages],
         "curves": _shelve(shelf, history, "curves", "Learning curves of all trials"),
         "pareto": _pareto(history, summary, shelf),
-        "progress": _shelve(shelf, history, "progress", "Best score over the epochs spent") if _scored(history) else [],
-        "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter"),
+        "progress": _progress(history, shelf),
+        "findings": _shelve(shelf, history, "findings", "A curve with a finding"),
+        "together": _together(history, shelf, lesson),
+        "sweeps": _shelve(shelf, history, "sweeps", "Score against this hyperparameter", lesson),
+        "lineage": _shelve(shelf, history, "lineage", "Who goes on from whose weights"),
         "failures": story.failures(history),
         "more": [(m, "n") for m in history.study.goals.metrics[1:]],
         "winner": numbers.winner_word(history),
@@ -75,7 +78,7 @@ def render_report(history: History, lesson: Lesson | None = None) -> str:
     texts = fig.hover_texts(history)
     shown = {i for spec in shelf.specs for t in spec["data"] for i in t.get("customdata") or () if i is not None}
     data = {"figures": shelf.specs, "trials": {i: texts[i] for i in sorted(shown)}}
-    return render("report.html.j2", {**view, "colors": fig.COLORS}, data)
+    return render("report.html.j2", {**view, "colors": ink.COLORS}, data)
 
 
 def _path(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
@@ -124,23 +127,46 @@ def _importance(lesson: Lesson | None, shelf: _Shelf) -> Row | None:
     return shelf.put(fig.importance_figure(lesson.importance), "Importance of each hyperparameter")
 
 
+def _progress(history: History, shelf: _Shelf) -> list[Row]:
+    """The incumbent over epochs and over time."""
+    if not _scored(history):
+        return []
+    told = (("progress", "Best score over the epochs spent"), ("time", "Best score over time"))
+    return [row for name, label in told for row in _shelve(shelf, history, name, label)]
+
+
+def _together(history: History, shelf: _Shelf, lesson: Lesson | None) -> dict[str, list[Row]]:
+    """The pictures of several hyperparameters at once."""
+    return {
+        "all": _shelve(shelf, history, "parallel", "All hyperparameters and the score of every trial", lesson),
+        "two": _shelve(shelf, history, "interaction", "Two hyperparameters against each other", lesson),
+    }
+
+
 class _Shelf:
     """The figures of the page in the order in which it shows them."""
 
     def __init__(self) -> None:
-        self.specs: list[fig.Spec] = []
+        self.specs: list[ink.Spec] = []
 
-    def put(self, spec: fig.Spec, label: str) -> Row:
+    def put(self, spec: ink.Spec, label: str) -> Row:
         self.specs.append(spec)
-        return {"id": len(self.specs) - 1, "label": label, "height": spec["layout"]["height"]}
+        meta = spec["layout"].get("meta", {})
+        return {
+            "id": len(self.specs) - 1,
+            "label": label,
+            "height": spec["layout"]["height"],
+            "width": meta.get("width"),
+            "note": meta.get("note", ""),
+        }
 
 
-def _shelve(shelf: _Shelf, history: History, name: str, label: str) -> list[Row]:
-    specs = fig.FIGURES[name](history)
+def _shelve(shelf: _Shelf, history: History, name: str, label: str, lesson: Lesson | None = None) -> list[Row]:
+    specs = fig.FIGURES[name](history, lesson)
     return [shelf.put(s, label if len(specs) == 1 else f"{label}: {_title(s)}") for s in specs]
 
 
-def _title(spec: fig.Spec) -> str:
+def _title(spec: ink.Spec) -> str:
     return str(Markup(spec["layout"]["title"]["text"]).striptags())
 
 
@@ -148,7 +174,8 @@ def _scored(history: History) -> bool:
     return any(history.score(t) is not None for t in history.trained())
 
 
-def _tone(history: History, summary: Summary) -> str:
+def tone_of(history: History, summary: Summary) -> str:
+    """``good`` for a proven gain, ``bad`` for a study that failed, else ``plain``."""
     if any(s.fatal for s in history.stages) or (summary.best_score is None and summary.failed):
         return "bad"
     if summary.feasible is False:
@@ -156,7 +183,7 @@ def _tone(history: History, summary: Summary) -> str:
     return "good" if summary.confirmation and summary.confirmation.proven else "plain"
 
 
-def _facts(history: History, summary: Summary) -> list[tuple[str, str, str]]:
+def facts_of(history: History, summary: Summary) -> list[tuple[str, str, str]]:
     """The key figures: label, value, and a small print."""
     c, metric = summary.confirmation, history.objective.metric
     facts = []

@@ -1,0 +1,157 @@
+"""What is asked of a running study from outside: stop, pause, resume, a configuration added by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from conftest import EVERY, bowl, log_of
+
+import luthier as lt
+from luthier.contracts import Done
+from luthier.core import events as ev
+from luthier.core.errors import Conflict
+from luthier.core.history import Entry, fold
+from luthier.core.trial import Status
+from luthier.run import book as books
+from luthier.run.book import Book, replay
+from luthier.run.memory import MemoryStore
+from luthier.strategies import build
+
+BY_HAND = {
+    "learning_rate": 0.00123,
+    "optimizer": "adamw",
+    "depth": 2,
+    "width": 64,
+    "epochs_frozen": 2,
+}
+
+
+def ask(study: lt.AskTell, event: ev.Asked) -> None:
+    """As the dashboard does it: into the log, past the study's own book."""
+    store = study._book._store
+    store.append([Entry(time.time(), event)], len(tuple(store.read())))
+
+
+@pytest.fixture(autouse=True)
+def _attentive(monkeypatch):
+    monkeypatch.setattr(books, "LISTENS", 0.0)
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_every_strategy_bears_what_is_asked_by_hand_and_replays(space, strategy):
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="14 trials", strategy=strategy, seed=3)
+    many = 0
+    while job := study.ask():
+        many += 1
+        if many == 3:
+            ask(study, ev.ConfigAsked(BY_HAND))
+        if many in (4, 9):
+            ask(study, ev.StopAsked(job.trial))
+        if many == 7:
+            ask(study, ev.StopAsked(0))
+        for epoch in range(job.start + 1, job.until + 1):
+            if study.tell(job, epoch, val_loss=bowl(job.config, epoch)) == "stop":
+                break
+        assert many < 500
+    history = study.history
+    (added,) = [t for t in history.trials if t.by_hand]
+    assert dict(added.config) == BY_HAND
+    assert (added.why, added.until, added.stage) == ("added by hand", 9, None)
+    assert history.to_start == ()
+    assert history.stops == ()
+    assert any(t.stop_why == "stopped by hand" for t in history.trials)
+    assert replay(log_of(study), build(strategy)) == history.decisions
+    assert fold(log_of(study)) == history
+
+
+def test_a_pause_hands_out_nothing_and_takes_no_time(space):
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="3 trials", strategy="random")
+    job = study.ask()
+    ask(study, ev.PauseAsked())
+    for epoch in (1, 2, 3):
+        study.tell(job, epoch, val_loss=1.0 / epoch)
+    assert study.history.trials[0].status is Status.DONE
+    waits = study.ask()
+    assert not isinstance(waits, Done)
+    assert not waits
+    assert waits.why == "paused by hand"
+    store = study._book._store
+    before = study.history.elapsed
+    store.append([Entry(study.history.last_at + 1e6, ev.ResumeAsked())], study.history.length)
+    store_clock = study.history.last_at + 1e6 + 1.0
+    study._book._clock = lambda: store_clock
+    assert study.ask().trial == 1
+    assert study.history.elapsed == pytest.approx(before + 1.0)
+
+
+def test_what_is_asked_while_nobody_drives_takes_no_time(space):
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="3 trials", strategy="random")
+    study.ask()
+    history = study.history
+    later = history.then(Entry(history.last_at + 1e6, ev.PauseAsked()))
+    assert (later.elapsed, later.last_at, later.decisions) == (history.elapsed, history.last_at, history.decisions)
+
+
+def test_a_configuration_by_hand_costs_a_grid_no_cell():
+    space = lt.Space(width=lt.Choice(1, 2, 3))
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=1, budget="9 trials", strategy="grid")
+    seen = []
+    while job := study.ask():
+        if not seen:
+            ask(study, ev.ConfigAsked({"width": 3}))
+        seen.append(job.config["width"])
+        study.tell(job, 1, val_loss=1.0)
+    assert sorted(seen) == [1, 2, 3, 3]
+    assert seen[1] == 3
+
+
+def test_another_driver_is_still_a_conflict(space):
+    store = MemoryStore()
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=2, budget="3 trials", strategy="random")
+    study._book = Book.create(store, study.history.study)
+    study.ask()
+    store.append([Entry(time.time(), ev.Opened("0.1.0"))], study.history.length)
+    with pytest.raises(Conflict):
+        study.ask()
+
+
+def test_a_trial_of_a_worker_process_ends_when_asked(tmp_path):
+    place = tmp_path / "study.db"
+
+    def train(trial):
+        import time
+
+        for epoch in trial.epochs():
+            time.sleep(0.02)
+            trial.report(val_loss=1.0 / epoch + trial.config["x"])
+
+    def asks():
+        from luthier.store import SqlStore, locate
+
+        store = SqlStore(locate(place), "train")
+        deadline = time.time() + 20
+        while time.time() < deadline:
+            entries = list(store.read())
+            if any(isinstance(e.event, ev.Reported) for e in entries):
+                try:
+                    store.append([Entry(time.time(), ev.StopAsked(0))], len(entries))
+                    store.append([Entry(time.time(), ev.ConfigAsked({"x": 0.25}))], len(entries) + 1)
+                    return
+                except Conflict:
+                    continue
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=asks)
+    thread.start()
+    result = lt.tune(
+        train, {"x": lt.Float(0.0, 1.0)}, minimize="val_loss", max_epochs=60, budget="100 epochs", strategy="random",
+        storage=place, quiet=True,
+    )  # fmt: skip
+    thread.join()
+    first, second = result.trials()[:2]
+    assert (first.status, first.stop_why) == (Status.STOPPED, "stopped by hand")
+    assert first.epoch < 60
+    assert second.config == {"x": 0.25}
+    assert second.by_hand
