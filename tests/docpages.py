@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import random
 import re
 import shlex
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import luthier as lt
 from luthier import cli
@@ -98,6 +101,13 @@ def run_python(page: Path, block: Block, namespace: dict[str, Any]) -> None:
     tree = _Filled().visit(ast.parse(block.text, str(page)))
     ast.increment_lineno(tree, block.line - 1)
     exec(compile(ast.fix_missing_locations(tree), str(page), "exec"), namespace)
+
+
+def check_yaml(text: str) -> None:
+    """A space, where every entry has a type; else YAML of whatever kind."""
+    entries = yaml.safe_load(text)
+    if isinstance(entries, dict) and all(isinstance(e, dict) and "type" in e for e in entries.values()):
+        lt.Space.from_yaml(text)
 
 
 def file_of(block: Block) -> str | None:
@@ -219,8 +229,8 @@ def parse(args: list[str]) -> tuple[Any, Any]:
     context = group.context_class(group, info_name="luthier")
     if args in (["--help"], ["-h"]):
         return group, context
-    assert args[0] in group.commands, f"luthier has no command {args[:1]}"
-    command = group.commands[args[0]]
+    command = group.commands.get(args[0] if args else "")
+    assert command is not None, f"luthier has no command {args[:1]}"
     try:
         return command, command.make_context(args[0], args[1:], parent=context)
     except cli.USAGE as error:
@@ -256,14 +266,14 @@ PROGRAMS: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-def run_luthier(args: list[str], monkeypatch: Any) -> None:
+def run_luthier(args: list[str]) -> None:
     """Run a command of Luthier's in this process, a study of a few short trainings."""
     if args[0] in ("tune", "resume", "quickstart"):
         args = [*args, "--workers", "0", "--quiet"]
         for option, value in (("--budget", f"{TRIALS} trials"), ("--max-epochs", str(EPOCHS))):
             if option in args:
                 args[args.index(option) + 1] = value if args[0] != "resume" else f"{2 * TRIALS} trials"
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(io.StringIO()):
         cli.app(args, standalone_mode=False)
 
 
