@@ -45,8 +45,12 @@ def draw(specs: list[dict[str, object]]) -> list[str]:
 
 
 def small(svg: str) -> str:
-    """With coordinates to a tenth of a pixel, which is all that a picture of this size shows."""
-    return re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), svg) + "\n"
+    """With coordinates to a tenth of a pixel, which is all that a picture of this size shows; text stays as it is."""
+
+    def rounded(tag: re.Match[str]) -> str:
+        return re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), tag[0])
+
+    return re.sub(r"<[^>]+>", rounded, svg) + "\n"
 
 
 def main(place: str, folder: str, *names: str) -> None:
