@@ -1,4 +1,7 @@
-"""Docstrings as Markdown: roles of reStructuredText become code, sessions of Python get their fences."""
+"""Docstrings as Markdown: roles of reStructuredText become code, sessions of Python get their fences.
+
+Parameters that are told together, ``low, high: of the range``, become an entry each.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,14 @@ import griffe
 ROLE = re.compile(r":(?:func|class|mod|data|meth|attr|exc):`~?([^`]+)`")
 SESSION = re.compile(r"(?:^>>> .*\n?(?:^(?:\.\.\. |[^\s>]).*\n?)*)+", re.MULTILINE)
 
+SECTION = re.compile(r"^(?:Args|Attributes):\n(?:(?: .*)?\n?)+", re.MULTILINE)
+TOGETHER = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 .*)*)", re.MULTILINE)
+
+
+def _apart(found: re.Match[str]) -> str:
+    indent, names, text = found.groups()
+    return "\n".join(f"{indent}{name}: {text}" for name in names.split(", "))
+
 
 def as_markdown(text: str) -> str:
     """The text of a docstring.
@@ -18,6 +29,7 @@ def as_markdown(text: str) -> str:
     'See `luthier.tune`.'
     """
     text = ROLE.sub(r"`\1`", text)
+    text = SECTION.sub(lambda found: TOGETHER.sub(_apart, found[0]), text)
     return SESSION.sub(lambda found: f"```python\n{found[0].rstrip()}\n```\n", text)
 
 
