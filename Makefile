@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SMALL := $(VENV)/.quickstart
 READY := $(VENV)/.ready
-BUILD_SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+# Without --quiet, which would keep the warnings from --strict.
+BUILD_SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: quickstart test check docs format clean

@@ -9,7 +9,12 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
-KEPT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "examples.md": "examples/README.md"}
+KEPT = {
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "examples.md": "examples/README.md",
+    "zh.md": "README.zh.md",
+}
 """The page, and the file of the repository that it is."""
 
 
@@ -24,7 +29,7 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let links lead to those pages, which in the repository lead to the files."""
-    for page, file in KEPT.items():
+    for page, file in {**KEPT, "index.md": "README.md"}.items():
         markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(file)}(?=[)#])", f"]({page}", markdown)
     return markdown
 
