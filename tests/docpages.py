@@ -119,6 +119,18 @@ def file_of(block: Block) -> str | None:
 # -- what stands in ----------------------------------------------------------------------------------------------------
 
 
+FILES = {
+    "main.py": """\
+import sys
+
+options = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:] if "=" in word)
+for epoch in range(1, int(options.get("epochs", 2)) + 1):
+    print(f"epoch {epoch} train_loss {1.1 / epoch} val_loss {1 / epoch}")
+"""
+}
+"""Scripts of the reader's, by name: they lie in the folder in which a page runs."""
+
+
 def usual() -> dict[str, Any]:
     """What the pages suppose that the reader has: data, a model, a training function, a space."""
     import numpy as np
@@ -227,7 +239,7 @@ def parse(args: list[str]) -> tuple[Any, Any]:
 
     group = get_command(cli.app)
     context = group.context_class(group, info_name="luthier")
-    if args in (["--help"], ["-h"]):
+    if args and args[0] in {"-h", "--help", *(o for p in group.params for o in p.opts)}:
         return group, context
     command = group.commands.get(args[0] if args else "")
     assert command is not None, f"luthier has no command {args[:1]}"

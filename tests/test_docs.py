@@ -49,6 +49,8 @@ WITH_CODE = [p for p in PAGES if p.name not in ELSEWHERE and any(b.lang for b in
 def test_every_code_block_works(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     docpages.small(monkeypatch)
+    for name, script in docpages.FILES.items():
+        Path(name).write_text(script, encoding="utf-8")
     usual = docpages.usual()
     namespace = dict(usual)
     with docpages.own_imports(tmp_path):
@@ -102,6 +104,7 @@ def test_methods_has_every_strategy_and_every_paper_that_its_file_names():
     [
         ("luthier tune train.py:train --budgett 3", "budgett"),
         ("luthier tuna", "no command"),
+        ("luthier --versio", "no command"),
         ("luthier report", "STUDY"),
         ("curl example.org", "not run"),
     ],
