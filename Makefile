@@ -4,9 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SMALL := $(VENV)/.quickstart
 READY := $(VENV)/.ready
+# Without --quiet, which would keep the warnings from --strict.
+BUILD_SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: quickstart test check format clean
+.PHONY: quickstart test check docs format clean
 
 quickstart: $(SMALL)  ## tune a real network on real data; ends in a report
 	$(BIN)/luthier quickstart
@@ -14,11 +16,15 @@ quickstart: $(SMALL)  ## tune a real network on real data; ends in a report
 test: $(READY)  ## the whole test suite
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## style, types, and the arrows between the rooms
+check: $(READY)  ## style, types, the arrows between the rooms, and the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BUILD_SITE)
+
+docs: $(READY)  ## the documentation, in site/
+	$(BUILD_SITE)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -36,4 +42,4 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis luthier-quickstart
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site luthier-quickstart

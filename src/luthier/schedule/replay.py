@@ -30,11 +30,9 @@ class Replay:
 
     Args:
         segments: :class:`Segment`, their plain data, or ``(from_epoch, until_epoch, config)``; the first begins at
-        epoch
-            0, each goes on where the one before ended.
+            epoch 0, each goes on where the one before ended.
         seed: of the training, from which each segment gets one of its own; None keeps the seeds of the segments, so
-        that
-            the training is done again as it was, provided that ``max_epochs`` is what it was then.
+            that the training is done again as it was, provided that ``max_epochs`` is what it was then.
 
     Raises:
         UserError: no segments, or segments that do not follow each other.
