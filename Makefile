@@ -13,8 +13,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 quickstart: $(SMALL)  ## tune a real network on real data; ends in a report
 	$(BIN)/luthier quickstart
 
-test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(READY)  ## the whole test suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)  ## style, types, the arrows between the rooms, and the site
 	$(BIN)/ruff check .

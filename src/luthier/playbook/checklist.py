@@ -239,7 +239,7 @@ def _state(history: History, name: str, param: Param, lang: Lang) -> tuple[State
                     key = "confirmed"
                 return "settled", words[key].format(stage=shown, value=_said(chosen)), base[name]
             count = len(_values(history, stage, name))
-            if count > 1:
+            if count > 1 and name not in stage.numbers.get("start", ()):
                 return "settled", words["tried"].format(stage=shown, count=count), base[name]
     elif history.finished is not None or _parents_decided(history, param):
         return "skipped", words["inactive"].format(condition=_condition(param)), None
@@ -272,7 +272,8 @@ def _at_the_end(history: History, name: str, param: Param, stays: Value, lang: L
 def _values(history: History, stage: StageRecord, name: str) -> set[Value]:
     """The values that a stage's trainings gave a hyperparameter."""
     trials = (history.trials[i] for i in stage.trials)
-    return {t.config[name] for t in trials if t.probe is None and name in t.config}
+    asked = (t for t in trials if t.probe is None and "start" not in t.notes)  # that one moves many at once
+    return {t.config[name] for t in asked if name in t.config}
 
 
 def _parents_decided(history: History, param: Param) -> bool:

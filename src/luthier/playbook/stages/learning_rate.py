@@ -37,7 +37,7 @@ def learning_rate(look: Look) -> Script:
         what = ", ".join(f"{n} {short(v)}" for n, v in moved.items())
         test = "; the rate by the range test" if _tested(look, first) else ""
         why = f"so short a training lacks updates: {what}{test}"
-        tried += yield [look.wish(experienced[first], base={}, epochs=epochs, why=why)]
+        tried += yield [look.wish(experienced[first], base={}, epochs=epochs, why=why, notes={"start": True})]
         if look.best(tried) is not default[0] or not shows(look, tried):
             starts = experienced
     for longer in (look.medium, look.full):
