@@ -41,6 +41,8 @@ OTHER = 0.55
 """How far two choices lie apart, per choice, in lengths. Our choice."""
 FAR = 6.0
 """Standard deviations from the prior's center beyond which all is equally far."""
+FITTED = 96
+"""Trainings that lengths and noise are fitted to, at most: what a fit takes grows with their cube."""
 LEAST = 8
 """Trainings that are needed."""
 
@@ -144,30 +146,34 @@ def fit(prior: Prior, evidence: Evidence) -> Surrogate | None:
     owners = np.array(coordinates.owners)
     size = max(1, len(prior.space.dims)) ** 0.25
 
-    def fitted(length: float, least: float, relevance: Array) -> tuple[float, Surrogate]:
+    def fitted(length: float, least: float, relevance: Array, at: NDArray[np.intp]) -> tuple[float, Surrogate]:
         scale = relevance / (length * size)
-        scaled = x * scale
+        scaled = x[at] * scale
         covariance = matern52(squared_distances(scaled, scaled))
-        covariance[np.diag_indices(len(x))] += least + noise
+        covariance[np.diag_indices(len(at))] += least + noise[at]
         factor = cholesky(covariance)
-        weights = solve(factor, z)
-        likelihood = -0.5 * float(z @ weights) - float(np.log(np.diag(factor)).sum())
+        weights = solve(factor, z[at])
+        likelihood = -0.5 * float(z[at] @ weights) - float(np.log(np.diag(factor)).sum())
         value = likelihood - 0.5 * ((math.log(length) - USUAL) / AROUND) ** 2
         return value, Surrogate(scaled, factor, weights, center, unit, scale)
 
+    some = np.unique(np.linspace(0, len(x) - 1, min(len(x), FITTED)).astype(np.intp))
     length, least, relevance = LENGTHS[0], NOISES[1], np.ones(x.shape[1])
-    best = fitted(length, least, relevance)
+    best, model = fitted(length, least, relevance, some)
     for other in LENGTHS[1:]:
-        if (tried := fitted(other, least, relevance))[0] > best[0]:
-            best, length = tried, other
+        value, tried = fitted(other, least, relevance, some)
+        if value > best:
+            best, model, length = value, tried, other
     for name in prior.space.dims:
         less = np.where(owners == name, relevance * FAINT, relevance)
-        if (tried := fitted(length, least, less))[0] > best[0] + PROOF:
-            best, relevance = tried, less
+        value, tried = fitted(length, least, less, some)
+        if value > best + PROOF:
+            best, model, relevance = value, tried, less
     for calm in (NOISES[0], NOISES[2]):
-        if (tried := fitted(length, calm, relevance))[0] > best[0]:
-            best = tried
-    return best[1]
+        value, tried = fitted(length, calm, relevance, some)
+        if value > best:
+            best, model, least = value, tried, calm
+    return model if len(some) == len(x) else fitted(length, least, relevance, np.arange(len(x), dtype=np.intp))[1]
 
 
 def most_promising(model: Surrogate, prior: Prior, running: Sequence[Config], candidates: Sequence[Config]) -> int:
