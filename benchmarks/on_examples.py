@@ -1,11 +1,12 @@
 """The playbook beside Optuna's TPE on the six examples: how good so far, and is it ever worse than the default?
 
-Each run is kept as a JSON file in ``--out`` and never made again, so the command can be stopped and repeated. The
+Each run is kept as a JSON file in ``--out``, where those that were made lie already, and never made again, so the
+command can be stopped and repeated; after a change of the playbook delete its files there. The
 playbook has a budget of 20 full trainings, its proof included; TPE has 30. Normalised regret: 0 is the best score that
 any run on the example has seen at any epoch, 1 the median of TPE's first trainings, which are random. What was spent
 on probes counts. The default comes from the playbook's own proof: the gain over it on fresh seeds, in pairs.
 
-    python benchmarks/on_examples.py [--seeds 5] [--out results/examples] [--example images,causal_lm] [--report]
+    python benchmarks/on_examples.py [--seeds 5] [--out FOLDER] [--example images,causal_lm] [--report]
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--out", type=Path, default=Path("results/examples"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/examples")
     parser.add_argument("--example", default=",".join(EXAMPLES))
     parser.add_argument("--report", action="store_true", help="run nothing, show what there is")
     given = parser.parse_args()
