@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/examples")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "recorded/examples")
     parser.add_argument("--example", default=",".join(EXAMPLES))
     parser.add_argument("--report", action="store_true", help="run nothing, show what there is")
     given = parser.parse_args()
