@@ -165,10 +165,10 @@ def main() -> None:
                 kind = rng.choice(HARMS)
                 if kind == "worker" and harms.count("worker") == 2:
                     kind = "both"  # a third time in one trial would be its own fault
-                size = (folder / "s.db-wal").stat().st_size if (folder / "s.db-wal").exists() else 0
-                driver = start(words, folder, size + rng.randrange(20_000, 400_000) if kind == "full" else None)
                 if sum(done.values()) >= given.harms or len(harms) >= 12:
                     kind = ""
+                size = (folder / "s.db-wal").stat().st_size if (folder / "s.db-wal").exists() else 0
+                driver = start(words, folder, size + rng.randrange(20_000, 400_000) if kind == "full" else None)
                 deadline = time.monotonic() + (rng.uniform(0.2, 0.8) * duration if kind not in ("", "full") else 600)
                 while driver.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.01)
