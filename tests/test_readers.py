@@ -469,7 +469,7 @@ def test_every_curve_is_drawn_and_findings_stand_where_they_began(tmp_path):
 
     from luthier.diagnosis import Diagnosis, Finding
     from luthier.view import diagnosed, figures
-    from luthier.view.numbers import training_panels
+    from luthier.view.panels import training_panels
 
     rows = "\n".join(
         f"{s},{2 / (s + 1)},{1 / (s + 1) if s % 100 == 99 else ''},{'nan' if s > 4000 else 3}" for s in range(5000)

@@ -13,7 +13,8 @@ from luthier.core.lineage import lineage
 from luthier.core.params import Constant
 from luthier.diagnosis import Diagnosis, diagnose_curves, from_trial
 from luthier.playbook.defaults import strong_default
-from luthier.view import figures, numbers, story
+from luthier.view import figures, story
+from luthier.view.panels import compared, training_panels
 
 Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ def trial_page(history: History, number: int, files: Path | None) -> Json:
     found = _findings(history, number)
     base = strong_default(history)
     curves = from_trial(history, t)
-    panels = numbers.training_panels(curves, list(found), _names(history)) if t.reports else []
+    panels = training_panels(curves, list(found), _names(history)) if t.reports else []
     parts = lineage(history, t.id) if t.inherited is not None else ()
     return {
         "id": t.id,
@@ -95,7 +96,7 @@ def compared_page(history: History, first: int, second: int) -> Json:
         "ids": [first, second],
         "scores": [story.scores(history, t) for t in trials],
         "config": [{**r, "differs": r["values"][0] != r["values"][1]} for r in rows],
-        "figures": [figures.training_figure(p) for p in numbers.compared(history, first, second)],
+        "figures": [figures.training_figure(p) for p in compared(history, first, second)],
     }
 
 

@@ -10,8 +10,8 @@ from luthier.diagnosis.curves import Curves
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.view import figures as fig
 from luthier.view import ink
-from luthier.view.numbers import training_panels
 from luthier.view.page import render
+from luthier.view.panels import training_panels
 from luthier.view.story import clean, count, number, sparkline
 
 SEVERITIES = ("critical", "warning", "hint", "good")

@@ -22,9 +22,7 @@ from luthier.view.numbers import (
     Steps,
     Swept,
     Traded,
-    TrainingPanel,
     curve_panels,
-    finding_panels,
     lr_ranges,
     paired,
     progress,
@@ -33,6 +31,7 @@ from luthier.view.numbers import (
     sweeps,
     traded,
 )
+from luthier.view.panels import TrainingPanel, finding_panels
 from luthier.view.story import clean, number, setting, short, varied
 
 PRIOR_HEIGHT = 0.42
