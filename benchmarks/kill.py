@@ -29,6 +29,28 @@ from luthier.core.errors import LuthierError
 from luthier.core.history import Entry, fold
 from luthier.store import open_store
 
+TRAIN = """
+import random, time
+
+class Weights:
+    def __init__(self): self.value = 0.0
+    def state_dict(self): return {"value": self.value}
+    def load_state_dict(self, state): self.value = state["value"]
+
+def train(trial):
+    weights = Weights()
+    for epoch in trial.epochs(weights=weights):
+        weights.value += random.random()
+        time.sleep(PAUSE)
+        trial.report(train_loss=1 / epoch, val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
+"""
+"""A training whose every epoch depends on all before it; ``PAUSE`` is to be filled in, in seconds."""
+SPACE = """
+learning_rate: {type: float, low: 1.0e-5, high: 0.1, log: true}
+optimizer: {type: choice, choices: [adamw, sgd]}
+width: {type: int, low: 16, high: 64}
+"""
+
 LUTHIER = [sys.executable, "-m", "luthier.cli"]
 
 

@@ -7,35 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from kill import decisions_of, entries_of, family, judge, kill_all, start
+from kill import SPACE, TRAIN, decisions_of, entries_of, family, judge, kill_all, start
 
 from luthier.core import events as ev
 
-TRAIN = """
-import time
-
-class Weights:
-    def __init__(self): self.value = 0.0
-    def state_dict(self): return {"value": self.value}
-    def load_state_dict(self, state): self.value = state["value"]
-
-def train(trial):
-    import random
-    weights = Weights()
-    for epoch in trial.epochs(weights=weights):
-        weights.value += random.random()
-        time.sleep(0.004)
-        trial.report(train_loss=1 / epoch, val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
-"""
-SPACE = """
-learning_rate: {type: float, low: 1.0e-5, high: 0.1, log: true}
-optimizer: {type: choice, choices: [adamw, sgd]}
-width: {type: int, low: 16, high: 64}
-"""
-
 
 def command(folder: Path, strategy: str) -> list[str]:
-    (folder / "job.py").write_text(TRAIN)
+    (folder / "job.py").write_text(TRAIN.replace("PAUSE", "0.004"))
     (folder / "space.yaml").write_text(SPACE)
     return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "9", "--budget",
             "12 trials", "--strategy", strategy, "--storage", "s.db", "--seed", "3"]  # fmt: skip

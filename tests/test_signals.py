@@ -10,32 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from kill import LUTHIER, entries_of, family, judge, start
-from test_kill import SPACE
+from kill import LUTHIER, SPACE, TRAIN, entries_of, family, judge, start
 
 from luthier.core import events as ev
 from luthier.core.history import fold
 
-TRAIN = """
-import random, time
-
-class Weights:
-    def __init__(self): self.value = 0.0
-    def state_dict(self): return {"value": self.value}
-    def load_state_dict(self, state): self.value = state["value"]
-
-def train(trial):
-    weights = Weights()
-    for epoch in trial.epochs(weights=weights):
-        weights.value += random.random()
-        time.sleep(0.02)
-        trial.report(val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
-"""
-
 
 def command(folder: Path, *more: str) -> list[str]:
     folder.mkdir(exist_ok=True)
-    (folder / "job.py").write_text(TRAIN)
+    (folder / "job.py").write_text(TRAIN.replace("PAUSE", "0.02"))
     (folder / "space.yaml").write_text(SPACE)
     return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "25", "--budget",
             "3 trials", "--strategy", "random", "--storage", "s.db", "--seed", "3", *more]  # fmt: skip
@@ -93,7 +76,7 @@ def test_asked_twice_a_study_ends_at_once(tmp_path, undisturbed):
     folder = tmp_path / "here"
     driver = begin(folder)
     slowly = 'open("begun", "w").close(); time.sleep(60)'
-    (folder / "job.py").write_text(TRAIN.replace("time.sleep(0.02)", slowly))  # the workers of the next driver
+    (folder / "job.py").write_text(TRAIN.replace("time.sleep(PAUSE)", slowly))  # the workers of the next driver
     driver.kill()
     driver.communicate()
     slow = subprocess.Popen([*LUTHIER, "resume", "s.db"], cwd=folder, stdout=subprocess.PIPE,

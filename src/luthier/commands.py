@@ -1,9 +1,12 @@
-"""Commands of the terminal around a study: a first space from a script, what there is, what is best, what would run."""
+"""Commands of the terminal around a study: a first space from a script, what there is, what is best,
+what would run; and what the curves of any training say."""
 
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -274,6 +277,72 @@ def init(
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}.", "Name another place.") from None
     typer.echo(made.told)
+
+
+def diagnose(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Logs, or folders that are searched for them.")
+    ],
+    train_loss: Annotated[str | None, typer.Option(help="The training loss, as it was logged.")] = None,
+    val_loss: Annotated[str | None, typer.Option(help="The validation loss, as it was logged.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric, with or without its train or val.")] = None,
+    maximize: Annotated[
+        bool | None, typer.Option("--maximize/--minimize", help="The metric's direction.", show_default=False)
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Of a classification: what knowing nothing would score.")] = None,
+    max_epochs: Annotated[float | None, typer.Option(help="The planned length of the trainings.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the curves drawn.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
+) -> None:
+    """Read the curves of any training, say what is wrong and what to try next. No study of Luthier's is needed.
+
+    Reads TensorBoard, CSV, JSON lines, Lightning, Hugging Face, MLflow and Luthier's own.
+    """
+    from luthier import readers
+    from luthier.diagnosis import Diagnosis, diagnose_curves, diagnose_study
+    from luthier.view import diagnosed
+    from luthier.view.page import save
+
+    if classes is not None and classes < 2:
+        raise UserError(f"--classes {classes} is no classification.", "Give a number of at least 2.")
+    if max_epochs is not None and not max_epochs > 0:
+        raise UserError(f"--max-epochs {max_epochs:g} is no length.", "Give the number of epochs that were planned.")
+    if html is not None and html.is_dir():
+        raise UserError(f"--html {str(html)!r} is a folder.", "Name a file.")
+    asked = readers.Asked(train_loss, val_loss, metric, maximize)
+    runs, notes = readers.read_runs(paths, asked, classes=classes, max_epochs=max_epochs)
+    found = [diagnosed.Reading(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes) for r in runs]
+    overall = diagnose_study([r.curves for r in runs]) if len(runs) > 1 else Diagnosis(())
+    written = None
+    if html is not None:
+        try:
+            written = save(diagnosed.page(overall, found, notes), html)
+        except OSError as error:
+            raise UserError(
+                f"--html {str(html)!r} cannot be written: {error.strerror}.", "Name another place."
+            ) from None
+    if json:
+        data = diagnosed.to_dict(overall, found, notes)
+        typer.echo(jsonlib.dumps(plain({**data, **({"html": str(written)} if written else {})})))
+        return
+    _styled(lambda sparks: diagnosed.tell(overall, found, notes, sparks=sparks))
+    if written is not None:
+        typer.echo(f"\nPage: {written}")
+
+
+def _styled(lines: Callable[[bool], list[tuple[str, str]]]) -> None:
+    """Styled lines on a terminal, plain ones anywhere else."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ:
+        typer.echo("\n".join(text for text, _ in lines(sys.stdout.isatty())))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for text, style in lines(True):
+        head, colon, rest = text.partition(":")
+        whole = not colon or style in ("dim", "cyan", "bold")
+        console.print(Text(text, style) if whole else Text.assemble((head + colon, style), rest))
 
 
 def plain(data: Any) -> Any:
