@@ -23,6 +23,7 @@ from luthier.run.book import Book, job_of
 from luthier.run.loop import run
 from luthier.run.memory import MemoryStore
 from luthier.run.perform import perform
+from luthier.run.vault import Folder
 
 # -- cloning in the log ------------------------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ def test_a_checkpoint_lives_as_long_as_a_clone_needs_it(tmp_path):
         Wait() if history.decisions in (2, 4) and history.running else given(history, rng)
     )
     book = Book.create(MemoryStore(), study())
-    run(book, script, LastFirst(looking, tmp_path), tmp_path)
+    run(book, script, LastFirst(looking, tmp_path), Folder(tmp_path))
     assert [t.status for t in book.history.trials] == [Status.PAUSED, Status.STOPPED, Status.DONE]
     # The parent went on first, and its checkpoint of epoch 3 stayed until its clone had one of its own; with that the
     # trial whose place it took has none any more.

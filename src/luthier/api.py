@@ -27,12 +27,13 @@ from luthier.diagnosis.finding import Diagnosis
 from luthier.plots import Plots
 from luthier.request import Names, go_on, objectives_from, study_from
 from luthier.run.book import Book
-from luthier.run.crew import Crew
+from luthier.run.crew import LOCAL, Crew
 from luthier.run.interrupts import Interrupts
 from luthier.run.limits import Limits
 from luthier.run.lock import driving
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
+from luthier.run.vault import opened
 from luthier.strategies import build, check_copies
 from luthier.target import beside, describe, refuse_while_importing
 from luthier.view.closing import closing
@@ -172,6 +173,9 @@ def tune(
     strategy: str | Scheduler = "playbook",
     workers: int = 1,
     threads: int | None = None,
+    executor: str = LOCAL,
+    resources: Mapping[str, float] | None = None,
+    slurm: Mapping[str, Any] | None = None,
     storage: str | Path | None = None,
     name: str | None = None,
     seed: int = 0,
@@ -201,6 +205,10 @@ def tune(
         strategy: ``"playbook"``, another name in :data:`luthier.strategies.STRATEGIES`, or a Scheduler.
         workers: processes that train at once; 0 trains in this process, for debugging.
         threads: processor threads of each worker; cores / workers where None.
+        executor: where they train: ``"local"``, this machine; ``"ray"``, the cluster of ``RAY_ADDRESS`` or a Ray of
+            this machine; ``"ray:ADDRESS"``; ``"slurm"``. See ``docs/cluster.md``.
+        resources: what each worker on Ray needs, ``{"CPU": 2, "GPU": 1}``; one CPU where None.
+        slurm: options of the Slurm jobs, ``{"partition": "gpu", "time": 240, "gpus_per_node": 1}``.
         storage: a folder, a file or a URL for the log; in memory where None. A study found there goes on.
         name: names the study in its storage.
         seed: fixes every decision, and every trial with its config.
@@ -214,7 +222,7 @@ def tune(
         durability: what a recorded report survives: the death of every ``"process"``, or a loss of ``"power"`` too
             (slower: a sync for all reports that came in together).
         files: the folder for checkpoints and logs; beside the database where None. A database on a server has nothing
-            beside it: name a folder that all who train can reach.
+            beside it: name a folder that all who train can reach, or for checkpoints a URL as ``"s3://bucket/folder"``.
 
     Ctrl-C and SIGTERM stop a study with ``storage`` once its running trials are saved, a second one at once; the same
     call goes on. See ``docs/lasting.md``.
@@ -228,7 +236,10 @@ def tune(
     """
     refuse_while_importing()
     console = Console(quiet=quiet)
-    crew, limits = Crew(workers, threads), Limits.of(timeout, worker_memory, checkpoint_space)
+    crew, limits = (
+        Crew(workers, threads, executor, resources, slurm),
+        Limits.of(timeout, worker_memory, checkpoint_space),
+    )
     study = prepare(
         target,
         space,
@@ -283,22 +294,23 @@ def launch(
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
     crew.accept(target)
     store: Store = MemoryStore()
-    place = None
+    place, cloud = None, ""
     if storage is not None:
         from luthier import store as stores
 
         url = stores.locate(storage)
-        store, place = stores.SqlStore(url, study.name, durability), stores.files_of(url, study.name, files)
+        store = stores.SqlStore(url, study.name, durability)
+        place, cloud = stores.files_of(url, study.name, files)
         study = replace(study, target=beside(study.target, stores.file_of(url)))
     fresh = place is not None and not place.exists()
     with driving(place, study.name), contextlib.closing(store):
         book = Book.open(store)
         if book is not None:
             go_on(book, study)
-            return drive(book, target, strategy, crew, place, console, observers, limits=limits)
+            return drive(book, target, strategy, crew, place, console, observers, limits=limits, cloud=cloud)
         book = Book.create(store, study)
         try:
-            return drive(book, target, strategy, crew, place, console, observers, limits=limits)
+            return drive(book, target, strategy, crew, place, console, observers, limits=limits, cloud=cloud)
         except StorageError:
             raise  # the study is no mistake: its disk is full, or its file damaged
         except (UserError, RunError):
@@ -327,8 +339,14 @@ def drive(
     observers: Sequence[Observer] = (),
     *,
     limits: Limits | None = None,
+    cloud: str = "",
 ) -> Result:
-    """Run an open study to its end on this machine."""
+    """Run an open study to its end.
+
+    Args:
+        files: its folder of files; None where there is none.
+        cloud: the URL of its checkpoints; empty for ``files``.
+    """
     from luthier import __version__
 
     if book.history.finished is not None:
@@ -341,19 +359,22 @@ def drive(
         with ExitStack() as stack:
             interrupts = None
             limits = limits or Limits()
+            lasting = files is not None or cloud
             if files is None:
                 files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
-            else:  # without storage there is nothing to go on with: the first Ctrl-C ends it
+            vault = opened(files, cloud)
+            stack.callback(vault.close)
+            if lasting:  # without storage there is nothing to go on with: the first Ctrl-C ends it
                 interrupts = stack.enter_context(Interrupts(console.say))
             book.append(ev.Opened(__version__))
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
-            executor = crew.hire(target, files, limits, interrupts or (lambda: False))
+            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud)
             stack.callback(executor.close)
             console.open(book.history)
             stack.callback(lambda: console.close(book.history))
             watchers = [console, *observers]
-            run(book, build(strategy), executor, files, watchers, interrupts, limits.checkpoint_space)
+            run(book, build(strategy), executor, vault, watchers, interrupts, limits.checkpoint_space)
     return Result(book.history)
 
 

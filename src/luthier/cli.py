@@ -20,7 +20,7 @@ import typer
 from luthier import commands
 from luthier.commands import STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
-from luthier.run.crew import Crew
+from luthier.run.crew import LOCAL, Crew
 from luthier.run.limits import Limits
 
 app = typer.Typer(
@@ -60,8 +60,20 @@ Durability = Annotated[
     typer.Option(help="What reports survive: the end of every 'process', or of 'power' too.", rich_help_panel=MACHINE),
 ]
 Files = Annotated[
-    Path | None,
-    typer.Option(help="The folder for checkpoints and logs (default: beside the database).", rich_help_panel=MACHINE),
+    str | None,
+    typer.Option(
+        help="Checkpoints and logs, a folder (default: beside the database); or s3://... for checkpoints.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Executor = Annotated[
+    str, typer.Option(help="Where it trains: local, ray, ray:ADDRESS or slurm.", rich_help_panel=MACHINE)
+]
+Resources = Annotated[
+    str | None, typer.Option(help="What each worker on Ray needs: CPU=2,GPU=1.", rich_help_panel=MACHINE)
+]
+Slurm = Annotated[
+    str | None, typer.Option(help="Options of the Slurm jobs: partition=gpu,time=60.", rich_help_panel=MACHINE)
 ]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
@@ -142,6 +154,9 @@ def tune(
     strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
+    executor: Executor = LOCAL,
+    resources: Resources = None,
+    slurm: Slurm = None,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
     name: Name = None,
     seed: Seed = 0,
@@ -214,7 +229,7 @@ def tune(
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
-        crew=Crew(workers, threads),
+        crew=Crew(workers, threads, executor, resources, slurm),
         name=name,
         seed=seed,
         reduce=reduce,
@@ -232,6 +247,9 @@ def resume(
     name: Name = None,
     workers: Workers = 1,
     threads: Threads = None,
+    executor: Executor = LOCAL,
+    resources: Resources = None,
+    slurm: Slurm = None,
     budget: Annotated[
         str | None,
         typer.Option(help="A new budget; a finished study goes on with it."),
@@ -255,9 +273,10 @@ def resume(
     from luthier.run.lock import driving
     from luthier.view.console import Console
 
-    crew, limits = Crew(workers, threads), Limits.of(timeout, worker_memory, checkpoint_space)
+    crew = Crew(workers, threads, executor, resources, slurm)
+    limits = Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
-    place = store.files_of(log.url, log.name, files)
+    place, cloud = store.files_of(log.url, log.name, files)
     with driving(place, log.name), contextlib.closing(log):
         book = Book.open(log)
         if book is None:
@@ -274,7 +293,7 @@ def resume(
             request.go_on(book, now)
         console = Console(json=json, quiet=quiet)
         with _interruptible(study):
-            result = api.drive(book, trains, asked.strategy, crew, place, console, limits=limits)
+            result = api.drive(book, trains, asked.strategy, crew, place, console, limits=limits, cloud=cloud)
     _finish(result, _report_path(log.url), json)
 
 
@@ -380,7 +399,7 @@ def _tune(
     dry_run: bool = False,
     limits: Limits | None = None,
     durability: str = "process",
-    files: Path | None = None,
+    files: str | None = None,
     **asked: Any,
 ) -> None:
     from luthier import api, store

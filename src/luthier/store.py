@@ -259,10 +259,18 @@ def files_beside(url: str, name: str) -> Path | None:
     return file.parent / f"{file.stem}.files" / slug(name)
 
 
-def files_of(url: str, name: str, folder: str | Path | None = None) -> Path | None:
-    """Where a study's checkpoints and logs go: below ``folder``, beside the database where it is None, None off the
-    disk."""
-    return files_beside(url, name) if folder is None else Path(folder) / slug(name)
+def files_of(url: str, name: str, place: str | Path | None = None) -> tuple[Path | None, str]:
+    """Where a study's checkpoints and logs go: below ``place``, beside the database where that is None.
+
+    Args:
+        place: a folder; or a URL (``s3://bucket/folder``), for the checkpoints alone.
+
+    Returns:
+        the folder, None off the disk; and the URL of the checkpoints, empty where they go to the folder.
+    """
+    if "://" in str(place):
+        return files_beside(url, name), f"{str(place).rstrip('/')}/{slug(name)}"
+    return (files_beside(url, name) if place is None else Path(place) / slug(name)), ""
 
 
 def slug(name: str) -> str:

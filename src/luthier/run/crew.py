@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.core.errors import UserError, whole
+from luthier.core.errors import UserError, nearest, whole
 from luthier.run.limits import Limits
 
 if TYPE_CHECKING:
     from luthier.contracts import Executor
+
+LOCAL = "local"
+EXECUTORS = (LOCAL, "ray", "slurm")
+EXAMPLES = {"resources": "CPU=2,GPU=1", "slurm": "partition=gpu,time=60"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +26,46 @@ class Crew:
     Args:
         workers: how many train at once; 0 trains in the driver's own process.
         threads: processor threads of each worker; cores / workers where None.
+        executor: ``"local"``, ``"ray"``, ``"ray:ADDRESS"`` or ``"slurm"``.
+        resources: what a worker on Ray needs, ``{"CPU": 2, "GPU": 1}`` or ``"CPU=2,GPU=1"``.
+        slurm: options of the Slurm jobs, ``{"partition": "gpu", "time": 60}`` or ``"partition=gpu,time=60"``.
 
     Raises:
-        UserError: a number that is none, or too small.
+        UserError: a number that is none, or too small; an unknown executor; options of another one.
     """
 
     workers: int = 1
     threads: int | None = None
+    executor: str = LOCAL
+    resources: Mapping[str, float] | str | None = None
+    slurm: Mapping[str, Any] | str | None = None
 
     def __post_init__(self) -> None:
         whole("workers", self.workers, 0)
         if self.threads is not None:
             whole("threads", self.threads, 1)
+        if self.kind not in EXECUTORS:
+            raise UserError(f"executor={self.executor!r} is unknown.", nearest(self.kind, EXECUTORS))
+        if self.kind != LOCAL and self.workers == 0:
+            raise UserError(f"workers=0 trains in this process, not on {self.kind}.", "Write workers=1, or more.")
+        for name, given, kind in (("resources", self.resources, "ray"), ("slurm", self.slurm, "slurm")):
+            if given is not None and self.kind != kind:
+                raise UserError(
+                    f"{name}={given!r} is for executor={kind!r}, this one is {self.executor!r}.",
+                    f"Write executor={kind!r}, or leave {name} out.",
+                )
+        amounts("resources", self.resources)
+        options("slurm", self.slurm)
+
+    @property
+    def kind(self) -> str:
+        """``local``, ``ray`` or ``slurm``."""
+        return self.executor.partition(":")[0]
+
+    @property
+    def address(self) -> str:
+        """Of the Ray cluster: what stands behind ``ray:``; empty where nothing does."""
+        return self.executor if self.executor.startswith("ray://") else self.executor.partition(":")[2]
 
     def accept(self, target: Callable[..., Any]) -> None:
         """Refuse a target that this crew cannot train.
@@ -47,16 +80,83 @@ class Crew:
                 "worker.",
             )
 
-    def hire(self, target: Callable[..., Any], files: Path, limits: Limits, asked: Callable[[], bool]) -> Executor:
+    def hire(
+        self, target: Callable[..., Any], files: Path, limits: Limits, asked: Callable[[], bool], url: str = ""
+    ) -> Executor:
         """The executor; its processes start now, and ``close`` ends them.
 
         Args:
             target: the training function or recipe.
             files: the study's folder of files (checkpoints, logs).
             asked: whether the study was asked to stop.
+            url: where checkpoints go instead; empty for ``files``.
         """
+        if self.kind != LOCAL:
+            return self._hire_elsewhere(target, files, limits, url)
         from luthier.run.pool import InProcess, LocalPool  # the command line loads no NumPy to show its help
 
         if self.workers == 0:
-            return InProcess(target, files, asked)
-        return LocalPool(target, self.workers, files, self.threads, limits)
+            return InProcess(target, files, asked, url)
+        return LocalPool(target, self.workers, files, self.threads, limits, url)
+
+    def _hire_elsewhere(self, target: Callable[..., Any], files: Path, limits: Limits, url: str) -> Executor:
+        if limits.worker_memory is not None:
+            raise UserError(
+                f"worker_memory is for workers of this machine; {self.kind} sees to the memory of its own.",
+                'Write resources={"memory": BYTES}, or slurm={"mem_gb": 16}.',
+            )
+        if self.kind == "ray":
+            from luthier.run.ray_pool import RayPool
+
+            return RayPool(
+                target,
+                self.workers,
+                files,
+                url,
+                address=self.address,
+                resources=amounts("resources", self.resources),
+                threads=self.threads,
+                limits=limits,
+            )
+        from luthier.run.slurm_pool import SlurmPool
+
+        return SlurmPool(target, self.workers, files, url, asked=options("slurm", self.slurm), limits=limits)
+
+
+def amounts(name: str, given: Mapping[str, Any] | str | None) -> dict[str, float]:
+    """What a worker needs, by name: numbers above 0 or 0.
+
+    Raises:
+        UserError: anything else.
+    """
+    found = options(name, given)
+    for key, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise UserError(f"{name}: {key} is {value!r}, which is no amount.", f'Write {name}={{"{key}": 1}}.')
+    return found
+
+
+def options(name: str, given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """``{"partition": "gpu", "time": 60}`` as it is, and read from ``"partition=gpu,time=60"``.
+
+    Raises:
+        UserError: neither of the two.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, str):
+        return dict(given)
+    found: dict[str, Any] = {}
+    for part in given.split(","):
+        key, sign, value = (x.strip() for x in part.partition("="))
+        if not key or not sign or not value:
+            raise UserError(f"{name}: {part!r} is no NAME=VALUE.", f"Write them as in {EXAMPLES[name]}.")
+        found[key] = _number(value)
+    return found
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text

@@ -16,6 +16,7 @@ from luthier.core.typed import typed
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
 from luthier.run.modes import Modes
+from luthier.run.vault import Folder, Vault
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Trial:
         send: Callable[[Event], None],
         stopped: Callable[[], bool],
         files: Path,
+        vault: Vault | None = None,
         modes: Modes | None = None,
         parked: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -70,6 +72,7 @@ class Trial:
         self._send = send
         self._stopped = stopped
         self._files = files
+        self._vault = vault or Folder(files)
         self._modes = modes
         self._iterating = False
         self._reported = 0
@@ -115,7 +118,7 @@ class Trial:
         For frameworks with a format of their own; ``trial.epochs(model=...)`` restores by itself.
         """
         whole = self._whole()
-        return None if whole is None else self._files / whole[0]
+        return None if whole is None else self._vault.bring(whole[0])
 
     @property
     def cloned(self) -> bool:
@@ -136,10 +139,12 @@ class Trial:
         """
         name = self._place()
         with self._unless_full():
-            with checkpoint.writing(self._files / name) as path:
+            place = self._vault.place(name)
+            with checkpoint.writing(place) as path:
                 yield path
-            self.digest = checkpoint.digest_of(self._files / name)
-            self.saved = name
+            digest = checkpoint.digest_of(place)
+            self._vault.keep(name)
+            self.digest, self.saved = digest, name
 
     def goes_on(self, metrics: Mapping[str, Any], epoch: int) -> bool:
         """Report the metrics after ``epoch`` (from 1), for loops that a framework runs: whether to train on.
@@ -196,8 +201,9 @@ class Trial:
         def save() -> None:
             name = self._place()
             with self._unless_full():
-                self.digest = checkpoint.save(self._files / name, self.epoch, stateful, built)
-                self.saved = name
+                digest = checkpoint.save(self._vault.place(name), self.epoch, stateful, built)
+                self._vault.keep(name)
+                self.digest, self.saved = digest, name
 
         yield from self._loop(save if stateful else None)
 
@@ -247,7 +253,7 @@ class Trial:
             path, digest, cloned = self._sources[0]
             try:
                 seed = self.seed if cloned else None
-                self.epoch = checkpoint.load(self._files / path, stateful, clone_seed=seed, digest=digest)
+                self.epoch = checkpoint.load(self._vault.bring(path), stateful, clone_seed=seed, digest=digest)
                 break
             except checkpoint.Damaged as error:
                 self._send(CheckpointLost(self.id, path, str(error)))
@@ -260,7 +266,7 @@ class Trial:
             path, digest, _ = self._sources[0]
             try:
                 if not self._verified:
-                    checkpoint.verify(self._files / path, digest)
+                    checkpoint.verify(self._vault.bring(path), digest)
                     self._verified = True
                 return self._sources[0]
             except checkpoint.Damaged as error:

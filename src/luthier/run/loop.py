@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from luthier.contracts import Done, Executor, Job, Scheduler, Wait
@@ -16,6 +15,7 @@ from luthier.core.trial import Status
 from luthier.run.book import Book, job_of, requeued
 from luthier.run.interrupts import GRACE, Interrupted, Interrupts
 from luthier.run.retention import drop_old, keep_within
+from luthier.run.vault import Vault
 
 HOPELESS = 3
 """A study ends when this many first trials all failed and none ever reported its metric."""
@@ -33,7 +33,7 @@ def run(
     book: Book,
     scheduler: Scheduler,
     executor: Executor,
-    files: Path | None,
+    vault: Vault | None,
     observers: Sequence[Observer] = (),
     interrupts: Interrupts | None = None,
     limit: int | None = None,
@@ -43,7 +43,7 @@ def run(
     Trials that were running when an earlier driver left are put back first, from their last checkpoints.
 
     Args:
-        files: the study's folder of files, in which superseded checkpoints are deleted; None where there are none.
+        vault: where its checkpoints are kept, and superseded ones deleted; None where there are none.
         limit: bytes that its checkpoints may take.
         interrupts: once somebody asks, no more jobs are handed out, and the running ones are saved.
 
@@ -76,10 +76,10 @@ def run(
                     saved.add(what.trial)
             elif isinstance(what, ev.Requeued):
                 backlog.append(what.trial)
-            elif isinstance(what, ev.Ended) and files is not None:
-                drop_old(book.history, what.trial, files)
+            elif isinstance(what, ev.Ended) and vault is not None:
+                drop_old(book.history, what.trial, vault)
                 if limit is not None:
-                    keep_within(book, files, limit)
+                    keep_within(book, vault, limit)
             elif isinstance(what, ev.Failed):
                 _give_up_if_hopeless(book.history)
         look()

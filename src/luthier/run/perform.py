@@ -13,6 +13,7 @@ from luthier.core.events import Ended, Event, Failed, Interrupted, plain
 from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.modes import Modes, PipelineError
+from luthier.run.vault import Folder, Vault
 
 TAIL = 4000
 """Characters of a traceback that are kept."""
@@ -38,12 +39,16 @@ def perform(
     stopped: Callable[[], bool],
     files: Path,
     parked: Callable[[], bool] = lambda: False,
+    vault: Vault | None = None,
 ) -> None:
     """Train or answer ``job``; whatever the target does, exactly one Ended, Failed or Interrupted is sent at the end.
+
+    Its checkpoints are kept in ``vault``, in the folder ``files`` where that is None.
 
     KeyboardInterrupt passes through: it belongs to whoever pressed the key.
     """
     seed_everything(job.seed)
+    vault = vault or Folder(files)
     modes: Modes | None = None
     try:
         if job.probe is not None:
@@ -52,7 +57,7 @@ def perform(
             return
         # A recipe's own sanity probe looks at its modes.
         modes = None if hasattr(target, "probe") else Modes()
-        trial = Trial(job, send=send, stopped=stopped, files=files, modes=modes, parked=parked)
+        trial = Trial(job, send=send, stopped=stopped, files=files, vault=vault, modes=modes, parked=parked)
         with suppress(EndOfTrial):
             target(trial)
         if trial.interrupted:
@@ -73,6 +78,7 @@ def perform(
     finally:
         if modes is not None:
             modes.close()
+        vault.rest()
 
 
 def out_of_memory(error: BaseException) -> bool:

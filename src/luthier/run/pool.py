@@ -24,6 +24,9 @@ from luthier.core.events import Ended, Event, Failed, Interrupted, decode
 from luthier.run.limits import Limits
 from luthier.run.machine import memory, oom_kills
 from luthier.run.perform import perform
+from luthier.run.search_path import package, search_path
+from luthier.run.seat import STARTS, pickle
+from luthier.run.vault import vault_of
 
 ROUNDS = 0.1
 """Seconds between two looks at workers that say nothing."""
@@ -33,9 +36,6 @@ MESSAGES = 500
 
 STARTUP = 300.0
 """Seconds that a new worker has at least, whatever the timeout: it imports the training function."""
-
-STARTS = 3
-"""How often a worker may die before it is ready until the study gives up."""
 
 # Threads that spin long while they wait starve each other as soon as a core is shared, with the driver or another
 # worker; threads that sleep at once lose as much on idle cores. A tenth of GCC's default spins keeps the idle speed.
@@ -52,11 +52,15 @@ class InProcess:
 
     Args:
         asked: whether the study was asked to stop.
+        url: where checkpoints go; empty for ``files``.
     """
 
-    def __init__(self, target: Callable[..., Any], files: Path, asked: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, target: Callable[..., Any], files: Path, asked: Callable[[], bool] = lambda: False, url: str = ""
+    ) -> None:
         self._target = target
         self._files = files
+        self._vault = vault_of(files, url)
         self._asked = asked
         self._job: Job | None = None
         self._stopped: set[int] = set()
@@ -89,7 +93,7 @@ class InProcess:
                 self._stopped.add(job.trial)
 
         stopped = partial(self._stopped.__contains__, job.trial)
-        perform(self._target, job, send=send, stopped=stopped, files=self._files, parked=self._asked)
+        perform(self._target, job, send=send, stopped=stopped, files=self._files, parked=self._asked, vault=self._vault)
         if trouble:
             raise trouble[0]
 
@@ -107,15 +111,14 @@ class InProcess:
 class _Worker:
     """A worker process and the driver's end of its socket."""
 
-    def __init__(self, number: int, pickled: bytes, files: Path, threads: int) -> None:
+    def __init__(self, number: int, pickled: bytes, files: Path, threads: int, url: str) -> None:
         ours, theirs = socket.socketpair()
         folder = files / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"worker-{number}.log"
         settings = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), "GOMP_SPINCOUNT": "30000"}
         environment = {**settings, **os.environ, "LUTHIER_WORKER": "1"}  # what the user set stays
-        package = str(Path(__file__).parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = package()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "luthier.run.worker", str(theirs.fileno())],
@@ -137,7 +140,7 @@ class _Worker:
         self.heard = time.monotonic()
         self.verdict: tuple[str, str] | None = None
         self.kills = oom_kills()
-        self.tell({"path": [p or os.getcwd() for p in sys.path], "files": str(files.resolve())})
+        self.tell({"path": search_path(), "files": str(files.resolve()), "url": url})
         self._send(pickled)
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -196,6 +199,7 @@ class LocalPool:
         files: the study's folder of files (checkpoints, logs).
         threads: processor threads of each worker; cores / workers where None.
         limits: when a worker is taken to hang, or to be too large.
+        url: where checkpoints go; empty for ``files``.
 
     Raises:
         UserError: the target cannot be pickled.
@@ -208,19 +212,13 @@ class LocalPool:
         files: Path,
         threads: int | None = None,
         limits: Limits | None = None,
+        url: str = "",
     ) -> None:
-        import cloudpickle
-
         if not hasattr(socket, "socketpair") or os.name != "posix":  # pragma: no cover
             raise UserError("Worker processes need Linux or macOS.", "Use workers=0 to train in this process.")
-        try:
-            self._pickled = cloudpickle.dumps(target)
-        except Exception as error:
-            raise UserError(
-                f"The training function cannot be sent to a worker process: {error}.",
-                "Create what cannot be pickled (locks, open files, loggers) inside the function, or use workers=0.",
-            ) from None
+        self._pickled = pickle(target)
         self._files = files
+        self._url = url
         self._threads = threads or max(1, cores() // workers)
         self._limits = limits or Limits()
         self._early_deaths = 0
@@ -229,7 +227,7 @@ class LocalPool:
         self._workers = [self._hire(n) for n in range(workers)]
 
     def _hire(self, number: int) -> _Worker:
-        worker = _Worker(number, self._pickled, self._files, self._threads)
+        worker = _Worker(number, self._pickled, self._files, self._threads, self._url)
         self._ears.register(worker.link.fileno(), select.POLLIN)
         return worker
 

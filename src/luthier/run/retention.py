@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from luthier.core.events import CheckpointLost
 from luthier.core.history import History
@@ -11,13 +11,10 @@ from luthier.core.index import Borrowed
 from luthier.core.lineage import ancestors
 from luthier.core.trial import Status, TrialRecord
 from luthier.run.book import Book
-from luthier.run.checkpoint import remove, size_of
-
-FOLDER = "checkpoints"
-"""Where they lie in the study's folder of files."""
+from luthier.run.vault import Vault
 
 
-def drop_old(history: History, trial_id: int, files: Path) -> None:
+def drop_old(history: History, trial_id: int, vault: Vault) -> None:
     """Delete what nobody goes on from any more, beside a trial's newest checkpoint, the one that it inherited and the
     one of the trial whose place it took; called once the log points to the newest.
 
@@ -32,21 +29,25 @@ def drop_old(history: History, trial_id: int, files: Path) -> None:
     kept |= {path for i, path in history.index(Borrowed()).items() if i != trial.instead_of}
     places = [trial.checkpoint, trial.inherited, None if left is None else left.checkpoint]
     # An ancestor may have written its next one already, of which the log has not heard: what is newer stays.
-    known = {(files / t.checkpoint.path).parent: Path(t.checkpoint.path).name for t in kin if t.checkpoint is not None}
-    for folder in {(files / place.path).parent for place in places if place is not None}:
-        for old in folder.glob("*.ckpt"):
-            newer = folder in known and old.name > known[folder]
-            if old.relative_to(files).as_posix() not in kept and not newer:
-                remove(old)
+    known = {_folder(t.checkpoint.path): t.checkpoint.path for t in kin if t.checkpoint is not None}
+
+    def goes(name: str) -> bool:
+        return name not in kept and not (_folder(name) in known and name > known[_folder(name)])
+
+    vault.sweep({_folder(place.path) for place in places if place is not None}, goes)
 
 
-def keep_within(book: Book, files: Path, limit: int) -> None:
+def _folder(name: str) -> str:
+    return str(PurePosixPath(name).parent)
+
+
+def keep_within(book: Book, vault: Vault, limit: int) -> None:
     """Delete checkpoints until the rest takes no more than ``limit`` bytes, and say so in the log.
 
     First what no trial refers to, then those of trials that failed, were stopped or are done, last those of paused
     ones; of each the worst first. Never the incumbent's, nor what a running trial goes on from.
     """
-    sizes = {p.relative_to(files).as_posix(): size_of(p) for p in (files / FOLDER).glob("*/*.ckpt")}
+    sizes = vault.sizes()
     total = sum(sizes.values())
     if total <= limit:
         return
@@ -61,7 +62,7 @@ def keep_within(book: Book, files: Path, limit: int) -> None:
             book.append(
                 CheckpointLost(owners[path].id, path, f"deleted to keep the checkpoints within {limit:,} bytes")
             )
-        remove(files / path)
+        vault.drop(path)
         total -= sizes[path]
 
 

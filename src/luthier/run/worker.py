@@ -24,6 +24,7 @@ from luthier.contracts import Job
 from luthier.core.events import Event, encode
 from luthier.run.interrupts import pass_on
 from luthier.run.perform import TAIL, perform
+from luthier.run.vault import vault_of
 
 MARK = "--- trial {trial}, epochs {start} to {until} ---"
 """Begins each job's part of a worker's log."""
@@ -53,6 +54,7 @@ def main(descriptor: int) -> None:
     hello = json.loads(link.recv_bytes())
     sys.path[:] = hello["path"]
     files = Path(hello["files"])
+    vault = vault_of(files, hello["url"])
 
     def tell(message: dict[str, Any]) -> None:
         link.send_bytes(json.dumps(message).encode())
@@ -84,7 +86,7 @@ def main(descriptor: int) -> None:
         job = jobs.get()
         stop = partial(stopped.__contains__, job.trial)
         print(MARK.format(trial=job.trial, start=job.start + 1, until=job.until), flush=True)
-        perform(target, job, send=send, stopped=stop, files=files, parked=parked.is_set)
+        perform(target, job, send=send, stopped=stop, files=files, parked=parked.is_set, vault=vault)
         parked.clear()
 
 
