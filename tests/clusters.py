@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kill import LUTHIER, SPACE, TRAIN, decisions_of, entries_of, reports_of
 
 import luthier as lt
-from luthier.contracts import Stop
+from luthier.contracts import Done, Resume, Stop, Wait
 from luthier.core import events as ev
 from luthier.core.history import History
 from luthier.schedule.full import Full
@@ -96,6 +97,29 @@ class StopFirst(Full):
         return Stop("enough seen") if trial == 0 else None
 
 
+class OneThenTwo(Full):
+    """Trains the first trial alone, then the others."""
+
+    def __init__(self) -> None:
+        super().__init__(Random())
+
+    def propose(self, history: History, rng: Any) -> Any:
+        return Wait("the first one") if list(history.running) == [0] else super().propose(history, rng)
+
+
+class InTwo(Full):
+    """Trains one trial to its first epoch, and then to its last."""
+
+    def __init__(self) -> None:
+        super().__init__(Random())
+
+    def propose(self, history: History, rng: Any) -> Any:
+        if not history.trials:
+            return replace(super().propose(history, rng), until=1)
+        trial = history.trials[0]
+        return Resume(0, history.study.max_epochs, "on") if trial.status.value == "paused" else Done("that was all")
+
+
 def tune(target: Any, storage: Path, **more: Any) -> lt.Result:
     given = {"space": RATE, "minimize": "val_loss", "max_epochs": 3, "strategy": "random", "budget": "3 trials",
              "quiet": True, "storage": storage}  # fmt: skip
@@ -140,7 +164,7 @@ def command(folder: Path, *more: str) -> list[str]:
     text = TRAIN.replace("time.sleep(PAUSE)", note).replace("PIDS", repr(str(folder / "pids")))
     (folder / "job.py").write_text(text)
     (folder / "space.yaml").write_text(SPACE)
-    return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "25", "--budget",
+    return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "15", "--budget",
             "2 trials", "--strategy", "random", "--storage", "s.db", "--seed", "3", *more]  # fmt: skip
 
 
@@ -155,6 +179,13 @@ def begin(folder: Path, *more: str) -> subprocess.Popen[bytes]:
     wait_for(lambda: driver.poll() is not None or sum(isinstance(e.event, ev.Reported) for e in log(folder)) >= 4)
     assert driver.poll() is None, driver.communicate()[0].decode()
     return driver
+
+
+def undisturbed(folder: Path) -> list[Any]:
+    """The log of that study, trained here and left in peace."""
+    place = folder / "calm"
+    assert subprocess.run([*LUTHIER, *command(place)], cwd=place, capture_output=True).returncode == 0
+    return log(place)
 
 
 def log(folder: Path) -> list[Any]:

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import clusters
 import pytest
-from clusters import begin, check_same_decisions, check_stop, check_trouble, command, left, log, trained_by, tune, wait_for
+from clusters import (
+    begin,
+    check_same_decisions,
+    check_stop,
+    check_trouble,
+    left,
+    log,
+    trained_by,
+    tune,
+    undisturbed,
+    wait_for,
+)
 from kill import judge, start
 
-import luthier as lt
-from luthier.core.errors import RunError, UserError
+from luthier.core.errors import RunError
 from luthier.run.ray_pool import RayPool, own_ray
 
 pytestmark = [
@@ -78,8 +88,6 @@ def test_checkpoints_may_lie_in_a_bucket(cluster, tmp_path, train):
 
 
 def test_ctrl_c_saves_what_trains_and_the_study_goes_on(on, tmp_path):
-    calm = tmp_path / "calm"
-    assert start(command(calm), cwd=calm).wait() == 0
     folder = tmp_path / "here"
     driver = begin(folder, "--executor", "ray")
     driver.send_signal(signal.SIGINT)
@@ -94,7 +102,7 @@ def test_ctrl_c_saves_what_trains_and_the_study_goes_on(on, tmp_path):
     driver.wait()
     wait_for(lambda: not left(trained_by(folder)))
     assert start(["resume", "s.db", "--executor", "ray"], cwd=folder).wait() == 0
-    assert judge(before, log(folder), log(calm)) == []
+    assert judge(before, log(folder), undisturbed(tmp_path)) == []
 
 
 def test_a_target_that_cannot_be_loaded_ends_the_study(cluster, tmp_path, monkeypatch):
@@ -112,8 +120,3 @@ def test_what_no_node_has_is_said(cluster, tmp_path):
         pool = RayPool(clusters.rising, 1, Path(tmp_path), resources={"GPU": 3})
     assert pool.free == 0
     pool.close()
-
-
-def test_where_no_ray_is_that_is_said(tmp_path):
-    with pytest.raises(UserError, match="executor='rey' is unknown"):
-        lt.tune(clusters.rising, clusters.RATE, minimize="val_loss", executor="rey")

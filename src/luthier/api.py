@@ -292,7 +292,7 @@ def launch(
     files: str | Path | None = None,
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
-    crew.accept(target)
+    crew.accept(target, kept=storage is not None)
     store: Store = MemoryStore()
     place, cloud = None, ""
     if storage is not None:

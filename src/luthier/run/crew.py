@@ -67,12 +67,19 @@ class Crew:
         """Of the Ray cluster: what stands behind ``ray:``; empty where nothing does."""
         return self.executor if self.executor.startswith("ray://") else self.executor.partition(":")[2]
 
-    def accept(self, target: Callable[..., Any]) -> None:
-        """Refuse a target that this crew cannot train.
+    def accept(self, target: Callable[..., Any], *, kept: bool = True) -> None:
+        """Refuse what this crew cannot train.
+
+        Args:
+            kept: whether the study has a storage, and with it a folder of files.
 
         Raises:
-            UserError: a script whose trials would all write to one place at once.
+            UserError: a script whose trials would all write to one place at once; Slurm without a shared folder.
         """
+        if self.kind == "slurm" and not kept:
+            raise UserError(
+                "executor='slurm' needs a folder that all nodes share.", 'Write storage="study.db" in such a folder.'
+            )
         if self.workers > 1 and (place := getattr(target, "shared", "")):
             raise UserError(
                 f"{place!r} is one place for all trials, and {self.workers} of them would write there at once.",
@@ -120,7 +127,8 @@ class Crew:
             )
         from luthier.run.slurm_pool import SlurmPool
 
-        return SlurmPool(target, self.workers, files, url, asked=options("slurm", self.slurm), limits=limits)
+        asked = options("slurm", self.slurm)
+        return SlurmPool(target, self.workers, files, url, asked=asked, threads=self.threads, limits=limits)
 
 
 def amounts(name: str, given: Mapping[str, Any] | str | None) -> dict[str, float]:

@@ -59,7 +59,8 @@ class Seat:
 
     def silent(self, timeout: float | None) -> bool:
         """Whether its job has reported nothing for ``timeout`` seconds; never where that is None."""
-        return self.job is not None and timeout is not None and time.monotonic() - self.heard > timeout
+        busy = self.ready and self.job is not None
+        return busy and timeout is not None and time.monotonic() - self.heard > timeout
 
     def vacate(self, kind: str, reason: str, detail: str = "") -> Event | None:
         """The worker is gone; what that means for its job, if it had one.

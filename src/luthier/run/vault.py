@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from luthier.core.errors import StorageError, UserError
+from luthier.core.errors import UserError
 from luthier.run.checkpoint import Damaged, remove, size_of
 
 FOLDER = "checkpoints"
@@ -137,7 +137,7 @@ class Bucket:
         found out before anything is trained.
 
         Raises:
-            StorageError: it cannot.
+            UserError: it cannot.
         """
         shutil.rmtree(self._all, ignore_errors=True)
         probe = f"{self._root}/parts/probe"
@@ -146,7 +146,7 @@ class Bucket:
             self._fs.pipe_file(probe, b"luthier")
             self._fs.rm(f"{self._root}/parts", recursive=True)
         except Exception as error:
-            raise StorageError(
+            raise UserError(
                 f"files={self._url!r} cannot be written: {_said(error)}.",
                 "Name a bucket that exists, and see to its credentials.",
             ) from None
@@ -243,7 +243,7 @@ def opened(files: Path, url: str = "") -> Vault:
     """The same for the driver, before anything is trained.
 
     Raises:
-        StorageError: what is at ``url`` cannot be written.
+        UserError: what is at ``url`` cannot be written.
     """
     vault = vault_of(files, url)
     if isinstance(vault, Bucket):
