@@ -32,6 +32,7 @@ def test_options_are_read_from_a_line_of_the_terminal():
         ({"executor": "ray", "resources": {"GPU": -1}}, "GPU is -1, which is no amount"),
         ({"executor": "slurm", "slurm": "partition"}, "Write them as in partition=gpu,time=60"),
         ({"executor": "ray", "worker_memory": "8 GB"}, "ray sees to the memory of its own"),
+        ({"executor": "ray://head:10001"}, "is Ray Client, through which Luthier does not train"),
         ({"executor": "slurm"}, "needs a folder that all nodes share"),
     ],
 )

@@ -65,7 +65,8 @@ class Crew:
     @property
     def address(self) -> str:
         """Of the Ray cluster: what stands behind ``ray:``; empty where nothing does."""
-        return self.executor if self.executor.startswith("ray://") else self.executor.partition(":")[2]
+        found = self.executor.partition(":")[2]
+        return self.executor if found.startswith("//") else found
 
     def accept(self, target: Callable[..., Any], *, kept: bool = True) -> None:
         """Refuse what this crew cannot train.

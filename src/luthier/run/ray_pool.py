@@ -235,6 +235,11 @@ def _connect(address: str) -> tuple[Any, bool]:
     address = address or os.environ.get("RAY_ADDRESS", "")
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return sys.modules["ray"], False
+    if address.startswith("ray://"):
+        raise UserError(
+            f"{address!r} is Ray Client, through which Luthier does not train.",
+            "Start the study on a node of the cluster, or with ray job submit.",
+        )
     if address in ("", "local"):
         return own_ray(), True
     import ray
