@@ -160,12 +160,12 @@ def check_stop(folder: Path, **elsewhere: Any) -> None:
 def command(folder: Path, *more: str) -> list[str]:
     """A study from the terminal, whose trials write down which process trains them."""
     folder.mkdir()
-    note = "open(PIDS, 'a').write(f'{__import__(\"os\").getpid()}\\n'); time.sleep(0.05)"
+    note = "open(PIDS, 'a').write(f'{__import__(\"os\").getpid()}\\n'); time.sleep(0.1)"
     text = TRAIN.replace("time.sleep(PAUSE)", note).replace("PIDS", repr(str(folder / "pids")))
     (folder / "job.py").write_text(text)
     (folder / "space.yaml").write_text(SPACE)
-    return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "15", "--budget",
-            "2 trials", "--strategy", "random", "--storage", "s.db", "--seed", "3", *more]  # fmt: skip
+    return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "20", "--budget",
+            "1 trials", "--strategy", "random", "--storage", "s.db", "--seed", "3", *more]  # fmt: skip
 
 
 def begin(folder: Path, *more: str) -> subprocess.Popen[bytes]:

@@ -236,10 +236,8 @@ def tune(
     """
     refuse_while_importing()
     console = Console(quiet=quiet)
-    crew, limits = (
-        Crew(workers, threads, executor, resources, slurm),
-        Limits.of(timeout, worker_memory, checkpoint_space),
-    )
+    crew = Crew(workers, threads, executor, resources, slurm)
+    limits = Limits.of(timeout, worker_memory, checkpoint_space)
     study = prepare(
         target,
         space,
