@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,11 @@ class Actor:
 
     def train(self, ticket: int, job: Mapping[str, Any]) -> None:
         """Do a job; what becomes of it is heard."""
-        self._trainer.train(ticket, job)
+        try:
+            self._trainer.train(ticket, job)
+        except BaseException:  # nobody asks for this call's result; the death of the actor is noticed
+            traceback.print_exc()
+            os._exit(1)
 
     def stop(self, ticket: int) -> None:
         """See :meth:`Trainer.stop`."""

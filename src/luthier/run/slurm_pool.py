@@ -214,7 +214,7 @@ class SlurmPool:
         return self._dismiss(desk, kind, reason)
 
     def _dismiss(self, desk: _Desk, kind: str, reason: str) -> Event | None:
-        """A worker is gone; the next is submitted when there is a job for it, at once where its own goes on."""
+        """A worker is gone; the next is submitted when there is a job for it."""
         shutil.rmtree(desk.room, ignore_errors=True)  # whoever is there still leaves
         desk.letters, desk.slurm, desk.asleep = None, "", True
         return desk.seat.vacate(kind, reason)
