@@ -2,9 +2,9 @@
 
 A simulation lets the clock jump, so its driver is infinitely fast. Here each decision and each report is timed as it is
 made (the strategy, the fold and the log in SQLite on a disk), and its processor time is put on the simulated clock, on
-which the driver does one thing after the other. A worker trains on while the driver is behind; it waits only between its
-jobs. So the workers' busy share says where one driver saturates. Not counted is the carrying of messages: what sockets,
-Ray or files cost. Reports come one by one, while a real driver writes those that come together at once.
+which the driver does one thing after the other. A worker trains on while the driver is behind; it waits only between
+its jobs. So the workers' busy share says where one driver saturates. Not counted is the carrying of messages: what
+sockets, Ray or files cost. Reports come one by one, while a real driver writes those that come together at once.
 
 A full training has ten epochs and as many reports, and the budget is three full trainings for each worker.
 

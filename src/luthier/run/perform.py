@@ -50,35 +50,39 @@ def perform(
     seed_everything(job.seed)
     vault = vault or Folder(files)
     modes: Modes | None = None
+    last: Event
     try:
         if job.probe is not None:
             answer, cost = target.probe(job.probe, dict(job.config), job.seed)  # type: ignore[attr-defined]
-            send(Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost)))
-            return
-        # A recipe's own sanity probe looks at its modes.
-        modes = None if hasattr(target, "probe") else Modes()
-        trial = Trial(job, send=send, stopped=stopped, files=files, vault=vault, modes=modes, parked=parked)
-        with suppress(EndOfTrial):
-            target(trial)
-        if trial.interrupted:
-            send(Interrupted(job.trial, trial.epoch, trial.saved, trial.digest))
+            last = Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost))
         else:
-            done = trial.epoch < job.until
-            send(Ended(job.trial, trial.epoch, complete=done, checkpoint=trial.saved, digest=trial.digest))
+            # A recipe's own sanity probe looks at its modes.
+            modes = None if hasattr(target, "probe") else Modes()
+            trial = Trial(job, send=send, stopped=stopped, files=files, vault=vault, modes=modes, parked=parked)
+            with suppress(EndOfTrial):
+                target(trial)
+            last = _end_of(trial, job)
     except KeyboardInterrupt:
         raise
     except SystemExit as error:
-        send(Failed(job.trial, "died", f"the training function called exit({error.code!r})"))
+        last = Failed(job.trial, "died", f"the training function called exit({error.code!r})")
     except TrainingFailed as error:
-        send(Failed(job.trial, error.kind, error.reason, error.detail[-TAIL:]))
+        last = Failed(job.trial, error.kind, error.reason, error.detail[-TAIL:])
     except PipelineError as error:
-        send(Failed(job.trial, "pipeline", str(error), _tail(error)))
+        last = Failed(job.trial, "pipeline", str(error), _tail(error))
     except BaseException as error:
-        send(Failed(job.trial, "oom" if out_of_memory(error) else "raised", _one_line(error), _tail(error)))
+        last = Failed(job.trial, "oom" if out_of_memory(error) else "raised", _one_line(error), _tail(error))
     finally:
         if modes is not None:
             modes.close()
         vault.rest()
+    send(last)  # whoever hears it may end this process
+
+
+def _end_of(trial: Trial, job: Job) -> Event:
+    if trial.interrupted:
+        return Interrupted(job.trial, trial.epoch, trial.saved, trial.digest)
+    return Ended(job.trial, trial.epoch, complete=trial.epoch < job.until, checkpoint=trial.saved, digest=trial.digest)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from luthier.contracts import Job
 from luthier.core.errors import RunError, UserError
 from luthier.core.events import Event
 from luthier.run.limits import Limits
+from luthier.run.machine import alive
 from luthier.run.mail import Inbox, append
 from luthier.run.search_path import search_path
 from luthier.run.seat import STARTS, Seat, pickle
@@ -278,17 +279,7 @@ def _abandoned(driver: Path) -> bool:
     try:
         told = json.loads(driver.read_text())
         if told["host"] == socket.gethostname():
-            return not _alive(told["pid"])
+            return not alive(told["pid"])
         return time.time() - driver.stat().st_mtime > STALE
     except (OSError, ValueError, KeyError):
         return True
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from luthier.core.errors import UserError
 from luthier.run.checkpoint import Damaged, remove, size_of
+from luthier.run.machine import alive
 
 FOLDER = "checkpoints"
 """Where they lie in a study's folder of files."""
@@ -139,7 +140,7 @@ class Bucket:
         Raises:
             UserError: it cannot.
         """
-        shutil.rmtree(self._all, ignore_errors=True)
+        self._tidy()
         probe = f"{self._root}/parts/probe"
         try:
             self._fs.makedirs(f"{self._root}/parts", exist_ok=True)
@@ -150,6 +151,13 @@ class Bucket:
                 f"files={self._url!r} cannot be written: {_said(error)}.",
                 "Name a bucket that exists, and see to its credentials.",
             ) from None
+
+    def _tidy(self) -> None:
+        """Remove what processes of this machine left that are gone."""
+        for folder in self._all.glob("*"):
+            host, _, process = folder.name.rpartition("-")
+            if host == socket.gethostname() and not (process.isdigit() and alive(int(process))):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def place(self, name: str) -> Path:
         """On this machine's disk, in a folder of this process."""
