@@ -74,8 +74,7 @@ class Machine(RuleBasedStateMachine):
             assert self.held
 
     def hear(self, *events):
-        with self.book.together():
-            heard = [what for e in events for what in self.book.hear(e, self.strategy)]
+        heard = self.book.hear_all(events, self.strategy)
         for what in heard:
             if isinstance(what, ev.Reported):
                 self.told[what.trial, what.epoch] += 1

@@ -150,7 +150,7 @@ def ls(
             rows.append(
                 {
                     "study": name,
-                    "storage": str(file) if file is not None else url,
+                    "storage": str(file) if file is not None else store.shown(url),
                     "strategy": history.study.strategy,
                     "goal": str(history.study.goals),
                     "trials": summary.trials,
@@ -164,7 +164,7 @@ def ls(
         typer.echo(jsonlib.dumps(plain({"studies": rows})))
         return
     if not rows:
-        typer.echo(f"No study in {place}.")
+        typer.echo(f"No study in {store.shown(place)}.")
         return
     heads = ("study", "state", "trials", "best", "goal", "strategy", "used", "storage")
     cells = [
@@ -186,7 +186,9 @@ def _storages(place: str) -> list[str]:
         url = store.locate(place)
         file = store.file_of(url)
         if file is not None and not file.exists():
-            raise StorageError(f"There is no study at {place}.", "Name a folder, a .db file or a storage URL.")
+            raise StorageError(
+                f"There is no study at {store.shown(place)}.", "Name a folder, a .db file or a storage URL."
+            )
         return [url]
     found = []
     for file in sorted(folder.rglob("*.db")):
@@ -205,7 +207,9 @@ def best(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")],
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
-    style: Annotated[str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")
+    ] = None,
 ) -> None:
     """Print the best configuration, to be piped into a file or a command: the values and nothing else."""
     from luthier import store
