@@ -106,6 +106,8 @@ def postgres():
     if told := os.environ.get("LUTHIER_TEST_POSTGRES"):
         yield told
         return
+    if postgres.binaries() is None:
+        pytest.skip("no PostgreSQL here: install it, or name a server in LUTHIER_TEST_POSTGRES")
     with postgres.server() as url:
         yield url
 

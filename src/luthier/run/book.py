@@ -114,9 +114,7 @@ class Book:
             return back
         taken: list[ev.Requeued] = []
         gone = self._gone(patience)
-        while (
-            trial := next((i for i in self.history.running if self.history.trials[i].driver in gone), None)
-        ) is not None:
+        while left := [i for i in self.history.running if self.history.trials[i].driver in gone]:
             event = ev.Requeued(left[0], "the driver that ran it ended", driver=self.driver)
             try:
                 self._commit([entry := self._entry(event)], self.history.then(entry))

@@ -2,7 +2,7 @@
 
 A driver holds a lock of the server's under its number for as long as its connection lives. No heartbeat is needed: the
 server lets go of it when the process ends, however that ends, and a minute after the machine or the network is gone.
-The lock says only who lives. What belongs to whom is in the log, and what may be appended is for the primary key to say.
+The lock says only who lives. What belongs to whom is in the log, and what may be appended the primary key decides.
 
 Locks are named by two numbers, the study's and the driver's. Number 0 of a study is the floor: appends share it, a
 driver whose appends are refused again and again takes it for itself while it makes one.

@@ -119,7 +119,15 @@ class SqlStore:
             return link.execute(sa.select(studies.c.files).where(studies.c.id == self._study)).scalar()
 
     def keep_files(self, folder: Path) -> None:
-        """Note the folder that was named, for whoever goes on with the study or looks at it."""
+        """Make the folder that was named, and note it for whoever goes on with the study or looks at it.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"The folder {folder} cannot be made: {error.strerror}.", "Name another one.") from None
         study = self.number()
         with readable(self.url), self._transaction() as link:
             link.execute(studies.update().where(studies.c.id == study).values(files=str(folder.resolve())))

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: the one that LUTHIER_TEST_POSTGRES names, or a private one that ends with them."""
+"""A private PostgreSQL server for tests and benchmarks, which ends with them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 PLACES = ["/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin"]
 PASSWORD = "s3cret:/@word"
@@ -36,7 +34,7 @@ def server() -> Iterator[str]:
     """A private server; yields the URL of its superuser, without a database."""
     tools = binaries()
     if tools is None:
-        pytest.skip("no PostgreSQL here: install it, or name a server in LUTHIER_TEST_POSTGRES")
+        raise LookupError("no PostgreSQL here: install it, or name a server in LUTHIER_TEST_POSTGRES")
     folder = Path(tempfile.mkdtemp(prefix="luthier-pg-"))
     who = {}
     if os.geteuid() == 0:  # initdb refuses root
@@ -46,7 +44,7 @@ def server() -> Iterator[str]:
         os.chown(folder, entry.pw_uid, entry.pw_gid)
     process = None
     try:
-        data, log = folder / "data", (folder / "log").open("wb")
+        data = folder / "data"
         made = subprocess.run(
             [tools / "initdb", "-D", data, "-U", "luthier", "-N", "-A", "trust", "-E", "UTF8", "--locale=C"],
             capture_output=True, text=True, cwd=folder, **who,
@@ -56,10 +54,11 @@ def server() -> Iterator[str]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        process = subprocess.Popen(
-            [tools / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder, *options],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True, **who,
-        )  # fmt: skip
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [tools / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder, *options],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True, **who,
+            )  # fmt: skip
         url = f"postgresql://luthier@/postgres?host={folder}&port={port}"
         _wait(url, process, folder / "log")
         _run(url, f"ALTER ROLE luthier PASSWORD '{PASSWORD}'")
