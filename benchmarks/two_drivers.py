@@ -26,7 +26,7 @@ import luthier as lt
 from luthier.core import events as ev
 from luthier.core.errors import Conflict
 from luthier.core.trial import Status
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.store import SqlStore, locate, open_store
 from luthier.strategies import build
 

@@ -19,7 +19,8 @@ from luthier.core.history import Entry, fold, start
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Status
 from luthier.run import book as books
-from luthier.run.book import RETRIES, Book, job_of, replay, requeued
+from luthier.run.book import RETRIES, Book, requeued
+from luthier.run.decisions import job_of, replay
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 

@@ -16,7 +16,8 @@ from luthier.contracts import Done, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.run import book as books
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.store import SqlStore, locate, open_store
 from luthier.strategies import build
 
@@ -194,7 +195,7 @@ def test_the_floor_lets_a_slow_decision_be_taken(space, database, attentive, mon
     """Whatever it decides, the other one has appended meanwhile: until it asks for the floor."""
     with closing(asking(space, database)) as one, closing(asking(space, database)) as two:
         job = one.ask()
-        real, tries = books._next_action, []
+        real, tries = books.next_action, []
 
         def slow(history, scheduler):
             tries.append(len(tries))
@@ -203,7 +204,7 @@ def test_the_floor_lets_a_slow_decision_be_taken(space, database, attentive, mon
                 one._book.append(ev.Unsaved(job.trial, 1, "meanwhile"))
             return real(history, scheduler)
 
-        monkeypatch.setattr(books, "_next_action", slow)
+        monkeypatch.setattr(books, "next_action", slow)
         assert two.ask().trial == 1
         assert len(tries) == books.ATTEMPTS + 1
 

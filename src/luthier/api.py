@@ -150,6 +150,27 @@ class Result(Plots):
 
         return write_report(self.history, Path(path), insight.lesson(self.history))
 
+    def trials_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row for each trial: status, score, ``config.NAME``, ``metric.NAME`` at the
+        epoch that counts, why it was started; see :func:`luthier.view.table.trials_table`.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from luthier.view import table
+
+        return table.to_pandas(table.trials_table(self.history))
+
+    def reports_dataframe(self) -> Any:
+        """The same with a row for each report: ``trial``, ``epoch``, ``seconds``, ``metric.NAME``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from luthier.view import table
+
+        return table.to_pandas(table.reports_table(self.history))
+
     def __repr__(self) -> str:
         from luthier.view.story import verdict
 

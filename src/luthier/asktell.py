@@ -18,7 +18,7 @@ from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.request import Names, begin, objectives_from, study_from
-from luthier.run.book import job_of
+from luthier.run.decisions import job_of
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 

@@ -1,5 +1,6 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
-``dashboard``, ``report`` and ``diagnose``. Those that run and resume no study stand in ``commands.py``.
+``dashboard``, ``report``, ``diagnose``, ``copy``, ``export`` and ``import``. Those that run and resume no study stand
+in ``commands.py`` and ``moves.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luthier import commands
+from luthier import commands, moves
 from luthier.commands import STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.run.crew import Crew
@@ -371,6 +372,9 @@ def dashboard(
 
 
 app.command()(commands.diagnose)
+app.command()(moves.copy)
+app.command()(moves.export)
+app.command("import")(moves.import_)
 
 
 # -- the parts ---------------------------------------------------------------------------------------------------------

@@ -103,7 +103,8 @@ def _first(study: Any) -> tuple[list[tuple[dict[str, Any], int, int]], int]:
     import numpy as np
 
     from luthier.contracts import Job
-    from luthier.run.book import Book, trial_seed
+    from luthier.run.book import Book
+    from luthier.run.decisions import trial_seed
     from luthier.run.memory import MemoryStore
     from luthier.strategies import build
 

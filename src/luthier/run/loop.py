@@ -13,7 +13,8 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError
 from luthier.core.history import History
 from luthier.core.trial import Status
-from luthier.run.book import Book, job_of
+from luthier.run.book import Book
+from luthier.run.decisions import job_of
 from luthier.run.interrupts import GRACE, Interrupted, Interrupts
 from luthier.run.retention import drop_old, keep_within
 

@@ -9,6 +9,7 @@ transaction is synced to the disk as well, and survives a loss of power. Postgre
 study; how they know of each other stands in :mod:`luthier.store.drivers`.
 """
 
+from luthier.store.copying import copy_studies
 from luthier.store.engine import DURABILITY
 from luthier.store.find import history_of, open_store, study_names
 from luthier.store.places import file_of, files_beside, files_known, files_needed, files_of, locate, shown, slug
@@ -20,6 +21,7 @@ __all__ = [
     "DURABILITY",
     "SCHEMA",
     "SqlStore",
+    "copy_studies",
     "file_of",
     "files_beside",
     "files_known",

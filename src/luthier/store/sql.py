@@ -169,6 +169,30 @@ class SqlStore:
         except (DBAPIError, sqlite3.Error) as error:
             raise told(self.url, error) from error
 
+    def fill(self, lines: Sequence[tuple[float, str, str]]) -> None:
+        """Write a whole log at once, in a study that has none: when, which kind, and the data as JSON text.
+
+        Raises:
+            StorageError: it has one; or it cannot be written, then there is no study.
+        """
+        study = self.number()
+        try:
+            with readable(self.url), self._transaction() as link:
+                for at in range(0, len(lines), CHUNK):
+                    rows = [(study, at + i, *line) for i, line in enumerate(lines[at : at + CHUNK])]
+                    if self.drivers is not None:
+                        append_together(link, rows)
+                    else:
+                        link.execute(events.insert(), [dict(zip(events.columns.keys(), row)) for row in rows])
+        except IntegrityError:
+            raise StorageError(
+                f"{shown(self.url)} already holds a study {self.name!r}.", "Choose another name."
+            ) from None
+        except BaseException:
+            if not any(self.rows()):
+                self.forget()
+            raise
+
     def _write(self, rows: list[Row]) -> None:
         link = self._pen()
         if self.drivers is not None:
