@@ -160,13 +160,23 @@ def test_what_a_driver_that_left_had_out_is_handed_out_again(space, database, at
 def test_a_driver_taken_for_dead_gives_up_what_was_taken_over(space, database, attentive):
     with closing(asking(space, database)) as one, closing(asking(space, database)) as two:
         job = one.ask()
-        one._store._hang_up()  # its connection is gone, and nothing has been written since
+        one._store._pen.hang_up()  # its connection is gone, and nothing has been written since
         until(lambda: 1 not in two._store.drivers.living())
         assert two.ask().trial == job.trial
         assert one.tell(job, 1, val_loss=1.0) == "stop"
         assert one.history.trials[0].driver == 2
         assert one.ask().trial == 1
         assert two._store.drivers.living() == {1, 2}
+
+
+def test_a_driver_holds_on_to_its_place_while_it_has_nothing_to_say(space, database, attentive):
+    with closing(asking(space, database)) as one, closing(asking(space, database)) as two:
+        job = one.ask()
+        one._store._pen.hang_up()
+        until(lambda: 1 not in two._store.drivers.living())
+        one._book.obey()  # as the loop does twice a second
+        assert two._store.drivers.living() == {1, 2}
+        assert two.ask().trial != job.trial
 
 
 def test_time_is_counted_once_however_many_drive(space, database, attentive):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import insight
-from luthier.contracts import Scheduler
+from luthier.contracts import Scheduler, Store
 from luthier.core.errors import RunError, StorageError, UserError
 from luthier.core.goals import Point, hypervolume
 from luthier.core.history import History
@@ -303,45 +303,31 @@ def launch(
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
     crew.accept(target)
-    if storage is None:
-        return _launch(study, target, strategy, MemoryStore(), None, crew, console, observers, limits)
-    from luthier import store as stores
+    with ExitStack() as stack:
+        store: Store = MemoryStore()
+        place = None
+        if storage is not None:
+            from luthier import store as stores
 
-    url = stores.locate(storage)
-    study = replace(study, target=beside(study.target, stores.file_of(url)))
-    with contextlib.closing(stores.SqlStore(url, study.name, durability)) as log:
-        place = stores.files_needed(log, files)
-        with driving(place, study.name, log.drivers is not None):
-            return _launch(study, target, strategy, log, place, crew, console, observers, limits, files)
-
-
-def _launch(
-    study: Study,
-    target: Callable[..., Any],
-    strategy: str | Scheduler,
-    store: Any,
-    place: Path | None,
-    crew: Crew,
-    console: Console,
-    observers: Sequence[Observer],
-    limits: Limits | None,
-    files: str | Path | None = None,
-) -> Result:
-    fresh = place is not None and not place.exists()
-    book, begun = begin(store, study)
-    if files is not None:
-        store.keep_files(Path(files))
-    try:
-        return drive(book, target, strategy, crew, place, console, observers, limits=limits)
-    except StorageError:
-        raise  # the study is no mistake: its disk is full, or its file damaged
-    except (UserError, RunError):
-        # A mistyped metric, a function that cannot be loaded: leave nothing behind.
-        if begun and book.mistaken():
-            store.forget()
-            if fresh and place is not None:
-                _remove(place)
-        raise
+            url = stores.locate(storage)
+            study = replace(study, target=beside(study.target, stores.file_of(url)))
+            store = log = stack.enter_context(contextlib.closing(stores.SqlStore(url, study.name, durability)))
+            place = stores.files_needed(log, files)
+            stack.enter_context(driving(place, study.name, log.drivers is not None))
+        fresh = place is not None and not place.exists()
+        book, begun = begin(store, study)
+        if storage is not None and files is not None:
+            log.keep_files(Path(files))
+        try:
+            return drive(book, target, strategy, crew, place, console, observers, limits=limits)
+        except StorageError:
+            raise  # the study is no mistake: its disk is full, or its file damaged
+        except (UserError, RunError):
+            if begun and book.mistaken():  # a mistyped metric, a function that cannot be loaded: leave nothing behind
+                store.forget()
+                if fresh and place is not None:
+                    _remove(place)
+            raise
 
 
 def farewell(stop: KeyboardInterrupt) -> str:

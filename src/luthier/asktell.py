@@ -76,9 +76,13 @@ class AskTell:
         )
         self._scheduler = build(strategy)
         self._store = _store(storage, name)
-        self._book, _ = begin(self._store, study)
-        if self._store.drivers is not None:
-            self._book.enter(__version__)
+        try:
+            self._book, _ = begin(self._store, study)
+            if self._store.drivers is not None:
+                self._book.enter(__version__)
+        except BaseException:
+            self._store.close()
+            raise
         self._owed = [back.trial for back in self._book.take_over()]
         self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
 

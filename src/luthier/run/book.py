@@ -123,12 +123,9 @@ class Book:
     def _gone(self, patience: float) -> set[int]:
         """The drivers that have running trials and have not been seen living for so many seconds."""
         assert self._drivers is not None
+        living = self._drivers.living()  # which also holds on to this one's own place, where its connection broke
         holders = {self.history.trials[i].driver for i in self.history.running} - {self.driver}
-        if not holders:
-            self._missed.clear()
-            return set()
         now = time.monotonic()
-        living = self._drivers.living()
         self._missed = {driver: self._missed.get(driver, now) for driver in holders - living}
         return {driver for driver, since in self._missed.items() if now - since >= patience}
 

@@ -4,7 +4,7 @@ A driver holds a lock of the server's under its number for as long as its connec
 server lets go of it when the process ends, however that ends, and a minute after the machine or the network is gone.
 The lock says only who lives. What belongs to whom is in the log, and what may be appended the primary key decides.
 
-Locks are named by two numbers, the study's and the driver's. Number 0 of a study is the floor: appends share it, a
+Locks are named by two numbers, the study's room and the driver's. Number 0 of a room is the floor: appends share it, a
 driver whose appends are refused again and again takes it for itself while it makes one.
 """
 
@@ -15,9 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-
-SPACE = 0x4C55_0000
-"""Added to a study's number, so that the locks of other programs in the database are not met."""
 
 _APPEND = sa.text(
     # One statement: one way to the server and back, however many rows.
@@ -36,13 +33,11 @@ _TAKE = sa.text("SELECT pg_advisory_lock(:room, 0)")
 _LEAVE = sa.text("SELECT pg_advisory_unlock(:room, 0)")
 
 
-def append_together(link: sa.Connection, rows: list[Any]) -> None:
+def append_together(link: sa.Connection, room: int, rows: list[Any]) -> None:
     """Append the rows of one study, all or nothing."""
     study = rows[0][0]
     _, seqs, ats, kinds, datas = (list(column) for column in zip(*rows))
-    link.execute(
-        _APPEND, {"study": study, "room": SPACE + study, "seqs": seqs, "ats": ats, "kinds": kinds, "datas": datas}
-    )
+    link.execute(_APPEND, {"study": study, "room": room, "seqs": seqs, "ats": ats, "kinds": kinds, "datas": datas})
 
 
 class Drivers:
@@ -50,12 +45,12 @@ class Drivers:
 
     Args:
         ask: put a statement to the server by the connection that holds this driver's lock.
-        study: the study's number in the database.
+        room: the study's number among locks.
     """
 
-    def __init__(self, ask: Callable[[Any, dict[str, Any]], list[Any]], study: Callable[[], int]) -> None:
+    def __init__(self, ask: Callable[[Any, dict[str, Any]], list[Any]], room: Callable[[], int]) -> None:
         self._ask = ask
-        self._study = study
+        self._room = room
         self._driver = 0
 
     def now(self) -> float:
@@ -65,30 +60,26 @@ class Drivers:
     def enter(self, driver: int) -> None:
         """Live as number ``driver``, until the connection or the process ends."""
         self._driver = driver
-        self._ask(_HOLD, {"room": self._room, "driver": driver})
+        self._ask(_HOLD, {"room": self._room(), "driver": driver})
 
     def hold(self, link: sa.Connection) -> None:
         """Go on living by another connection."""
         if self._driver:
-            link.execute(_HOLD, {"room": self._room, "driver": self._driver})
+            link.execute(_HOLD, {"room": self._room(), "driver": self._driver})
 
     def living(self) -> frozenset[int]:
         """The numbers of the drivers that live, this one among them."""
-        found = self._ask(_LIVING, {"room": self._room})
+        found = self._ask(_LIVING, {"room": self._room()})
         if self._driver and (self._driver, True) not in {tuple(row) for row in found}:
             # An older connection of ours may have held it until now.
-            self._ask(_HOLD, {"room": self._room, "driver": self._driver})
+            self._ask(_HOLD, {"room": self._room(), "driver": self._driver})
         return frozenset([n for n, _ in found] + ([self._driver] if self._driver else []))
 
     @contextmanager
     def floor(self) -> Iterator[None]:
         """Nobody else appends to the study within."""
-        self._ask(_TAKE, {"room": self._room})
+        self._ask(_TAKE, {"room": self._room()})
         try:
             yield
         finally:
-            self._ask(_LEAVE, {"room": self._room})
-
-    @property
-    def _room(self) -> int:
-        return SPACE + self._study()
+            self._ask(_LEAVE, {"room": self._room()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from luthier.core.history import Entry, History, start
 from luthier.store import tables
 from luthier.store.drivers import Drivers, append_together
 from luthier.store.engine import DURABILITY, make_engine, readable, told
+from luthier.store.pen import Pen, broken
 from luthier.store.places import file_of, shown
 from luthier.store.tables import SCHEMA, events, studies
 
@@ -56,12 +58,13 @@ class SqlStore:
         self.name = name
         self._file = file_of(url)
         self._engine = make_engine(url, DURABILITY[durability])
-        self._writer: sa.Connection | None = None
         self._study: int | None = None
         self._version: int | None = None
         if self._file is not None and not self._file.parent.is_dir():
             raise StorageError(f"The folder {self._file.parent} does not exist.", "Create it first.")
-        self.drivers = Drivers(self._ask, self.number) if self._engine.dialect.name == "postgresql" else None
+        on_server = self._engine.dialect.name == "postgresql"
+        self.drivers = Drivers(self._ask, self._room) if on_server else None
+        self._pen = Pen(self._engine, self.drivers.hold if self.drivers is not None else lambda link: None)
         try:
             self._look()
         except BaseException:
@@ -156,10 +159,10 @@ class SqlStore:
         except IntegrityError as error:
             raise self._refused(error) from None
         except (DBAPIError, sqlite3.Error) as error:
-            if not _broken(error):
+            if not broken(error):
                 raise told(self.url, error) from error
         try:
-            self._hang_up()
+            self._pen.hang_up()
             if not self._arrived(rows):
                 self._write(rows)
         except IntegrityError as error:
@@ -181,7 +184,7 @@ class SqlStore:
                 for at in range(0, len(lines), CHUNK):
                     rows = [(study, at + i, *line) for i, line in enumerate(lines[at : at + CHUNK])]
                     if self.drivers is not None:
-                        append_together(link, rows)
+                        append_together(link, self._room(), rows)
                     else:
                         link.execute(events.insert(), [dict(zip(events.columns.keys(), row)) for row in rows])
         except IntegrityError:
@@ -194,9 +197,9 @@ class SqlStore:
             raise
 
     def _write(self, rows: list[Row]) -> None:
-        link = self._pen()
+        link = self._pen.link()
         if self.drivers is not None:
-            append_together(link, rows)
+            append_together(link, self._room(), rows)
             return
         with link.begin():
             if self._file is not None:  # a third of the time, for it runs once a report
@@ -217,32 +220,16 @@ class SqlStore:
     def _arrived(self, rows: list[Row]) -> bool:
         """Whether exactly these rows are in the log."""
         query = sa.select(events).where(events.c.study == self._study, events.c.seq.between(rows[0][1], rows[-1][1]))
-        return [tuple(row) for row in self._pen().execute(query.order_by(events.c.seq))] == rows
-
-    def _pen(self) -> sa.Connection:
-        """The connection that writes, and by which a driver on a server is known to live."""
-        if self._writer is None:
-            self._writer = self._engine.connect()
-            if self.drivers is not None:
-                self.drivers.hold(self._writer)
-        return self._writer
-
-    def _hang_up(self) -> None:
-        if self._writer is not None:
-            self._writer.invalidate()
-            self._writer.close()
-            self._writer = None
+        return [tuple(row) for row in self._pen.link().execute(query.order_by(events.c.seq))] == rows
 
     def _ask(self, statement: Any, values: dict[str, Any]) -> list[Any]:
-        """What the server answers by the writing connection, opened once more where it broke."""
         with readable(self.url):
-            try:
-                return list(self._pen().execute(statement, values))
-            except DBAPIError as error:
-                if not _broken(error):
-                    raise
-            self._hang_up()
-            return list(self._pen().execute(statement, values))
+            return self._pen.ask(statement, values)
+
+    def _room(self) -> int:
+        """The number under which the study's locks are held: others may be in the same database, in another schema."""
+        name = f"luthier {self._engine.dialect.default_schema_name} {self.number()}"
+        return zlib.crc32(name.encode()) & 0x7FFF_FFFF
 
     # -- reading -------------------------------------------------------------------------------------------------------
     def read(self, after: int = 0) -> Iterator[Entry]:
@@ -336,12 +323,5 @@ class SqlStore:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._pen.close()
         self._engine.dispose()
-
-
-def _broken(error: Exception) -> bool:
-    """Whether the connection is gone, so that it is not known what became of the last statement."""
-    return isinstance(error, DBAPIError) and error.connection_invalidated
