@@ -8,7 +8,7 @@ many:     reports a second from 16 workers whose epochs take no time.
 asktell:  milliseconds of ask and tell together at 1,000 trials, log on disk.
 open:     a study of 5,000 trials of 50 reports, read from its file: seconds and memory; Optuna's at a tenth of it.
 grow:     append and open, at 10^4, 10^5 ... reports, up to --most.
-stores:   an append of 1 and of 16 reports in SQLite and in PostgreSQL (a private server that does not sync), and a fold.
+stores:   an append of 1 and of 16 reports, and a fold, in SQLite and PostgreSQL (a private server that does not sync).
 
 Every row comes from a process of its own, so that memory and imports are its own.
 """
