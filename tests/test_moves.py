@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from conftest import bowl, drive
 
 import luthier as lt
@@ -125,6 +126,17 @@ def test_checkpoints_move_along_and_the_copy_goes_on_from_them(tmp_path, space, 
     with pytest.raises(UserError, match="exists already"):
         luthier("copy", tmp_path / "s.db", tmp_path / "n.db", "--files", tmp_path / "shared")
     assert not (tmp_path / "n.db").exists()
+
+
+def test_a_copy_that_fails_leaves_neither_log_nor_files(tmp_path, space, database):
+    given = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "workers": 0, "quiet": True, "name": "s"}
+    lt.tune(kept, space, storage=tmp_path / "s.db", budget="1 trial", **given)
+    luthier("copy", tmp_path / "s.db", database, "--as", "other")
+    closed = sa.make_url(database).update_query_dict({"options": "-c default_transaction_read_only=on"})
+    with pytest.raises(StorageError, match="read-only"):
+        luthier("copy", tmp_path / "s.db", closed.render_as_string(), "--files", tmp_path / "shared")
+    assert not (tmp_path / "shared" / "s").exists()
+    assert study_names(locate(database)) == ["other"]
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

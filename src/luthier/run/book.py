@@ -154,17 +154,18 @@ class Book:
 
     def _insist(self, attempt: Callable[[], T]) -> T:
         """Make an attempt that ends in an append, again on a longer log whenever it is refused."""
-        for _ in range(ATTEMPTS):
+        refused = 0
+        while True:
             try:
-                return attempt()
+                if self._drivers is None or refused < ATTEMPTS:
+                    return attempt()
+                # The others are quicker than this decision is taken: they wait for once.
+                with self._drivers.floor():
+                    self._read_on(needed=False)
+                    return attempt()
             except Conflict:
+                refused += 1
                 self._read_on()
-        if self._drivers is None:
-            return attempt()
-        # The others are quicker than this decision is taken: they wait for once.
-        with self._drivers.floor():
-            self._read_on(needed=False)
-            return attempt()
 
     def _entry(self, event: ev.Event, after: History | None = None) -> Entry:
         """A line for the log. Where several drivers write, none is older than the one before it: the small differences

@@ -82,6 +82,7 @@ def run(
                     keep_within(book, files, limit)
             elif isinstance(what, ev.Failed):
                 _give_up_if_hopeless(book.history)
+        let_go()
         look()
 
     def let_go() -> None:

@@ -15,7 +15,7 @@ from luthier.core.fold import Folding
 from luthier.core.history import Entry, History, start
 from luthier.store.archive import Line, is_archive, read_archive, write_archive
 from luthier.store.find import study_names
-from luthier.store.places import file_of, files_beside, files_known, files_of, locate, shown
+from luthier.store.places import file_of, files_beside, files_known, locate, shown, slug
 from luthier.store.sql import SqlStore
 
 
@@ -67,10 +67,11 @@ def copy_studies(
         if is_archive(target):
             write_archive(Path(target), lines)
             return [Copied(n, histories[n]) for n in lines]
-        return [
-            Copied(new, histories[new], _put(target, new, lines[new], log, files))
-            for new, log in zip(lines, found.values())
-        ]
+        url = locate(target)
+        moves = {
+            new: None if files is None else _moves(log, files / slug(new)) for new, log in zip(lines, found.values())
+        }
+        return [Copied(n, histories[n], _put(url, n, lines[n], moves[n], files)) for n in lines]
 
 
 @contextmanager
@@ -137,29 +138,33 @@ def _taken(target: str | Path) -> list[str]:
 
 
 def _put(
-    target: str | Path, name: str, lines: Sequence[Line], source: SqlStore | Sequence[Line], files: Path | None
+    url: str, name: str, lines: Sequence[Line], moves: tuple[Path, Path] | None, files: Path | None
 ) -> Path | None:
-    url = locate(target)
-    place = None
-    if files is not None and isinstance(source, SqlStore):
-        place = files_of(url, name, files)
-        assert place is not None
-        _copy_files(files_known(source), place)
-    with closing(SqlStore(url, name)) as log:
-        log.fill(lines)
-        if files is not None and place != files_beside(url, name):
-            log.keep_files(files)
+    """Write a study, its files first; where that fails neither is there."""
+    place = None if moves is None else moves[1]
+    try:
+        if moves is not None:
+            shutil.copytree(*moves, ignore=shutil.ignore_patterns("driver.lock"))
+        with closing(SqlStore(url, name)) as log:
+            log.fill(lines)
+            if files is not None and place != files_beside(url, name):
+                log.keep_files(files)
+    except BaseException as error:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        if isinstance(error, OSError | shutil.Error):
+            raise StorageError(
+                f"The checkpoints cannot be copied to {place}: {error}.", "Name another folder."
+            ) from None
+        raise
     return place
 
 
-def _copy_files(source: Path | None, target: Path) -> None:
-    if source is None or not source.is_dir():
-        raise UserError(
-            f"The study's checkpoints are not here ({source}).", "Leave --files out, or copy where they are."
-        )
+def _moves(source: SqlStore | Sequence[Line], target: Path) -> tuple[Path, Path]:
+    """From where to where a study's files are copied."""
+    here = files_known(source) if isinstance(source, SqlStore) else None
+    if here is None or not here.is_dir():
+        raise UserError(f"The study's checkpoints are not here ({here}).", "Leave --files out, or copy where they are.")
     if target.exists():
         raise UserError(f"{target} exists already.", "Name another folder with --files.")
-    try:
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("driver.lock"))
-    except (OSError, shutil.Error) as error:
-        raise StorageError(f"The checkpoints cannot be copied to {target}: {error}.", "Name another folder.") from None
+    return here, target
