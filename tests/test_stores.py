@@ -182,10 +182,11 @@ def test_a_connection_that_broke_is_opened_again(database, space):
 class Wire:
     """A way to the server that can be cut: before the next question gets there, or before its answer comes back."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, own: int = 0) -> None:
         self.cut = ""
         self._to = port
-        self._door = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self._door = socket.create_server(("127.0.0.1", own))
         self.port = self._door.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -196,6 +197,7 @@ class Wire:
             except OSError:
                 return
             far = socket.create_connection(("127.0.0.1", self._to))
+            self._ends += [near, far]
             threading.Thread(target=self._carry, args=(near, far, "question"), daemon=True).start()
             threading.Thread(target=self._carry, args=(far, near, "answer"), daemon=True).start()
 
@@ -212,6 +214,10 @@ class Wire:
             end.close()
 
     def close(self) -> None:
+        """Nobody comes through any more, and who was through is cut off."""
+        for end in (self._door, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
         self._door.close()
 
 
@@ -228,6 +234,37 @@ def test_an_append_whose_fate_is_unknown_is_neither_lost_nor_doubled(database, c
         assert wire.cut == ""
         store.append(ENTRIES[6:], 6)
         assert repr(list(store.read())) == repr(ENTRIES)
+
+
+def test_a_server_that_restarts_is_waited_for(database):
+    direct = over_tcp(database)
+    wire = Wire(direct.port)
+    with closing(SqlStore(locate(text(direct.set(port=wire.port))), "s")) as store:
+        store.append(ENTRIES[:3], 0)
+        wire.close()
+        again: list[Wire] = []
+        back = threading.Timer(1.2, lambda: again.append(Wire(direct.port, wire.port)))
+        back.start()
+        store.append(ENTRIES[3:], 3)
+        assert repr(list(store.read())) == repr(ENTRIES)
+        back.join()
+        again[0].close()
+
+
+def test_a_server_that_stays_away_is_told_and_what_was_acknowledged_is_kept(database, monkeypatch):
+    monkeypatch.setattr("luthier.store.engine.RESTART", 0.0)
+    direct = over_tcp(database)
+    wire = Wire(direct.port)
+    with closing(SqlStore(locate(text(direct.set(port=wire.port))), "s")) as store:
+        store.append(ENTRIES[:3], 0)
+        wire.close()
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"refused.*Start the server"):
+                store.append(ENTRIES[3:], 3)
+        with pytest.raises(StorageError, match="refused"):
+            list(store.read())
+    with closing(SqlStore(locate(database), "s")) as store:
+        assert list(store.read()) == ENTRIES[:3]
 
 
 # -- what reads a study takes its URL ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,9 @@ PATIENCE = {
     "tcp_user_timeout": 60_000,
 }
 """When a server that says nothing is taken to be gone, in libpq's terms; what stands in the URL has precedence."""
+
+RESTART = 20.0
+"""Seconds for which a server that was there before is tried again: it may be restarting."""
 
 _KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 """And the other way round: a driver whose machine is gone holds nothing a minute later."""
@@ -85,6 +89,23 @@ def _postgres(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, connect_args={**given, "application_name": "luthier"}
     )
+
+    known = False
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connect(dialect: sa.Dialect, _record: Any, words: Any, named: Any) -> Any:
+        nonlocal known
+        end = time.monotonic() + (RESTART if known else 0.0)
+        while True:
+            try:
+                link = dialect.connect(*words, **named)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+            else:
+                known = True
+                return link
 
     @sa.event.listens_for(engine, "connect")
     def _keepalive(raw: Any, _record: Any) -> None:
