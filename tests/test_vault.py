@@ -47,6 +47,14 @@ def test_a_trial_goes_on_from_a_bucket_and_nothing_stays_on_the_disk(tmp_path, b
     assert not list((tmp_path / "s.files").rglob("*.ckpt*"))
 
 
+def test_a_study_that_goes_on_remembers_its_bucket(tmp_path, bucket):
+    tune(clusters.rising, tmp_path / "s.db", files=bucket[1], workers=0, **{**ASHA, "budget": "2 trials"})
+    found = tune(clusters.rising, tmp_path / "s.db", workers=0, **ASHA)
+    assert {t.spent - t.epoch for t in found.trials()} == {0}
+    assert len(list(bucket[0].rglob("*.ckpt"))) == len(found.trials())
+    assert not list((tmp_path / "s.files").rglob("*.ckpt"))
+
+
 def test_any_file_system_of_fsspec_will_do(tmp_path, memory):
     found = tune(clusters.saving, tmp_path / "s.db", files=memory, workers=0, **ASHA)
     assert {t.spent - t.epoch for t in found.trials()} == {0}

@@ -1,5 +1,6 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
-``dashboard``, ``report`` and ``diagnose``. Those that run and resume no study stand in ``commands.py``.
+``dashboard``, ``report``, ``diagnose``, ``copy``, ``export`` and ``import``. Those that run and resume no study stand
+in ``commands.py`` and ``moves.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luthier import commands
+from luthier import commands, moves
 from luthier.commands import STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.run.crew import LOCAL, Crew
@@ -62,7 +63,7 @@ Durability = Annotated[
 Files = Annotated[
     str | None,
     typer.Option(
-        help="Checkpoints and logs, a folder (default: beside the database); or s3://... for checkpoints.",
+        help="A folder for checkpoints and logs (default: as before, else beside the database); or s3://...",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -276,11 +277,14 @@ def resume(
     crew = Crew(workers, threads, executor, resources, slurm)
     limits = Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
-    place, cloud = store.files_of(log.url, log.name, files)
-    with driving(place, log.name), contextlib.closing(log):
+    with contextlib.closing(log), contextlib.ExitStack() as stack:
+        place, cloud = store.files_needed(log, files), store.cloud_of(log, files)
+        stack.enter_context(driving(place, log.name, log.drivers is not None))
         book = Book.open(log)
         if book is None:
-            raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
+            raise UserError(
+                f"{store.shown(study)} holds a study without a single event.", "Start it again with luthier tune."
+            )
         asked = book.history.study
         if asked.strategy == "custom":
             raise UserError(
@@ -291,6 +295,8 @@ def resume(
         if budget is not None:
             now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
             request.go_on(book, now)
+        if files is not None:
+            log.keep_files(files)
         console = Console(json=json, quiet=quiet)
         with _interruptible(study):
             result = api.drive(book, trains, asked.strategy, crew, place, console, limits=limits, cloud=cloud)
@@ -382,6 +388,9 @@ def dashboard(
 
 
 app.command()(commands.diagnose)
+app.command()(moves.copy)
+app.command()(moves.export)
+app.command("import")(moves.import_)
 
 
 # -- the parts ---------------------------------------------------------------------------------------------------------
@@ -433,8 +442,9 @@ class _interruptible:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):
             from luthier.api import farewell
+            from luthier.store import shown
 
-            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {self.place}", err=True)
+            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {shown(self.place)}", err=True)
             raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT))
 
 

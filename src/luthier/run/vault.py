@@ -141,11 +141,11 @@ class Bucket:
             UserError: it cannot.
         """
         self._tidy()
-        probe = f"{self._root}/parts/probe"
+        probe = f"{self._root}/parts/{uuid.uuid4().hex}"
         try:
             self._fs.makedirs(f"{self._root}/parts", exist_ok=True)
             self._fs.pipe_file(probe, b"luthier")
-            self._fs.rm(f"{self._root}/parts", recursive=True)
+            self._fs.rm_file(probe)
         except Exception as error:
             raise UserError(
                 f"files={self._url!r} cannot be written: {_said(error)}.",
