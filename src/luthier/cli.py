@@ -1,5 +1,6 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
-``dashboard``, ``report`` and ``diagnose``. Those that run and resume no study stand in ``commands.py``.
+``dashboard``, ``serve``, ``work``, ``report`` and ``diagnose``. Those that run and resume no study stand in
+``commands.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
@@ -251,7 +252,7 @@ def resume(
             now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
             request.go_on(book, now)
         console = Console(json=json, quiet=quiet)
-        with _interruptible(study):
+        with _interruptible(f"luthier resume {study}"):
             result = api.drive(book, trains, asked.strategy, workers, threads, files, console, limits=limits)
     _finish(result, _report_path(log.url), json)
 
@@ -340,6 +341,114 @@ def dashboard(
     )
 
 
+@app.command()
+def serve(
+    study: Place,
+    space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; none for a study there.")] = None,
+    maximize: Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")] = None,
+    minimize: Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
+    ] = None,
+    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
+    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
+    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
+    name: Name = None,
+    seed: Seed = 0,
+    reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
+    samples: Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")] = None,
+    warm_start: Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="A Recipe that the workers train, FILE.py:NAME: brings space, metric, probes.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to bind; another than this asks for a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8765,
+    token: Annotated[
+        str | None, typer.Option(envvar="LUTHIER_TOKEN", help="Asked of every worker.", show_default=False)
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further host name that it answers to, behind a proxy.")
+    ] = None,
+    lease: Annotated[str, typer.Option(help="A worker that says nothing for so long has vanished.")] = "10 min",
+    max_upload: Annotated[str, typer.Option(help="What an uploaded checkpoint may have.")] = "4 GB",
+    files: Annotated[Path | None, typer.Option(help="Where checkpoints go [default: beside the study].")] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Go on answering when the study is over.")] = False,
+    checkpoint_space: CheckpointSpace = None,
+    durability: Durability = "process",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Serve a study over HTTP, to workers on other machines or in other languages (luthier work is one in Python).
+
+    luthier serve study.db --space space.yaml --minimize val_loss --max-epochs 30 --budget "30 trials"
+    """
+    from luthier import api, serving, store
+    from luthier.run import limits
+    from luthier.view.console import Console
+
+    asked = {
+        "maximize": maximize,
+        "minimize": minimize,
+        "metric": metric,
+        "constraints": constraint,
+        "max_epochs": max_epochs,
+        "budget": budget,
+        "strategy": strategy,
+        "seed": seed,
+        "reduce": reduce,
+        "samples": samples,
+        "warm_start": warm_start or (),
+    }
+    with _interruptible(f"luthier serve {study}"):
+        history = serving.serve(
+            study,
+            name,
+            _read_space(space) if space else None,
+            target,
+            asked,
+            files,
+            durability,
+            Console(json=json, quiet=quiet),
+            host=host,
+            port=port,
+            token=token or None,
+            hosts=allow_host or (),
+            lease=limits.seconds("lease", lease),
+            largest=limits.size("max_upload", max_upload),
+            checkpoint_space=limits.size("checkpoint_space", checkpoint_space),
+            stay=stay,
+        )
+    _finish(api.Result(history), _report_path(store.locate(study)), json)
+
+
+@app.command()
+def work(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of the server, as luthier serve printed it.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="What it trains, FILE.py:NAME or MODULE:NAME.")],
+    token: Annotated[
+        str | None, typer.Option(envvar="LUTHIER_TOKEN", help="What the server asks for.", show_default=False)
+    ] = None,
+    dir: Annotated[
+        Path | None, typer.Option("--dir", help="Where trainings write [default: a temporary folder].")
+    ] = None,
+    patience: Annotated[str, typer.Option(help="How long the server may be away.")] = "10 min",
+    quiet: Quiet = False,
+) -> None:
+    """Train for a server on another machine, until its study is over. Ctrl-C saves the job and gives it back."""
+    from luthier import serving
+    from luthier.run import limits
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(text)
+
+    try:
+        serving.work(url, target, token or None, dir, limits.seconds("patience", patience) or 0.0, say)
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from None
+
+
 app.command()(commands.diagnose)
 
 
@@ -373,7 +482,7 @@ def _tune(
     file = store.file_of(url)
     if make_folder and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    with _interruptible(storage):
+    with _interruptible(f"luthier resume {storage}"):
         result = api.launch(
             study, target, asked["strategy"], url, workers, threads, console, limits=limits, durability=durability
         )
@@ -383,8 +492,8 @@ def _tune(
 class _interruptible:
     """Ctrl-C or SIGTERM ended the study; the log keeps everything, and a line says how to go on."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, again: str) -> None:
+        self.again = again
 
     def __enter__(self) -> None:
         return None
@@ -393,7 +502,7 @@ class _interruptible:
         if isinstance(error, KeyboardInterrupt):
             from luthier.api import farewell
 
-            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {self.place}", err=True)
+            typer.echo(f"\n{farewell(error)} Go on with: {self.again}", err=True)
             raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
