@@ -107,7 +107,7 @@ def make_app(
             case Over(why):
                 return wire.Done(why=why)
             case (str(given), Job() as job):
-                return _job(given, job, lease)
+                return _job(given, job, lease_seconds=lease, largest=largest)
         raise AssertionError("no other answer is known")
 
     @app.post("/v1/jobs/{lease}/reports", summary="Report an epoch's metrics")
@@ -172,14 +172,19 @@ def make_app(
         openapi_extra={"requestBody": {"content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}},
     )
     async def upload(lease: Lease, sha256: Digest, epoch: wire.Epoch, request: Request) -> wire.Stored:
-        trial, _ = await said(counter.looks(lease))
-        place = files / states.name_of(trial.id, epoch)
+        chunks = request.stream()
         try:
-            size = await states.store(request.stream(), place, sha256, largest, lease[:16])
+            trial, _ = await said(counter.looks(lease))
+            place = files / states.name_of(trial.id, epoch)
+            size = await states.store(chunks, place, sha256, largest, lease[:16])
         except states.Unlike as error:
             raise _Refused(422, f"The state is not what was announced: {error}.", "Send it again.") from None
         except ClientDisconnect:
             raise _Refused(400, "The upload broke off.", "Send it again.") from None
+        except Exception:
+            async for _ in chunks:  # who is still sending does not hear the answer
+                pass
+            raise
         return wire.Stored(epoch=epoch, sha256=sha256, bytes=size)
 
     @app.get(
@@ -235,7 +240,7 @@ def _verdict(answer: Answer) -> wire.Verdict:
     return wire.Verdict(answer="continue" if answer.go_on else "stop", keep=answer.keep, why=answer.why)
 
 
-def _job(given: str, job: Job, lease: float) -> wire.TheJob:
+def _job(given: str, job: Job, **server: Any) -> wire.TheJob:
     sources = [
         wire.State(epoch=states.epoch_of(path), sha256=digest, clone=cloned)
         for path, digest, cloned in states.sources_of(job)
@@ -250,7 +255,7 @@ def _job(given: str, job: Job, lease: float) -> wire.TheJob:
         horizon=job.horizon,
         probe=job.probe,
         sources=sources,
-        lease_seconds=lease,
+        **server,
     )
 
 

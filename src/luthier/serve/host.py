@@ -70,6 +70,7 @@ def serve(
     files: Path,
     house: House,
     console: Console,
+    interrupts: Interrupts | None = None,
 ) -> History:
     """Serve a study to its end.
 
@@ -80,6 +81,7 @@ def serve(
         files: its folder of files: checkpoints, leases.
         house: where and how.
         console: shows the study, and is told the address once it answers.
+        interrupts: whether to stop; Ctrl-C and SIGTERM where None.
 
     Raises:
         Interrupted: somebody asked it to stop; the workers go on when it is served again.
@@ -98,7 +100,7 @@ def serve(
         scheduler = build(study.strategy if study is not None else _known(book.history.study.strategy))
         console.open(book.history)
         try:
-            _run(book, scheduler, files, house, console)
+            _run(book, scheduler, files, house, console, interrupts or Interrupts())
         except StorageError:
             raise
         except (UserError, RunError):
@@ -118,14 +120,14 @@ def _known(strategy: str) -> str:
     return strategy
 
 
-def _run(book: Book, scheduler: Scheduler, files: Path, house: House, console: Console) -> None:
+def _run(book: Book, scheduler: Scheduler, files: Path, house: House, console: Console, interrupts: Interrupts) -> None:
     token = checked(house.token) if house.token else _token(files, house.host)
     counter = Counter(book, files, house.lease)
     app = make_app(
         counter, files, lease=house.lease, token=token, local=is_loopback(house.host), hosts=tuple(house.hosts),
         largest=house.largest,
     )  # fmt: skip
-    with _web(app, house) as where, Interrupts() as interrupts:
+    with _web(app, house) as where, interrupts:
         console.say(f"Serving at {where}" + (f" with the token {token}" if token and token != house.token else ""))
         trouble: LuthierError | None = None
         try:

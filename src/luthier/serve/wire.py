@@ -54,6 +54,7 @@ class TheJob(BaseModel):
     probe: Annotated[str | None, Field(description="A question to answer instead of training.")] = None
     sources: Annotated[list[State], Field(description="To go on from, the best first.")] = []
     lease_seconds: Annotated[float, Field(description="Say something at least this often: report or heartbeat.")]
+    largest: Annotated[int, Field(description="Bytes that an uploaded state may have.")]
 
 
 class Wait(BaseModel):

@@ -110,6 +110,7 @@ class _Hand:
         self._client = client
         self._lease: str = answer["lease"]
         self._sources: list[dict[str, Any]] = answer["sources"]
+        self._largest: int = answer["largest"]
         self._pause = answer["lease_seconds"] / BEATS
         self._files = files
         self._asked = asked
@@ -245,6 +246,8 @@ class _Hand:
             if place.is_dir():
                 pack(place, packed)
                 whole, digest = packed, digest_of(packed)
+            if (size := whole.stat().st_size) > self._largest:
+                raise Unstored(f"it has {size:,} bytes, and the server takes {self._largest:,}")
             self._client.upload(self._lease, epoch, whole, digest)
             return digest
         except (Unstored, OSError) as error:
