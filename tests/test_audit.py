@@ -1,4 +1,4 @@
-"""The look for known vulnerabilities: a found one fails, a database that is out of reach does not, and both are said."""
+"""The look for known vulnerabilities: a found one fails, no network does not, and both are said."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def raw(server, line: str, *headers: str, body: bytes | None = None) -> int:
 )
 def test_no_part_of_an_address_becomes_a_path(server, name):
     job = call(server.url, "/v1/jobs", {"worker": "paths"}, token="the-right-token")[1]
-    before = {p for p in server.files.parent.parent.rglob("*")}
+    before = set(server.files.parent.parent.rglob("*"))
     for address in (f"/v1/jobs/{name}/checkpoints/{'0' * 64}", f"/v1/jobs/{job['lease']}/checkpoints/{name}"):
         for method, body in (("GET", None), ("PUT", b"evil")):
             status, told = said(server, f"{address}?epoch=1", body, method=method)

@@ -176,7 +176,7 @@ def make_app(
         try:
             trial, _ = await said(counter.looks(lease))
             place = files / states.name_of(trial.id, epoch)
-            size = await states.store(chunks, place, sha256, largest, lease[:16])
+            size = await states.store(chunks, place, sha256, largest, lease[:16], lambda: said(counter.looks(lease)))
         except states.Unlike as error:
             raise _Refused(422, f"The state is not what was announced: {error}.", "Send it again.") from None
         except ClientDisconnect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,8 +58,11 @@ class Client:
             )
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            # Not through a proxy of the environment: the server is one's own.
-            self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=60.0, trust_env=False)
+            # Not through a proxy of the environment: the server is one's own. SSL_CERT_FILE is OpenSSL's own and holds.
+            verify = ssl.create_default_context() if url.startswith("https") else True
+            self._http = httpx.Client(
+                base_url=url.rstrip("/"), headers=headers, timeout=60.0, trust_env=False, verify=verify
+            )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise UserError(f"{url!r} cannot be asked: {error}.", "Write http://HOST:PORT.") from None
         self.url = url

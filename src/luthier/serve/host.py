@@ -171,7 +171,9 @@ def _token(files: Path, host: str) -> str | None:
 def _web(app: Guard, house: House) -> Iterator[str]:
     """Answer requests in a thread of its own; yields the address."""
     link = listen(house.host, house.port)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=2, timeout_keep_alive=75, server_header=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [link]}, name="luthier-web", daemon=True)
     with link:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from luthier.contracts import Job
 from luthier.run.checkpoint import digest_of
@@ -36,13 +38,16 @@ def epoch_of(path: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
-async def store(chunks: AsyncIterator[bytes], place: Path, digest: str, most: int, part: str) -> int:
+async def store(
+    chunks: AsyncIterator[bytes], place: Path, digest: str, most: int, part: str, still: Callable[[], Awaitable[Any]]
+) -> int:
     """Write what arrives to ``place``, whole or not at all; returns its bytes.
 
     Args:
         digest: the SHA-256 that was announced.
         most: bytes that are allowed.
         part: tells the temporary file of this upload from those of others.
+        still: asked before it counts; raises where the upload has come too late.
 
     Raises:
         Unlike: it has another SHA-256, or is larger than allowed.
@@ -62,7 +67,8 @@ async def store(chunks: AsyncIterator[bytes], place: Path, digest: str, most: in
             if whole.hexdigest() != digest:
                 raise Unlike(f"its SHA-256 is {whole.hexdigest()[:12]}..., {digest[:12]}... was announced")
             file.flush()
-            os.fsync(file.fileno())
+            await asyncio.to_thread(os.fsync, file.fileno())
+        await still()
         temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from luthier.serve.states import name_of
 
 WAIT = 5.0
 """Seconds that the server may think about a job: a worker that is asked to leave meanwhile does so then."""
+LEAVING = "Asked to leave: the job is saved after its epoch and given back; once more to leave at once."
 BEATS = 4
 """Signs of life in the time of a lease."""
 
@@ -58,7 +59,7 @@ def work(
         RunError: the server did not come back, or cannot go on.
     """
     worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    with Interrupts(say) as asked, _place(folder) as files:
+    with Interrupts(lambda _: say(LEAVING)) as asked, _place(folder) as files:
         client = Client(url, token, patience=patience, leave=asked)
         try:
             told = client.study()
