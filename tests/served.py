@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import luthier as lt
-from luthier import request, store
+from luthier import api, request, serving, store
 from luthier.core.history import Entry
-from luthier.run.interrupts import Interrupted, Interrupts
+from luthier.core.study import Study
+from luthier.run.crew import Crew
+from luthier.run.interrupts import Interrupted
 from luthier.serve import host
+from luthier.serve.counter import Counter
 from luthier.view.console import Console
 
 SPACE = lt.Space(
@@ -49,24 +51,30 @@ class Served:
         trouble: what ended it, other than its end or :meth:`stop`.
     """
 
-    def __init__(self, place: Path, study: Any, house: host.House, durability: str = "process") -> None:
+    def __init__(self, place: Path, study: Study, **house: Any) -> None:
         self.place = place
-        self.name = study.name if study is not None else "study"
+        self.name = study.name
         self.files = store.files_beside(store.locate(place), self.name)
         self.trouble: BaseException | None = None
-        self._interrupts = Interrupts()
+        self._counter: Counter | None = None
         self._heard = _Heard()
-        self._thread = threading.Thread(target=self._serve, args=(study, house, durability))
+        self._thread = threading.Thread(target=self._serve, args=(study, house))
         self._thread.start()
         while not self._heard.up.wait(0.1) and self._thread.is_alive():
             pass
         found = re.search(r"Serving at (\S+)(?: with the token (\S+))?", self._heard.getvalue())
         self.url, self.token = (found[1], found[2]) if found else ("", None)
 
-    def _serve(self, study: Any, house: host.House, durability: str) -> None:
-        log = store.SqlStore(store.locate(self.place), self.name, durability)
+    def _serve(self, study: Study, house: dict[str, Any]) -> None:
+        console = Console(stream=self._heard)
+        opens = host.House(**{"say": console.say, "port": 0, **house})
+
+        def opened(files: Path, asked: Callable[[], bool]) -> Counter:
+            self._counter = opens(files, asked)
+            return self._counter
+
         try:
-            host.serve(log, self.name, study, self.files, house, Console(stream=self._heard), self._interrupts)
+            api.launch(study, serving.nobody(), study.strategy, self.place, Crew(elsewhere=opened), console)
         except Interrupted:
             pass
         except BaseException as error:
@@ -78,7 +86,8 @@ class Served:
 
     def stop(self) -> None:
         """As Ctrl-C does."""
-        self._interrupts.signal = signal.SIGINT
+        if self._counter is not None:
+            self._counter.leave()
         self._thread.join()
 
     def join(self) -> None:
@@ -97,17 +106,16 @@ class Served:
         return [e.event for e in self.entries if isinstance(e.event, kinds)]
 
 
+def study_of(**asked: Any) -> Study:
+    """A small study, with what is asked instead."""
+    given = {"space": SPACE, "strategy": "random", "budget": "4 trials", "max_epochs": 3, "seed": 0, **asked}
+    return request.study_from(name="study", objectives=request.objectives_from("val_loss", None, None, "best"), **given)
+
+
 @contextmanager
-def served(
-    place: Path, *, house: dict[str, Any] | None = None, goes_on: bool = False, **asked: Any
-) -> Iterator[Served]:
-    """Serve a study; ``goes_on``: the one that is there."""
-    given = {"strategy": "random", "budget": "4 trials", "max_epochs": 3, "seed": 0, **asked}
-    study = None
-    if not goes_on:
-        objectives = request.objectives_from("val_loss", None, None, "best")
-        study = request.study_from(name="study", space=given.pop("space", SPACE), objectives=objectives, **given)
-    server = Served(place, study, host.House(port=0, **(house or {})))
+def served(place: Path, *, house: dict[str, Any] | None = None, **asked: Any) -> Iterator[Served]:
+    """Serve a study, or the one that is there under the same words."""
+    server = Served(place, study_of(**asked), **(house or {}))
     try:
         yield server
     finally:

@@ -135,6 +135,17 @@ def test_a_metric_that_nobody_reports_ends_the_study_and_says_so_to_the_worker(t
     assert not (tmp_path / "s.db").exists()  # nothing is in the way of the right question
 
 
+def test_it_stays_when_it_is_asked_to(tmp_path):
+    with served(tmp_path / "s.db", budget="1 trials", house={"stay": True}) as server:
+        job = ask(server.url)
+        for epoch in (1, 2, 3):
+            report(server.url, job, epoch)
+        for worker in ("a", "b", "c"):
+            assert ask(server.url, worker)["state"] == "done"
+        assert call(server.url, "/v1/study")[1]["finished"]
+    assert server.trouble is None
+
+
 # -- leases ------------------------------------------------------------------------------------------------------------
 
 
@@ -192,8 +203,7 @@ def test_a_lease_outlives_the_server(tmp_path):
         jobs = [ask(server.url, w) for w in ("a", "b")]
         for job in jobs:
             report(server.url, job, 1, 0.5)
-    assert "Jobs that are out: 2." in server.printed
-    with served(tmp_path / "s.db", goes_on=True) as server:
+    with served(tmp_path / "s.db", budget="5 trials") as server:
         assert ask(server.url, "c")["trial"] == 2  # nobody else gets what is out
         for job in jobs:
             assert report(server.url, job, 1, 0.5)["answer"] == "continue"
@@ -213,7 +223,7 @@ def test_a_lease_that_was_lost_with_the_server_s_files_is_handed_out_anew(tmp_pa
         job = ask(server.url)
         report(server.url, job, 1, 0.5)
     shutil.rmtree(server.files / "leases")
-    with served(tmp_path / "s.db", goes_on=True) as server:
+    with served(tmp_path / "s.db") as server:
         again = ask(server.url, "b")
         assert (again["trial"], again["start"]) == (0, 0)
         assert call(server.url, f"/v1/jobs/{job['lease']}/heartbeat", method="POST")[0] == 410

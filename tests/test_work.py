@@ -16,17 +16,16 @@ from pathlib import Path
 import pytest
 from kill import LUTHIER, SPACE, decisions_of, reports_of
 from served import SPACE as TYPED
-from served import Served, call, served
+from served import Served, call, served, study_of
 from test_serve import ask, report, upload
 
 import luthier as lt
-from luthier import request
+from luthier import api
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.history import fold
 from luthier.core.trial import Status
 from luthier.run.checkpoint import Damaged
-from luthier.serve import host
 from luthier.serve.pack import MARK, is_packed, pack, unpack
 from luthier.serve.work import work
 from luthier.store import SqlStore, locate
@@ -65,10 +64,11 @@ def locally(place: Path, **asked) -> list:
 
 @pytest.mark.parametrize("strategy", ["asha", "expert", "median", "pbt"])
 def test_the_decisions_and_curves_are_those_of_a_worker_on_this_machine(tmp_path, strategy):
-    asked = {"strategy": strategy, "budget": "10 trials", "max_epochs": 9}
+    trials = {"median": 10, "pbt": 8}.get(strategy, 6)
+    asked = {"strategy": strategy, "budget": f"{trials} trials", "max_epochs": 9}
     here = locally(tmp_path / "here.db", **asked)
     with served(tmp_path / "there.db", **asked) as server:
-        assert work(server.url, train) > 10
+        assert work(server.url, train) > 6
         server.join()
     there = server.entries
     assert decisions_of(there) == decisions_of(here)
@@ -112,7 +112,7 @@ def test_a_worker_outlives_the_server(tmp_path):
         reached.wait()
         server.stop()
         go.set()  # it reports to nobody now, and tries again
-        again = Served(tmp_path / "s.db", None, host.House(port=int(server.url.rpartition(":")[2])))
+        again = Served(tmp_path / "s.db", study_of(**asked), port=int(server.url.rpartition(":")[2]))
         worker.join()
         again.join()
     here = locally(tmp_path / "here.db", **asked)
@@ -158,7 +158,8 @@ def started():
     yield start
     for process in running:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def test_from_the_terminal_a_worker_that_is_told_to_leave_gives_its_job_back_saved(tmp_path, started):
@@ -271,6 +272,29 @@ def test_a_long_epoch_learns_of_a_stop_and_a_lost_lease_ends_the_training(tmp_pa
     assert stopped_at == [2]
     history = fold(server.entries)
     assert (history.trials[0].status, history.trials[0].epoch) == (Status.STOPPED, 1)
+
+
+def test_a_recipe_with_its_probes_is_tuned_by_the_playbook_as_on_this_machine(tmp_path):
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.linspace(-1, 1, 64)[:, None], torch.linspace(-1, 1, 64)[:, None] ** 2)
+    recipe = lt.Recipe("mlp", data, data, task="regression")
+    asked = {"max_epochs": 2, "budget": "4 trials", "seed": 0, "name": "study"}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        lt.tune(recipe, storage=tmp_path / "here.db", workers=0, quiet=True, **asked)
+        study = api.prepare(recipe, None, lambda text: None, **asked)
+        server = Served(tmp_path / "there.db", study)
+        work(server.url, recipe)
+        server.join()
+    finally:
+        torch.set_num_threads(threads)
+    log = SqlStore(locate(tmp_path / "here.db"), "study")
+    here = list(log.read())
+    log.close()
+    assert {t.probe for t in fold(here).trials} == {"sanity", None}
+    assert decisions_of(server.entries) == decisions_of(here)
+    assert reports_of(server.entries) == reports_of(here)
 
 
 # -- what is wrong is said ---------------------------------------------------------------------------------------------
@@ -438,4 +462,3 @@ def test_the_same_words_as_tune(tmp_path):
         o for p in commands["tune"].params for o in p.opts if "Scripts" in str(getattr(p, "rich_help_panel", ""))
     }
     assert tune - of_tune_alone - scripts <= serve
-    assert request.study_from  # both end there

@@ -394,7 +394,7 @@ def serve(
     ] = None,
     lease: Annotated[str, typer.Option(help="A worker that says nothing for so long has vanished.")] = "10 min",
     max_upload: Annotated[str, typer.Option(help="What an uploaded checkpoint may have.")] = "4 GB",
-    files: Annotated[Path | None, typer.Option(help="Where checkpoints go [default: beside the study].")] = None,
+    files: Files = None,
     stay: Annotated[bool, typer.Option("--stay", help="Go on answering when the study is over.")] = False,
     checkpoint_space: CheckpointSpace = None,
     durability: Durability = "process",
@@ -405,7 +405,7 @@ def serve(
 
     luthier serve study.db --space space.yaml --minimize val_loss --max-epochs 30 --budget "30 trials"
     """
-    from luthier import api, serving, store
+    from luthier import serving, store
     from luthier.run import limits
     from luthier.view.console import Console
 
@@ -422,26 +422,29 @@ def serve(
         "samples": samples,
         "warm_start": warm_start or (),
     }
+    how = {
+        "host": host,
+        "port": port,
+        "token": token or None,
+        "hosts": allow_host or (),
+        "lease": limits.seconds("lease", lease),
+        "largest": limits.size("max_upload", max_upload),
+        "stay": stay,
+    }
     with _interruptible(f"luthier serve {study}"):
-        history = serving.serve(
+        result = serving.serve(
             study,
             name,
             _read_space(space) if space else None,
             target,
             asked,
-            files,
-            durability,
             Console(json=json, quiet=quiet),
-            host=host,
-            port=port,
-            token=token or None,
-            hosts=allow_host or (),
-            lease=limits.seconds("lease", lease),
-            largest=limits.size("max_upload", max_upload),
-            checkpoint_space=limits.size("checkpoint_space", checkpoint_space),
-            stay=stay,
+            how,
+            limits=Limits.of(checkpoint_space=checkpoint_space),
+            durability=durability,
+            files=files,
         )
-    _finish(api.Result(history), _report_path(store.locate(study)), json)
+    _finish(result, _report_path(store.locate(study)), json)
 
 
 @app.command()

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import api, request, store
+from luthier import api, store
 from luthier import target as targets
 from luthier.core.errors import UserError
-from luthier.core.history import History
 from luthier.core.study import Budget, Study
+from luthier.run.crew import Crew
 
 if TYPE_CHECKING:
-    from luthier.serve.host import House
     from luthier.view.console import Console
 
 EXTRA = "pip install 'luthier[serve]'"
@@ -26,58 +25,58 @@ def serve(
     space: Any,
     target: str | None,
     asked: Mapping[str, Any],
-    files: Path | None,
-    durability: str,
     console: Console,
-    **how: Any,
-) -> History:
+    how: Mapping[str, Any],
+    **more: Any,
+) -> api.Result:
     """Serve the study at ``place``, a new one where ``space`` or ``target`` describe it.
 
     Args:
         asked: the arguments of :func:`luthier.tune` that describe a study.
-        files: where checkpoints go; beside the study where None.
         how: the fields of :class:`luthier.serve.host.House`.
+        more: those of :func:`luthier.api.launch`.
 
     Raises:
         UserError: a mistake in the arguments.
         RunError: the study cannot go on.
     """
     try:
-        from luthier.serve import host
+        from luthier.serve.host import House
     except ModuleNotFoundError as error:
         raise UserError(f"Serving needs {error.name}.", EXTRA) from None
 
-    house: House = host.House(**how)
     url = store.locate(place)
+    trained = targets.load(target) if target is not None else nobody()
     if space is None and target is None:
-        log = store.open_store(url, name, durability)
-        study = _as_it_is(log, asked["budget"])
+        study = _as_it_is(url, name, asked["budget"])
     else:
-        study = _described(space, target, name, asked, console.say)
-        log = store.SqlStore(url, study.name, durability)
-    own = store.files_beside(url, log.name) or files
-    if own is None:
-        raise UserError(f"{place} is no file: nothing lies beside it.", "Say where checkpoints go: --files FOLDER.")
-    return host.serve(log, log.name, study, files or own, house, console)
+        study = api.prepare(trained, space, console.say, name=name, **asked)
+    crew = Crew(elsewhere=House(say=console.say, **how))
+    return api.launch(study, trained, study.strategy, url, crew, console, **more)
 
 
-def _as_it_is(log: store.SqlStore, budget: str | None) -> Study | None:
+def nobody() -> Callable[[Any], None]:
+    """What stands for the training function of a study that is trained elsewhere; the log keeps no way to it."""
+
+    def study(trial: Any) -> None:
+        raise NotImplementedError
+
+    return study
+
+
+def _as_it_is(url: str, name: str | None, budget: str | None) -> Study:
     """What a study that is there is asked now: the same, with another budget where one is given."""
-    if budget is None:
-        return None
-    history = store.history_of(log)
+    log = store.open_store(url, name)
+    try:
+        history = store.history_of(log)
+    finally:
+        log.close()
     asked = replace(history.study, space=history.asked_space)
-    return replace(asked, budget=Budget.parse(budget, asked.max_epochs))
-
-
-def _described(
-    space: Any, target: str | None, name: str | None, asked: Mapping[str, Any], say: Callable[[str], None]
-) -> Study:
-    words = dict(asked)
-    if target is not None:
-        return api.prepare(targets.load(target), space, say, name=name, **words)
-    objectives = request.objectives_from(*(words.pop(k) for k in ("minimize", "maximize", "metric", "reduce")))
-    return request.study_from(name=name or "study", space=space, objectives=objectives, **words)
+    if asked.strategy == "custom":
+        raise UserError(
+            "This study was driven by a strategy object.", "Only the script that made it can go on with it."
+        )
+    return asked if budget is None else replace(asked, budget=Budget.parse(budget, asked.max_epochs))
 
 
 def work(

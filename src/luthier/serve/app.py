@@ -23,9 +23,9 @@ from luthier import __version__
 from luthier.contracts import Job
 from luthier.core import events as ev
 from luthier.core.errors import LuthierError, StorageError, UserError
+from luthier.core.history import History
 from luthier.core.summary import summarize
 from luthier.core.trial import TrialRecord
-from luthier.run.book import Book
 from luthier.serve import states, wire
 from luthier.serve.counter import Answer, Closing, Counter, Gone, Later, Mistaken, Over, Visit
 from luthier.web.guard import JSON, Guard, Manners
@@ -259,8 +259,7 @@ def _job(given: str, job: Job, **server: Any) -> wire.TheJob:
     )
 
 
-def _status(book: Book) -> dict[str, Any]:
-    history = book.history
+def _status(history: History) -> dict[str, Any]:
     found, study = summarize(history), history.study
     asked = {k: v for k, v in study.to_dict().items() if k != "target"}  # a path of the server's machine
     best = None

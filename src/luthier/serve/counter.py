@@ -8,6 +8,7 @@ what it returns is the answer. So nothing is acknowledged that a crash could tak
 from __future__ import annotations
 
 import queue
+import signal
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
@@ -20,8 +21,10 @@ from typing import Any, NoReturn
 from luthier.contracts import Job
 from luthier.core import events as ev
 from luthier.core.errors import LuthierError
+from luthier.core.history import History
 from luthier.core.trial import Status, TrialRecord
-from luthier.run.book import Book, job_of
+from luthier.run.book import job_of
+from luthier.run.interrupts import Interrupted
 from luthier.serve.leases import Lease, Leases
 
 Visit = Generator[ev.Event, None, Any]
@@ -33,6 +36,8 @@ REMEMBERED = 10_000
 """Leases that are over, of which a late word is still understood."""
 AT_ONCE = 500
 """Visits that are heard in one transaction."""
+FAREWELL = 30.0
+"""Seconds in which the workers are told that the study is over, at most."""
 NOTHING: tuple[ev.Event, ...] = ()
 """What a visit has to record that only reads."""
 LATER = object()
@@ -51,18 +56,6 @@ class Mistaken(LuthierError):
 
 class Closing(LuthierError):
     """The server does not listen any more."""
-
-
-class Left(LuthierError):
-    """The server was asked to stop.
-
-    Attributes:
-        out: jobs in workers' hands.
-    """
-
-    def __init__(self, out: int) -> None:
-        super().__init__(f"{out} jobs are out")
-        self.out = out
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +92,45 @@ class Counter:
     """Hands jobs to those who ask.
 
     Args:
-        book: the study's; for reading.
-        files: its folder of files.
+        files: the study's folder of files.
         lease: seconds without a word after which a worker is taken to have vanished.
-        clock: steady seconds.
+        asked: whether the study was asked to stop.
+        stay: go on answering when the study is over, until asked to stop.
+        closed: called when nobody is answered any more.
     """
 
     def __init__(
-        self, book: Book, files: Path, lease: float = 600.0, clock: Callable[[], float] = time.monotonic
+        self,
+        files: Path,
+        lease: float,
+        asked: Callable[[], bool] = lambda: False,
+        stay: bool = False,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._book = book
-        self._clock = clock
         self._lease = lease
-        self._leases = Leases(files, clock())
+        self._asked = asked
+        self._stay = stay
+        self._when_closed = closed
+        self._leases = Leases(files, time.monotonic())
         self._visits: queue.SimpleQueue[tuple[Visit, Future[Any]]] = queue.SimpleQueue()
         self._waiting: deque[_Waiting] = deque()
         self._ready: deque[int] = deque()
         # Those of an earlier server: their trials are put back when the loop begins, and go on where they are.
-        self._left = {held.trial for held in self._leases}
+        self._left: set[int] = set()
         self._over: OrderedDict[str, str] = OrderedDict()
         self._known: dict[str, float] = {}
         self._finished: str | None = None
-        self._closed: LuthierError | None = None
+        self._closed: BaseException | None = None
+        self._trouble: BaseException | None = None
+        self._leaving = False
+
+    def attend(self, history: Callable[[], History]) -> None:
+        """Look at the study: the leases of an earlier server whose trials have ended are over."""
+        self._history = history
         for held in self._leases:
-            if not self._running(held.trial):
+            if self._running(held.trial):
+                self._left.add(held.trial)
+            else:
                 self._close(held, ENDED)
 
     # -- what the loop asks of an executor -------------------------------------------------------------------------
@@ -145,6 +153,8 @@ class Counter:
         Raises:
             LuthierError: what the driver objects to; those who were being heard get it as their answer.
         """
+        if self._leaving:
+            self.park()
         came = self._arrivals(timeout)
         heard = [(visit, answer, told) for visit, answer in came if (told := self._step(visit, answer)) is not None]
         lost = self._vanished()  # who has just come has not
@@ -153,6 +163,7 @@ class Counter:
             try:
                 hear(*events)
             except BaseException as error:
+                self._trouble = error
                 for _, answer, _ in heard:
                     _refuse(answer, error)
                 raise
@@ -168,25 +179,34 @@ class Counter:
         """The server leaves, and the workers do not: they go on when it is back.
 
         Raises:
-            Left: always.
+            Interrupted: always.
         """
-        raise Left(sum(self._running(lease.trial) for lease in self._leases))
+        raise Interrupted(getattr(self._asked, "signal", None) or signal.SIGINT)
 
-    def close(self, error: LuthierError | None = None) -> None:
-        """Refuse everybody from now on: the server leaves, or cannot go on because of ``error``."""
-        self._closed = error or Closing(AWAY)
+    def leave(self) -> None:
+        """Have the study stop as Ctrl-C does; from any thread."""
+        self._leaving = True
+
+    def close(self) -> None:
+        """Say to the workers that the study is over, if it is, else that the server is; then answer nobody any more."""
+        finished = self._history().finished if self._trouble is None else None
+        if finished is not None:
+            self._farewell(finished)
+        self._closed = self._trouble or Closing(AWAY)
         for answer in (*(w.answer for w in self._waiting), *(answer for _, answer in self._arrivals(0.0))):
             _refuse(answer, self._closed)
         self._waiting.clear()
+        self._when_closed()
 
-    def finish(self, why: str, patience: float) -> None:
-        """Say to all who come that the study is over, until all have heard it who have asked lately."""
+    def _farewell(self, why: str) -> None:
+        """Tell that the study is over until all have heard it who have asked lately, or as long as one shall stay."""
         self._finished = why
-        end = self._clock() + patience
-        while True:
+        end = time.monotonic() + FAREWELL
+        while not self._asked() and not self._leaving:
             self._send_away()
-            recent = self._clock() - self._lease
-            if self._clock() >= end or not any(asked > recent for asked in self._known.values()):
+            recent = time.monotonic() - self._lease
+            told = not any(asked > recent for asked in self._known.values())
+            if not self._stay and (told or time.monotonic() >= end):
                 return
             self.poll(lambda *events: None, 0.5)
 
@@ -211,7 +231,7 @@ class Counter:
 
     def _vanished(self) -> list[ev.Event]:
         """What is to be said of the trials whose workers were not heard of for too long."""
-        now = self._clock()
+        now = time.monotonic()
         lost = [lease for lease in self._leases if now - lease.heard > self._lease]
         told = [self._lose(lease, "hung", f"its worker was not heard of for {self._lease:g} s") for lease in lost]
         return [event for event in told if event is not None]
@@ -230,12 +250,12 @@ class Counter:
             if not asker.answer.set_running_or_notify_cancel():
                 continue
             trial = self._ready.popleft()
-            lease = self._leases.grant(trial, asker.worker, self._clock())
-            _tell(asker.answer, (lease.id, job_of(self._book.history, trial)))
+            lease = self._leases.grant(trial, asker.worker, time.monotonic())
+            _tell(asker.answer, (lease.id, job_of(self._history(), trial)))
 
     def _send_away(self) -> None:
         """Answer those who have waited as long as they wanted, or for nothing."""
-        now, still = self._clock(), deque[_Waiting]()
+        now, still = time.monotonic(), deque[_Waiting]()
         for asker in self._waiting:
             if asker.answer.cancelled():
                 continue
@@ -243,7 +263,7 @@ class Counter:
                 self._known.pop(asker.worker, None)
                 _tell(asker.answer, Over(self._finished))
             elif now >= asker.until:
-                paused = self._book.history.paused
+                paused = self._history().paused
                 _tell(asker.answer, Later("paused by hand" if paused else "what runs must be told first"))
             else:
                 still.append(asker)
@@ -259,7 +279,7 @@ class Counter:
             self._over.popitem(last=False)
 
     def _trial(self, number: int) -> TrialRecord | None:
-        trials = self._book.history.trials
+        trials = self._history().trials
         return trials[number] if 0 <= number < len(trials) else None
 
     def _running(self, number: int) -> bool:
@@ -276,11 +296,11 @@ class Counter:
         trial = None if found is None else self._trial(found.trial)
         if found is None or trial is None:
             raise Gone(self._over.get(lease, "This lease is not known: its job is over, or was never handed out."))
-        found.heard, found.handed = self._clock(), 0
+        found.heard, found.handed = time.monotonic(), 0
         return found, trial
 
     def _answer(self, number: int) -> Answer:
-        trial = self._book.history.trials[number]
+        trial = self._history().trials[number]
         if trial.status is Status.RUNNING:
             if trial.epoch < trial.until:
                 return Answer(go_on=True)
@@ -306,9 +326,9 @@ class Counter:
         mine = self._leases.of_worker(worker)
         if mine is not None and self._running(mine.trial):
             if 0 < mine.handed < AGAIN:
-                mine.handed, mine.heard = mine.handed + 1, self._clock()
-                return mine.id, job_of(self._book.history, mine.trial)
-            trial = self._book.history.trials[mine.trial]
+                mine.handed, mine.heard = mine.handed + 1, time.monotonic()
+                return mine.id, job_of(self._history(), mine.trial)
+            trial = self._history().trials[mine.trial]
             if trial.reports and trial.epoch >= trial.until:
                 yield ev.Ended(trial.id, trial.epoch)
                 self._close(mine, ENDED)
@@ -319,8 +339,8 @@ class Counter:
         for asker in self._waiting:
             if asker.worker == worker:  # what it asked before does not reach it any more
                 asker.answer.cancel()
-        self._known[worker] = self._clock()
-        self._waiting.append(_Waiting(worker, self._clock() + wait, answer))
+        self._known[worker] = time.monotonic()
+        self._waiting.append(_Waiting(worker, time.monotonic() + wait, answer))
         return LATER
 
     def reports(self, lease: str, epoch: int, metrics: dict[str, float], seconds: float | None) -> Visit:
@@ -365,12 +385,12 @@ class Counter:
         _, trial = self._of(lease)
         if trial.status is not Status.RUNNING:
             raise Gone(f"Trial {trial.id} has ended.")
-        return trial, job_of(self._book.history, trial.id)
+        return trial, job_of(self._history(), trial.id)
 
-    def reads(self, question: Callable[[Book], Any]) -> Visit:
+    def reads(self, question: Callable[[History], Any]) -> Visit:
         """Something that the log tells."""
         yield from NOTHING
-        return question(self._book)
+        return question(self._history())
 
 
 def _tell(answer: Future[Any], value: Any) -> None:
