@@ -276,8 +276,10 @@ def test_a_long_epoch_learns_of_a_stop_and_a_lost_lease_ends_the_training(tmp_pa
 
 def test_a_recipe_with_its_probes_is_tuned_by_the_playbook_as_on_this_machine(tmp_path):
     torch = pytest.importorskip("torch")
-    data = torch.utils.data.TensorDataset(torch.linspace(-1, 1, 64)[:, None], torch.linspace(-1, 1, 64)[:, None] ** 2)
-    recipe = lt.Recipe("mlp", data, data, task="regression")
+    y = torch.arange(64) % 4
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + y[:, None, None, None] / 2
+    sets = [torch.utils.data.TensorDataset(x[part], y[part]) for part in (slice(0, 40), slice(40, 64))]
+    recipe = lt.Recipe("mlp", *sets, task="classification")
     asked = {"max_epochs": 2, "budget": "4 trials", "seed": 0, "name": "study"}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
