@@ -248,6 +248,29 @@ def test_a_failing_training_is_data(tmp_path):
     assert "line" in history.trials[1].failure.detail
 
 
+def test_a_worker_trains_a_script_of_its_own_machine(tmp_path):
+    code = "import sys; [print('epoch', e, 'val_loss', float(sys.argv[1]) / e) for e in range(1, 4)]"
+    script = lt.Script([sys.executable, "-c", code, "{learning_rate}"])
+    with served(tmp_path / "s.db", budget="2 trials") as server:
+        assert work(server.url, script, folder=tmp_path / "worker") == 2
+        server.join()
+    assert [t.status for t in fold(server.entries).trials] == [Status.DONE] * 2
+    assert len(list((tmp_path / "worker" / "trials").iterdir())) == 2
+
+
+def test_a_study_that_was_begun_here_is_served_and_goes_on_here_again(tmp_path):
+    place, asked = tmp_path / "s.db", {"strategy": "asha", "max_epochs": 9}
+    locally(place, budget="2 trials", **asked)
+    with served(place, budget="4 trials", **asked) as server:
+        work(server.url, train)
+        server.join()
+    after = fold(locally(place, budget="6 trials", **asked))
+    undisturbed = fold(locally(tmp_path / "t.db", budget="6 trials", **asked))
+    assert after.spent <= undisturbed.spent + 9
+    assert all(not t.troubles and t.failure is None for t in after.trials)  # each went on from the other's states
+    assert len(list((server.files / "checkpoints").rglob("*.ckpt"))) == len(after.trials)
+
+
 def test_a_long_epoch_learns_of_a_stop_and_a_lost_lease_ends_the_training(tmp_path):
     """While a worker trains an epoch, its heartbeat tells that the study has ended its trial."""
     from luthier.dashboard.actions import ask as act
@@ -332,6 +355,7 @@ def test_a_worker_is_told_what_ended_the_study(tmp_path):
     ("words", "said"),
     [
         (["serve", "s.db"], "There is no study at"),
+        (["serve", "s.db", "--minimize", "val_loss"], "--minimize describes a new study"),
         (["serve", "s.db", "--space", "space.yaml"], "No metric was given"),
         (
             ["serve", "s.db", "--space", "space.yaml", "--minimize", "val_loss", "--strategy", "ash"],

@@ -86,13 +86,29 @@ def _strategies(incomplete: str) -> list[str]:
     return [s for s in re.findall(r"\w+", STRATEGY_HELP) if s != "or" and s.startswith(incomplete)]
 
 
+# What describes a study, for tune and serve alike.
+SpaceFile = Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")]
+Maximize = Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")]
+Minimize = Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")]
+Metric = Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")]
+Constraints = Annotated[
+    list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
+]
+MaxEpochs = Annotated[int, typer.Option(help="Length of a full training.")]
+BudgetText = Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')]
+Strategy = Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)]
+Reduce = Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")]
+Samples = Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")]
+WarmStart = Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")]
+
+
 @app.command()
 def quickstart(
     dir: Annotated[Path, typer.Option("--dir", help="Where the study and its report go.")] = Path("luthier-quickstart"),
     seed: Seed = 0,
     workers: Workers = 2,
     budget: Annotated[str, typer.Option(help="In full-length trainings, epochs or time.")] = QUICKSTART_BUDGET,
-    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = QUICKSTART_EPOCHS,
+    max_epochs: MaxEpochs = QUICKSTART_EPOCHS,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -131,24 +147,22 @@ def tune(
             help="FILE.py:NAME or MODULE:NAME of a training function or a Recipe; or after -- a command that trains.",
         ),
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")] = None,
-    maximize: Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")] = None,
-    minimize: Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
-    ] = None,
-    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
-    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')] = None,
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
+    space: SpaceFile = None,
+    maximize: Maximize = None,
+    minimize: Minimize = None,
+    metric: Metric = None,
+    constraint: Constraints = None,
+    max_epochs: MaxEpochs = 30,
+    budget: BudgetText = None,
+    strategy: Strategy = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
     name: Name = None,
     seed: Seed = 0,
-    reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
-    samples: Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")] = None,
-    warm_start: Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")] = None,
+    reduce: Reduce = "best",
+    samples: Samples = None,
+    warm_start: WarmStart = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run first, and run nothing.")] = False,
     style: Annotated[str | None, typer.Option(help=STYLE_HELP, rich_help_panel=SCRIPT)] = None,
     template: Annotated[
@@ -366,21 +380,19 @@ def dashboard(
 @app.command()
 def serve(
     study: Place,
-    space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; none for a study there.")] = None,
-    maximize: Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")] = None,
-    minimize: Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
-    ] = None,
-    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
-    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
+    space: SpaceFile = None,
+    maximize: Maximize = None,
+    minimize: Minimize = None,
+    metric: Metric = None,
+    constraint: Constraints = None,
+    max_epochs: MaxEpochs = 30,
+    budget: BudgetText = None,
+    strategy: Strategy = "playbook",
     name: Name = None,
     seed: Seed = 0,
-    reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
-    samples: Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")] = None,
-    warm_start: Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")] = None,
+    reduce: Reduce = "best",
+    samples: Samples = None,
+    warm_start: WarmStart = None,
     target: Annotated[
         str | None, typer.Option(help="A Recipe that the workers train, FILE.py:NAME: brings space, metric, probes.")
     ] = None,
@@ -455,7 +467,7 @@ def work(
         str | None, typer.Option(envvar="LUTHIER_TOKEN", help="What the server asks for.", show_default=False)
     ] = None,
     dir: Annotated[
-        Path | None, typer.Option("--dir", help="Where trainings write [default: a temporary folder].")
+        Path | None, typer.Option("--dir", help="Where trainings write (default: a temporary folder).")
     ] = None,
     patience: Annotated[str, typer.Option(help="How long the server may be away.")] = "10 min",
     quiet: Quiet = False,

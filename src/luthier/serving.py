@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier import api, store
 from luthier import target as targets
-from luthier.core.errors import UserError
+from luthier.core.errors import StorageError, UserError
 from luthier.core.study import Budget, Study
 from luthier.run.crew import Crew
 
@@ -48,7 +48,7 @@ def serve(
     url = store.locate(place)
     trained = targets.load(target) if target is not None else nobody()
     if space is None and target is None:
-        study = _as_it_is(url, name, asked["budget"])
+        study = _as_it_is(place, name, asked)
     else:
         study = api.prepare(trained, space, console.say, name=name, **asked)
     crew = Crew(elsewhere=House(say=console.say, **how))
@@ -64,19 +64,28 @@ def nobody() -> Callable[[Any], None]:
     return study
 
 
-def _as_it_is(url: str, name: str | None, budget: str | None) -> Study:
+def _as_it_is(place: str, name: str | None, asked: Mapping[str, Any]) -> Study:
     """What a study that is there is asked now: the same, with another budget where one is given."""
-    log = store.open_store(url, name)
+    for word in ("minimize", "maximize", "metric", "constraints", "samples", "warm_start"):
+        if asked[word]:
+            raise UserError(
+                f"--{word.removesuffix('s').replace('_', '-')} describes a new study, and no --space was given.",
+                "Give --space FILE too; or leave it out, to go on with the study that is there.",
+            )
+    try:
+        log = store.open_store(place, name)
+    except StorageError as error:
+        raise StorageError(error.problem, f"{error.mend} A new one needs --space FILE and a metric.") from None
     try:
         history = store.history_of(log)
     finally:
         log.close()
-    asked = replace(history.study, space=history.asked_space)
-    if asked.strategy == "custom":
+    found = replace(history.study, space=history.asked_space)
+    if found.strategy == "custom":
         raise UserError(
             "This study was driven by a strategy object.", "Only the script that made it can go on with it."
         )
-    return asked if budget is None else replace(asked, budget=Budget.parse(budget, asked.max_epochs))
+    return found if asked["budget"] is None else replace(found, budget=Budget.parse(asked["budget"], found.max_epochs))
 
 
 def work(

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -261,7 +262,7 @@ def _job(given: str, job: Job, **server: Any) -> wire.TheJob:
 
 def _status(history: History) -> dict[str, Any]:
     found, study = summarize(history), history.study
-    asked = {k: v for k, v in study.to_dict().items() if k != "target"}  # a path of the server's machine
+    asked = replace(study, target=None).to_dict()  # that is a path of the server's machine
     best = None
     if found.best_config is not None:
         best = {"trial": found.best_trial, "score": found.best_score, "config": dict(found.best_config)}

@@ -173,7 +173,11 @@ class Counter:
         self._send_away()
 
     def stop(self, trial: int) -> None:
-        """Nothing to do: the worker learns of it from the answer to its next word."""
+        """The worker learns of it from the answer to its next word. A trial that runs on all the same was taken over by
+        another driver: then the lease is over."""
+        lease = self._leases.of_trial(trial)
+        if lease is not None and self._running(trial):
+            self._close(lease, f"The lease on trial {trial} is over: another driver has taken it over.")
 
     def park(self) -> NoReturn:
         """The server leaves, and the workers do not: they go on when it is back.

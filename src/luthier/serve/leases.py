@@ -45,8 +45,9 @@ class Leases:
 
     def __init__(self, files: Path, now: float) -> None:
         self._folder = files / FOLDER
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)  # who can read a lease could speak for its worker
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)  # who can read a lease could speak for its worker
         self._held: dict[str, Lease] = {}
         self._trials: dict[int, Lease] = {}
         for place in sorted(self._folder.glob("trial-*.json")):
@@ -70,19 +71,21 @@ class Leases:
         return next((lease for lease in self._held.values() if lease.worker == worker), None)
 
     def grant(self, trial: int, worker: str, now: float) -> Lease:
-        """A new lease, on the disk when this returns."""
+        """A new lease, on the disk when this returns; where that is full it does not outlive the server."""
         lease = Lease(secrets.token_urlsafe(18), trial, worker, now, now)
         place = self._place(trial)
         written = place.with_suffix(".part")
-        written.write_text(json.dumps({"lease": lease.id, "trial": trial, "worker": worker}), encoding="utf-8")
-        os.replace(written, place)
+        with suppress(OSError):
+            written.write_text(json.dumps({"lease": lease.id, "trial": trial, "worker": worker}), encoding="utf-8")
+            os.replace(written, place)
         self._put(lease)
         return lease
 
     def drop(self, lease: Lease) -> None:
         """The lease is over."""
         del self._held[lease.id], self._trials[lease.trial]
-        self._place(lease.trial).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._place(lease.trial).unlink(missing_ok=True)
 
     def _put(self, lease: Lease) -> None:
         self._held[lease.id] = self._trials[lease.trial] = lease
