@@ -333,6 +333,10 @@ def test_the_interface_is_described_and_asks_nothing_of_other_hosts(tmp_path):
         status, described = call(server.url, "/openapi.json")
         assert status == 200
         assert "/v1/jobs/{lease}/reports" in described["paths"]
+        operations = {o["operationId"] for methods in described["paths"].values() for o in methods.values()}
+        assert operations >= {"ask", "report", "heartbeat", "end", "fail", "give_back", "upload", "download", "study"}
+        answers = described["paths"]["/v1/jobs"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answers["discriminator"]["propertyName"] == "state"
         assert described["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
         assert "http" not in re.sub(r"HTTPBearer|\"http\"", "", str(described["paths"]).replace("'http'", ""))
         assert call(server.url, "/docs")[0] == call(server.url, "/redoc")[0] == 404

@@ -162,6 +162,49 @@ def started():
         process.stdout.close()
 
 
+def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path, started):
+    reached, go = threading.Event(), threading.Event()
+    words = ["--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "9", "--budget", "3 trials"]
+    words += ["--strategy", "asha", "--name", "study"]
+
+    def halting(trial: lt.Trial) -> None:
+        weights = Weights()
+        for epoch in trial.epochs(weights=weights):
+            weights.value += random.random()
+            trial.report(train_loss=1 / epoch, val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
+            if (trial.id, epoch) == (1, 1):
+                reached.set()
+                go.wait()
+
+    server = started(tmp_path, "serve", "s.db", "--port", "0", *words)
+    url = ""
+    while not url and (line := server.stdout.readline()):
+        url = line.split()[-1] if "Serving at" in line else ""
+    worker = threading.Thread(target=work, args=(url, halting), kwargs={"token": "a-token-for-tests"})
+    worker.start()
+    reached.wait()
+    server.kill()
+    server.wait()
+    log = SqlStore(locate(tmp_path / "s.db"), "study")
+    acknowledged = reports_of(list(log.read()))
+    assert sum(acknowledged.values()) >= 2
+    go.set()  # it ends its job to nobody now, and tries again
+    again = started(tmp_path, "serve", "s.db", "--port", url.rpartition(":")[2], *words)
+    worker.join()
+    assert again.wait() == 0
+    entries = list(log.read())
+    log.close()
+    assert not acknowledged - reports_of(entries)
+    space = lt.Space.from_yaml(SPACE)
+    lt.tune(train, space, minimize="val_loss", workers=0, storage=tmp_path / "here.db", name="study", quiet=True,
+            max_epochs=9, budget="3 trials", strategy="asha")  # fmt: skip
+    other = SqlStore(locate(tmp_path / "here.db"), "study")
+    here = list(other.read())
+    other.close()
+    assert decisions_of(entries) == decisions_of(here)
+    assert reports_of(entries) == reports_of(here)
+
+
 def test_from_the_terminal_a_worker_that_is_told_to_leave_gives_its_job_back_saved(tmp_path, started):
     words = ["--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "40", "--budget", "2 trials"]
     words += ["--strategy", "random", "--seed", "3", "--name", "s"]

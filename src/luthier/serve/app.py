@@ -81,6 +81,7 @@ def make_app(
         docs_url=None,  # their pages would fetch scripts from elsewhere
         redoc_url=None,
         responses=_PROBLEMS,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
         dependencies=[Depends(HTTPBearer(auto_error=False, description="The server's token."))],
     )
     _errors(app)
@@ -93,7 +94,7 @@ def make_app(
         return wire.Status(**await said(counter.reads(_status)))
 
     @app.post("/v1/jobs", summary="Ask for a job")
-    async def ask(asked: wire.Ask, request: Request) -> wire.TheJob | wire.Wait | wire.Done:
+    async def ask(asked: wire.Ask, request: Request) -> wire.Given:
         answer: Future[Any] = Future()
         counter.visit(counter.asks(asked.worker, asked.wait, answer), answer)
         waiting = asyncio.wrap_future(answer)

@@ -72,6 +72,10 @@ class Done(BaseModel):
     why: str
 
 
+Given = Annotated[TheJob | Wait | Done, Field(discriminator="state")]
+"""What an ask is answered with."""
+
+
 class Report(_Said):
     """The metrics after an epoch. The same epoch again is acknowledged and changes nothing."""
 
