@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 MACHINE = "The machine"
+SERVER = "The server"
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line; progress to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")]
@@ -396,18 +397,26 @@ def serve(
     target: Annotated[
         str | None, typer.Option(help="A Recipe that the workers train, FILE.py:NAME: brings space, metric, probes.")
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to bind; another than this asks for a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="The address to bind; another than this asks for a token.", rich_help_panel=SERVER)
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", rich_help_panel=SERVER)] = 8765,
     token: Annotated[
-        str | None, typer.Option(envvar="LUTHIER_TOKEN", help="Asked of every worker.", show_default=False)
+        str | None,
+        typer.Option(envvar="LUTHIER_TOKEN", help="Asked of every worker.", show_default=False, rich_help_panel=SERVER),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A further host name that it answers to, behind a proxy.")
+        list[str] | None,
+        typer.Option(help="A further host name that it answers to, behind a proxy.", rich_help_panel=SERVER),
     ] = None,
-    lease: Annotated[str, typer.Option(help="A worker that says nothing for so long has vanished.")] = "10 min",
-    max_upload: Annotated[str, typer.Option(help="What an uploaded checkpoint may have.")] = "4 GB",
+    lease: Annotated[
+        str, typer.Option(help="A worker that says nothing for so long has vanished.", rich_help_panel=SERVER)
+    ] = "10 min",
+    max_upload: Annotated[str, typer.Option(help="A larger checkpoint is not taken.", rich_help_panel=SERVER)] = "4 GB",
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Go on answering when the study is over.", rich_help_panel=SERVER)
+    ] = False,
     files: Files = None,
-    stay: Annotated[bool, typer.Option("--stay", help="Go on answering when the study is over.")] = False,
     checkpoint_space: CheckpointSpace = None,
     durability: Durability = "process",
     json: Json = False,
