@@ -58,7 +58,7 @@ class Served:
         self.trouble: BaseException | None = None
         self._counter: Counter | None = None
         self._heard = _Heard()
-        self._thread = threading.Thread(target=self._serve, args=(study, house))
+        self._thread = threading.Thread(target=self._serve, args=(study, house), daemon=True)
         self._thread.start()
         while not self._heard.up.wait(0.1) and self._thread.is_alive():
             pass

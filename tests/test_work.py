@@ -30,6 +30,9 @@ from luthier.serve.pack import MARK, is_packed, pack, unpack
 from luthier.serve.work import work
 from luthier.store import SqlStore, locate
 
+PATIENCE = 120.0
+"""Seconds after which a test gives up on a thread."""
+
 
 class Weights:
     """Something with a state: the sum of what every epoch added."""
@@ -81,11 +84,12 @@ def test_the_decisions_and_curves_are_those_of_a_worker_on_this_machine(tmp_path
 
 def test_several_workers_share_a_study(tmp_path):
     with served(tmp_path / "s.db", strategy="asha", budget="6 trials", max_epochs=9) as server:
-        crew = [threading.Thread(target=work, args=(server.url, train)) for _ in range(3)]
+        crew = [threading.Thread(target=work, args=(server.url, train), daemon=True) for _ in range(3)]
         for one in crew:
             one.start()
         for one in crew:
-            one.join()
+            one.join(PATIENCE)
+            assert not one.is_alive()
         server.join()
     history = fold(server.entries)
     assert history.finished
@@ -103,17 +107,18 @@ def test_a_worker_outlives_the_server(tmp_path):
             weights.value += random.random()
             if (trial.id, epoch) == (0, 3):
                 reached.set()
-                go.wait()
+                go.wait(PATIENCE)
             trial.report(train_loss=1 / epoch, val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
 
     with served(tmp_path / "s.db", **asked) as server:
-        worker = threading.Thread(target=work, args=(server.url, halting))
+        worker = threading.Thread(target=work, args=(server.url, halting), daemon=True)
         worker.start()
-        reached.wait()
+        assert reached.wait(PATIENCE)
         server.stop()
         go.set()  # it reports to nobody now, and tries again
         again = Served(tmp_path / "s.db", study_of(**asked), port=int(server.url.rpartition(":")[2]))
-        worker.join()
+        worker.join(PATIENCE)
+        assert not worker.is_alive()
         again.join()
     here = locally(tmp_path / "here.db", **asked)
     assert reports_of(again.entries) == reports_of(here)
@@ -174,15 +179,15 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path, st
             trial.report(train_loss=1 / epoch, val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
             if (trial.id, epoch) == (1, 1):
                 reached.set()
-                go.wait()
+                go.wait(PATIENCE)
 
     server = started(tmp_path, "serve", "s.db", "--port", "0", *words)
     url = ""
     while not url and (line := server.stdout.readline()):
         url = line.split()[-1] if "Serving at" in line else ""
-    worker = threading.Thread(target=work, args=(url, halting), kwargs={"token": "a-token-for-tests"})
+    worker = threading.Thread(target=work, args=(url, halting), kwargs={"token": "a-token-for-tests"}, daemon=True)
     worker.start()
-    reached.wait()
+    assert reached.wait(PATIENCE)
     server.kill()
     server.wait()
     log = SqlStore(locate(tmp_path / "s.db"), "study")
@@ -190,7 +195,8 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path, st
     assert sum(acknowledged.values()) >= 2
     go.set()  # it ends its job to nobody now, and tries again
     again = started(tmp_path, "serve", "s.db", "--port", url.rpartition(":")[2], *words)
-    worker.join()
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
     assert again.wait() == 0
     entries = list(log.read())
     log.close()
