@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def test_several_workers_share_a_study(tmp_path):
     assert all(n == 1 for n in reports_of(server.entries).values())
 
 
-def test_a_worker_outlives_the_server(tmp_path):
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_worker_outlives_the_server(tmp_path, lost):
+    """Also where the server has forgotten its lease: then it begins the job anew, and nothing is recorded twice."""
     reached, go = threading.Event(), threading.Event()
     asked = {"strategy": "random", "budget": "2 trials", "max_epochs": 4}
 
@@ -115,6 +118,8 @@ def test_a_worker_outlives_the_server(tmp_path):
         worker.start()
         assert reached.wait(PATIENCE)
         server.stop()
+        if lost:
+            shutil.rmtree(server.files / "leases")
         go.set()  # it reports to nobody now, and tries again
         again = Served(tmp_path / "s.db", study_of(**asked), port=int(server.url.rpartition(":")[2]))
         worker.join(PATIENCE)
@@ -320,7 +325,7 @@ def test_a_study_that_was_begun_here_is_served_and_goes_on_here_again(tmp_path):
     assert len(list((server.files / "checkpoints").rglob("*.ckpt"))) == len(after.trials)
 
 
-def test_a_long_epoch_learns_of_a_stop_and_a_lost_lease_ends_the_training(tmp_path):
+def test_a_long_epoch_learns_of_a_stop(tmp_path):
     """While a worker trains an epoch, its heartbeat tells that the study has ended its trial."""
     from luthier.dashboard.actions import ask as act
     from luthier.dashboard.desk import open_desks
