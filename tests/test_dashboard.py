@@ -25,10 +25,11 @@ from luthier.dashboard import feed
 from luthier.dashboard.actions import ask
 from luthier.dashboard.desk import Desk, open_desks
 from luthier.dashboard.page_of_trial import log_of
-from luthier.dashboard.server import STATIC, _changes, listen, make_app
+from luthier.dashboard.server import STATIC, _changes, make_app
 from luthier.run import book as books
 from luthier.store import SqlStore, locate, open_store
 from luthier.view.figures import FIGURES
+from luthier.web.listen import listen
 
 LOCAL = "http://localhost:8484"
 

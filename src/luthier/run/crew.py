@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import UserError, whole
+from luthier.run.interrupts import SAVED
 from luthier.run.limits import Limits
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class Crew:
     Args:
         workers: how many train at once; 0 trains in the driver's own process.
         threads: processor threads of each worker; cores / workers where None.
+        elsewhere: makes the executor of workers that come from elsewhere, of the study's folder of files and whether it
+            was asked to stop; workers and threads are theirs then.
 
     Raises:
         UserError: a number that is none, or too small.
@@ -28,11 +31,17 @@ class Crew:
 
     workers: int = 1
     threads: int | None = None
+    elsewhere: Callable[[Path, Callable[[], bool]], Executor] | None = None
 
     def __post_init__(self) -> None:
         whole("workers", self.workers, 0)
         if self.threads is not None:
             whole("threads", self.threads, 1)
+
+    @property
+    def parting(self) -> str:
+        """What becomes of the running trials when the study is asked to stop."""
+        return SAVED if self.elsewhere is None else "what runs stays with its workers"
 
     def accept(self, target: Callable[..., Any]) -> None:
         """Refuse a target that this crew cannot train.
@@ -55,6 +64,8 @@ class Crew:
             files: the study's folder of files (checkpoints, logs).
             asked: whether the study was asked to stop.
         """
+        if self.elsewhere is not None:
+            return self.elsewhere(files, asked)
         from luthier.run.pool import InProcess, LocalPool  # the command line loads no NumPy to show its help
 
         if self.workers == 0:
