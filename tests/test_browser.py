@@ -3,36 +3,26 @@ elsewhere. Screenshots go to the folder that LUTHIER_SCREENSHOTS names, else to 
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Seen, launched, looking, needs_browser, number, served, waited
 from conftest import bowl
 from test_dashboard import keep
 from test_view import LOGS
 
 import luthier as lt
 from luthier.core.trial import Status
-from luthier.dashboard.desk import open_desks
-from luthier.dashboard.server import listen, make_app
 from luthier.store import SqlStore, locate
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-PATIENCE = 45
-"""Seconds until something that should be there counts as missing; nothing waits that long on a quiet machine."""
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, request) -> Iterator[str]:
     """The playbook's study, a population, and one that runs as long as the tests do."""
-    import uvicorn
-
     folder = tmp_path_factory.mktemp("studies")
     keep(folder / "playbook.db", LOGS["playbook"])
     space = {"learning_rate": lt.Float(1e-5, 1e-1, log=True), "depth": lt.Int(1, 4)}
@@ -73,90 +63,28 @@ def url(tmp_path_factory, request) -> Iterator[str]:
     log = SqlStore(locate(folder / "live.db"), "live")
     waited(lambda: len(list(log.read())) > 4)
     log.close()
-    link = listen("127.0.0.1", 0)
-    desks = open_desks([str(folder / f"{n}.db") for n in ("playbook", "pbt", "live")])
-    server = uvicorn.Server(uvicorn.Config(make_app(desks), log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
-    thread.start()
-    yield f"http://localhost:{link.getsockname()[1]}/"
-    over.set()
-    server.should_exit = True
-    thread.join()
+    with served([folder / f"{n}.db" for n in ("playbook", "pbt", "live")]) as address:
+        yield address
+        over.set()
     driver.join()
-    link.close()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with launched() as found:
         yield found
-        found.close()
-
-
-class Seen:
-    """A page, and what it complained of and asked for."""
-
-    def __init__(self, browser: Any, url: str, folder: Path, **how: Any) -> None:
-        how = {"viewport": {"width": 1280, "height": 900}, "locale": "en-US", **how}
-        self.context = browser.new_context(**how)
-        self.context.set_default_timeout(1000 * PATIENCE)
-        self.page = self.context.new_page()
-        self.url, self.folder = url, folder
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, where: str) -> Any:
-        self.page.goto(f"{self.url}#/{where}")
-        return self.page
-
-    def shoot(self, name: str) -> None:
-        self.page.screenshot(path=self.folder / f"{name}.png")
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.complaints == []
-        assert [a for a in self.asked if not a.startswith((self.url, "data:", "blob:"))] == []
 
 
 @pytest.fixture
 def seen(browser, url, tmp_path) -> Iterator[Callable[..., Seen]]:
-    folder = Path(os.environ.get("LUTHIER_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    made: list[Seen] = []
-
-    def make(**how: Any) -> Seen:
-        made.append(Seen(browser, url, folder, **how))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def waited(what: Callable[[], Any]) -> Any:
-    """What ``what`` gives once it gives something."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come about")
+    with looking(browser, url, tmp_path) as make:
+        yield make
 
 
 def stop_first(page: Any) -> str:
     """Press the first stop button twice, as it forgets the first press soon; what it said in between."""
     button = page.locator(".running .stop button").first
     return button.evaluate("el => { el.click(); const said = el.textContent; el.click(); return said; }")
-
-
-def number(page: Any, selector: str, key: str) -> int:
-    return int(page.locator(selector).first.get_attribute(f"data-{key}") or 0)
 
 
 def figure(page: Any, name: str) -> int:
