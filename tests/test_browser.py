@@ -3,6 +3,7 @@ elsewhere. Screenshots go to the folder that LUTHIER_SCREENSHOTS names, else to 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -263,6 +264,46 @@ def test_it_is_read_on_a_phone_in_chinese_and_by_keyboard(seen):
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.focus || ''"))
     assert {"skip", "lang", "theme"} <= set(reached)
     assert any(r.startswith("stage-") for r in reached)
+
+
+def test_what_the_log_says_is_read_in_chinese(browser, tmp_path):
+    place = tmp_path / "study.db"
+    space = {"learning_rate": lt.Float(1e-5, 1e-1, log=True), "depth": lt.Int(1, 4), "dropout": lt.Float(0.0, 0.5)}
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="25 trials", storage=place)
+    while job := study.ask():
+        for epoch in range(job.start + 1, job.until + 1):
+            study.tell(job, epoch, train_loss=bowl(job.config, epoch), val_loss=bowl(job.config, epoch) + 0.1)
+    with served([place]) as address, looking(browser, address, tmp_path) as make:
+        one = make(locale="zh-CN")
+        page = one.open("0")
+        page.wait_for_selector(".trials tbody tr")
+        assert "强默认配置" in page.locator("h1").inner_text()
+        parts = ["h1", ".facts", ".said", ".trials .why"]
+        read = [line for part in parts for text in page.locator(part).all_inner_texts() for line in text.splitlines()]
+        for button in page.locator(".stages button").all():
+            button.click()
+            read += page.locator(".stage-said").inner_text().splitlines()
+        waited(lambda: page.locator(".next li").count())
+        read += page.locator(".next").inner_text().splitlines()
+        assert len(read) > 60
+        english = re.compile(r"\b(the|is|of|and|than|it|no|not|for|to|at|epochs?|trial)\b")
+        assert [line for line in read if english.search(line)] == []
+        one.shoot("chinese")
+        page.click("#lang")
+        waited(lambda: "strong default" in page.locator("h1").inner_text())
+        # What is in no table stays as the log has it: no sentence is said by half.
+        said = page.evaluate(
+            "async (t) => { const { speaker } = await import('/static/said.js'); return t.map(speaker({ 'It is {n1}': "
+            "'是 {n1}', 'the end': '结尾', 'say: {t1}': '说：{t1}' })); }",
+            ["It is 3.", "It is 3. It was 4.", "say: the end; It is 5", "say: the middle", "rate 0.1, size 3"],
+        )
+        assert said == ["是 3。", None, "说：结尾；是 5", None, "rate 0.1, size 3"]
+
+
+def test_a_finished_study_shows_the_stage_that_tells_most(seen):
+    page = seen().open("0")
+    page.wait_for_selector(".stages li")
+    assert page.locator(".stage-said h3").inner_text() == "confirm"
 
 
 def test_several_studies_are_listed(seen):

@@ -78,7 +78,8 @@ def _annotated(note: ast.expr | None) -> tuple[ast.expr | None, ast.Call | None]
     if not isinstance(note, ast.Subscript) or not name_of(note.value).endswith("Annotated"):
         return note, None
     parts = note.slice.elts if isinstance(note.slice, ast.Tuple) else [note.slice]
-    return parts[0], next((p for p in parts[1:] if isinstance(p, ast.Call) and name_of(p).endswith(("Option", "Argument"))), None)  # fmt: skip
+    made = (p for p in parts[1:] if isinstance(p, ast.Call))
+    return parts[0], next((call for call in made if name_of(call).endswith(("Option", "Argument"))), None)
 
 
 def _plain_type(note: ast.expr | None) -> str:
