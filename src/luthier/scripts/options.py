@@ -90,8 +90,8 @@ def read_script(path: Path) -> Found:
             return Found(path, ordered, style, tuple(printed_by(tree)), steps, command if options is typed else "")
     raise UserError(
         f"{path} has no options that could be read.",
-        "Known are argparse, click, typer, dataclasses, Fire, Hydra and nanoGPT's globals. Else write space.yaml by hand, "
-        "a line for each option such as lr: {type: float, low: 1e-5, high: 0.1, log: true} (docs/scripts.md).",
+        "Known are argparse, click, typer, dataclasses, Fire, Hydra and nanoGPT's globals. Else write space.yaml by "
+        "hand, a line for each option such as lr: {type: float, low: 1e-5, high: 0.1, log: true} (docs/scripts.md).",
     )
 
 

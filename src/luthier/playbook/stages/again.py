@@ -94,7 +94,7 @@ def rates(look: Look) -> Script:
     leader = look.best([best, *tried]) or best
     stays = "stays" if leader is best else f"instead of {short(best.config[rate])}"
     return Verdict(
-        f"{rate} {short(leader.config[rate])} {stays}: {look.said(leader)} after {look.short} epochs",
+        f"{rate} {short(leader.config[rate])} {stays}: {look.said(leader)} at epoch {look.short}",
         f"{rate} {look.table([best, *tried], rate)}",
         settled={rate: leader.config[rate]},
     )

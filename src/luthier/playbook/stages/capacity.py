@@ -47,5 +47,5 @@ def capacity(look: Look) -> Script:
     text = f"no other size is better: {look.said(best)}"
     if kept:
         values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())
-        text = f"{values}: {look.said(best)} after {epochs} epochs"
+        text = f"{values}: {look.said(best)} at epoch {epochs}"
     return Verdict(text, "; ".join(words), settled=settled | {n: best.config[n] for n in names if n in best.config})

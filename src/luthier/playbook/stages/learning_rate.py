@@ -72,7 +72,7 @@ def learning_rate(look: Look) -> Script:
         else f" (between the steps; the best of them {short(best.config[rate])})"
     )
     values = ", ".join(f"{n} {short(v)}{between if n == rate else ''}" for n, v in settled.items())
-    text = f"{values}: {look.said(best)} after {epochs} epochs"
+    text = f"{values}: {look.said(best)} at epoch {epochs}"
     if default and epochs == look.short:
         text += f" (strong default {look.shown(default[0])})"
     numbers = {**({"start": start} if start else {}), **({"short": epochs} if epochs != look.short else {})}
