@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import insight
-from luthier.contracts import Executor, Scheduler, Store
+from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import RunError, StorageError, UserError
 from luthier.core.goals import Point, hypervolume
@@ -25,14 +25,14 @@ from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
 from luthier.plots import Plots
-from luthier.request import Names, go_on, objectives_from, study_from, whole
+from luthier.request import Names, go_on, objectives_from, study_from
 from luthier.run.book import Book
+from luthier.run.crew import Crew
 from luthier.run.interrupts import Interrupts
 from luthier.run.limits import Limits
 from luthier.run.lock import driving
 from luthier.run.loop import Observer, run
 from luthier.run.memory import MemoryStore
-from luthier.run.pool import InProcess, LocalPool
 from luthier.strategies import build, check_copies
 from luthier.target import beside, describe, refuse_while_importing
 from luthier.view.closing import closing
@@ -182,6 +182,7 @@ def tune(
     worker_memory: str | int | None = None,
     checkpoint_space: str | int | None = None,
     durability: str = "process",
+    files: str | Path | None = None,
 ) -> Result:
     """Tune a training function or a recipe.
 
@@ -212,6 +213,8 @@ def tune(
         checkpoint_space: ``"20 GB"``, or bytes, for all checkpoints of the study; the incumbent's is always kept.
         durability: what a recorded report survives: the death of every ``"process"``, or a loss of ``"power"`` too
             (slower: a sync for all reports that came in together).
+        files: the folder for checkpoints and logs; beside the database where None. A database on a server has nothing
+            beside it: name a folder that all who train can reach.
 
     Ctrl-C and SIGTERM stop a study with ``storage`` once its running trials are saved, a second one at once; the same
     call goes on. See ``docs/lasting.md``.
@@ -225,7 +228,7 @@ def tune(
     """
     refuse_while_importing()
     console = Console(quiet=quiet)
-    limits = Limits.of(timeout, worker_memory, checkpoint_space)
+    crew, limits = Crew(workers, threads), Limits.of(timeout, worker_memory, checkpoint_space)
     study = prepare(
         target,
         space,
@@ -245,7 +248,16 @@ def tune(
     )
     try:
         result = launch(
-            study, target, strategy, storage, workers, threads, console, observers, limits=limits, durability=durability
+            study,
+            target,
+            strategy,
+            storage,
+            crew,
+            console,
+            observers,
+            limits=limits,
+            durability=durability,
+            files=files,
         )
     except KeyboardInterrupt as stop:
         if storage is not None:
@@ -260,47 +272,40 @@ def launch(
     target: Callable[..., Any],
     strategy: str | Scheduler,
     storage: str | Path | None,
-    workers: int,
-    threads: int | None,
+    crew: Crew,
     console: Console,
     observers: Sequence[Observer] = (),
     *,
     limits: Limits | None = None,
     durability: str = "process",
+    files: str | Path | None = None,
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
-    whole("workers", workers, 0)
-    if threads is not None:
-        whole("threads", threads, 1)
-    if workers > 1 and (place := getattr(target, "shared", "")):
-        raise UserError(
-            f"{place!r} is one place for all trials, and {workers} of them would write there at once.",
-            "Give each its own: {out} in the command and in the path is a folder of the trial's; or use one worker.",
-        )
+    crew.accept(target)
     store: Store = MemoryStore()
-    files = None
+    place = None
     if storage is not None:
         from luthier import store as stores
 
         url = stores.locate(storage)
-        store, files = stores.SqlStore(url, study.name, durability), stores.files_beside(url, study.name)
+        store, place = stores.SqlStore(url, study.name, durability), stores.files_of(url, study.name, files)
         study = replace(study, target=beside(study.target, stores.file_of(url)))
-    fresh = files is not None and not files.exists()
-    with driving(files, study.name), contextlib.closing(store):
+    fresh = place is not None and not place.exists()
+    with driving(place, study.name), contextlib.closing(store):
         book = Book.open(store)
         if book is not None:
             go_on(book, study)
-            return drive(book, target, strategy, workers, threads, files, console, observers, limits=limits)
+            return drive(book, target, strategy, crew, place, console, observers, limits=limits)
         book = Book.create(store, study)
         try:
-            return drive(book, target, strategy, workers, threads, files, console, observers, limits=limits)
+            return drive(book, target, strategy, crew, place, console, observers, limits=limits)
         except StorageError:
             raise  # the study is no mistake: its disk is full, or its file damaged
         except (UserError, RunError):
             if book.tentative:  # a mistyped metric, a function that cannot be loaded: leave nothing behind
                 store.forget()
-                if fresh and files is not None:
-                    _remove(files)
+                if fresh and place is not None:
+                    _remove(place)
             raise
 
 
@@ -316,8 +321,7 @@ def drive(
     book: Book,
     target: Callable[..., Any],
     strategy: str | Scheduler,
-    workers: int,
-    threads: int | None,
+    crew: Crew,
     files: Path | None,
     console: Console,
     observers: Sequence[Observer] = (),
@@ -344,11 +348,7 @@ def drive(
             book.append(ev.Opened(__version__))
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
-            executor: Executor = (
-                LocalPool(target, workers, files, threads, limits)
-                if workers
-                else InProcess(target, files, interrupts or (lambda: False))
-            )
+            executor = crew.hire(target, files, limits, interrupts or (lambda: False))
             stack.callback(executor.close)
             console.open(book.history)
             stack.callback(lambda: console.close(book.history))

@@ -20,6 +20,7 @@ import typer
 from luthier import commands
 from luthier.commands import STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
+from luthier.run.crew import Crew
 from luthier.run.limits import Limits
 
 app = typer.Typer(
@@ -31,16 +32,37 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+MACHINE = "The machine"
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line; progress to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")]
-Workers = Annotated[int, typer.Option("--workers", "-w", help="Processes that train at once; 0: in this process.")]
-Threads = Annotated[int | None, typer.Option(help="Processor threads of each worker [default: cores / workers].")]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", "-w", help="Processes that train at once; 0: in this process.", rich_help_panel=MACHINE),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Processor threads of each worker (default: cores / workers).", rich_help_panel=MACHINE),
+]
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
 Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
-Timeout = Annotated[str | None, typer.Option(help='A trial without a report for so long hangs: "10 min".')]
-WorkerMemory = Annotated[str | None, typer.Option(help='A larger worker is replaced between two trials: "8 GB".')]
-CheckpointSpace = Annotated[str | None, typer.Option(help='All checkpoints together: "20 GB".')]
-Durability = Annotated[str, typer.Option(help="What reports survive: the end of every 'process', or of 'power' too.")]
+Timeout = Annotated[
+    str | None, typer.Option(help='A trial without a report for so long hangs: "10 min".', rich_help_panel=MACHINE)
+]
+WorkerMemory = Annotated[
+    str | None, typer.Option(help='A larger worker is replaced between two trials: "8 GB".', rich_help_panel=MACHINE)
+]
+CheckpointSpace = Annotated[
+    str | None, typer.Option(help='All checkpoints together: "20 GB".', rich_help_panel=MACHINE)
+]
+Durability = Annotated[
+    str,
+    typer.Option(help="What reports survive: the end of every 'process', or of 'power' too.", rich_help_panel=MACHINE),
+]
+Files = Annotated[
+    Path | None,
+    typer.Option(help="The folder for checkpoints and logs (default: beside the database).", rich_help_panel=MACHINE),
+]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
 # The error of a mistyped option or command: typer shows its subclass alone (and carries a click of its own).
@@ -86,8 +108,7 @@ def quickstart(
         make_folder=True,
         json=json,
         quiet=quiet,
-        workers=workers,
-        threads=None,
+        crew=Crew(workers),
         max_epochs=max_epochs,
         budget=budget,
         seed=seed,
@@ -117,7 +138,7 @@ def tune(
         list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
     ] = None,
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
-    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" [default: 20 trials].')] = None,
+    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')] = None,
     strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
@@ -158,6 +179,7 @@ def tune(
     worker_memory: WorkerMemory = None,
     checkpoint_space: CheckpointSpace = None,
     durability: Durability = "process",
+    files: Files = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -192,8 +214,7 @@ def tune(
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
-        workers=workers,
-        threads=threads,
+        crew=Crew(workers, threads),
         name=name,
         seed=seed,
         reduce=reduce,
@@ -201,6 +222,7 @@ def tune(
         warm_start=warm_start or (),
         limits=Limits.of(timeout, worker_memory, checkpoint_space),
         durability=durability,
+        files=files,
     )
 
 
@@ -219,6 +241,7 @@ def resume(
     worker_memory: WorkerMemory = None,
     checkpoint_space: CheckpointSpace = None,
     durability: Durability = "process",
+    files: Files = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -232,11 +255,10 @@ def resume(
     from luthier.run.lock import driving
     from luthier.view.console import Console
 
-    request.whole("workers", workers, 0)
-    limits = Limits.of(timeout, worker_memory, checkpoint_space)
+    crew, limits = Crew(workers, threads), Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
-    files = store.files_beside(log.url, log.name)
-    with driving(files, log.name), contextlib.closing(log):
+    place = store.files_of(log.url, log.name, files)
+    with driving(place, log.name), contextlib.closing(log):
         book = Book.open(log)
         if book is None:
             raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
@@ -252,7 +274,7 @@ def resume(
             request.go_on(book, now)
         console = Console(json=json, quiet=quiet)
         with _interruptible(study):
-            result = api.drive(book, trains, asked.strategy, workers, threads, files, console, limits=limits)
+            result = api.drive(book, trains, asked.strategy, crew, place, console, limits=limits)
     _finish(result, _report_path(log.url), json)
 
 
@@ -354,11 +376,11 @@ def _tune(
     make_folder: bool,
     json: bool,
     quiet: bool,
-    workers: int,
-    threads: int | None,
+    crew: Crew,
     dry_run: bool = False,
     limits: Limits | None = None,
     durability: str = "process",
+    files: Path | None = None,
     **asked: Any,
 ) -> None:
     from luthier import api, store
@@ -375,7 +397,7 @@ def _tune(
         file.parent.mkdir(parents=True, exist_ok=True)
     with _interruptible(storage):
         result = api.launch(
-            study, target, asked["strategy"], url, workers, threads, console, limits=limits, durability=durability
+            study, target, asked["strategy"], url, crew, console, limits=limits, durability=durability, files=files
         )
     _finish(result, _report_path(url), json)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier.contracts import Scheduler
 from luthier.core import events as ev
-from luthier.core.errors import UserError, nearest
+from luthier.core.errors import UserError, nearest, whole
 from luthier.core.history import History
 from luthier.core.params import Config, Float, Int, Value
 from luthier.core.space import Space
@@ -206,14 +206,6 @@ def _fits(space: Space, name: str, value: Value) -> bool:
     if isinstance(param, Float | Int):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return space.clip(name, value) == value
-
-
-def whole(name: str, value: Any, least: int) -> None:
-    """Refuse anything but a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(
-            f"{name} must be a whole number of at least {least}, got {value!r}.", f"Write {name}={max(least, 1)}."
-        )
 
 
 def same_question(old: Study, new: Study) -> None:

@@ -256,11 +256,19 @@ def files_beside(url: str, name: str) -> Path | None:
     file = file_of(url)
     if file is None:
         return None
-    # A study's name is the user's text: only harmless characters reach the file system.
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60].strip("_")
-    if slug != name:
-        slug = f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return file.parent / f"{file.stem}.files" / slug
+    return file.parent / f"{file.stem}.files" / slug(name)
+
+
+def files_of(url: str, name: str, folder: str | Path | None = None) -> Path | None:
+    """Where a study's checkpoints and logs go: below ``folder``, beside the database where it is None, None off the
+    disk."""
+    return files_beside(url, name) if folder is None else Path(folder) / slug(name)
+
+
+def slug(name: str) -> str:
+    """A study's name as the name of a folder: it is the user's text, only harmless characters reach the file system."""
+    short = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60].strip("_")
+    return short if short == name else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def open_store(place: str | Path, name: str | None = None, durability: str = "process") -> SqlStore:
