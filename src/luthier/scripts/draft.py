@@ -140,6 +140,8 @@ def _taken(option: Option, found: Found) -> _Taken:
         param = _param(option, known, found.options)
     if param is None:
         why = f"{known.title} (tier {known.tier}); the script's own: {where}. Leave it alone: {known.skip or '-'}"
+    if isinstance(param, Float | Int) and param.log and option.default == 0:
+        why += " A log scale has no 0, so a study begins with what is usual instead."
     if option.off:
         why += f" Put {{{option.name}}} into the command to search it."
     return _Taken(option, param, known, why)
@@ -283,6 +285,7 @@ def _commands(found: Found, fixed: dict[str, str], active: Sequence[_Taken], spa
     lines = [f"{head} --dry-run -- {command}", f'{head} --budget "40 trials" -- {command}']
     if "{steps}" in fixed.values() and interval is None:
         lines += ["", f"An epoch of the study is an evaluation: put how many steps lie between two for {per_epoch}."]
+    lines += ["", 'A budget may be a time too, "1h"; --workers N trains N at once.']
     if not metric:
         lines += ["", "No metric was found in what it prints: put its own name in the place of val_loss."]
     return lines
