@@ -378,7 +378,13 @@ def dashboard(
             webbrowser.open(url)
 
     serve(
-        open_desks(studies or [HERE], name), say, host=host, port=port, token=token, hosts=allow_host or (), read_only=read_only
+        open_desks(studies or [HERE], name),
+        say,
+        host=host,
+        port=port,
+        token=token,
+        hosts=allow_host or (),
+        read_only=read_only,
     )
 
 

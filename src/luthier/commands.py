@@ -211,8 +211,12 @@ def _formats(incomplete: str) -> list[str]:
 def best(
     study: Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")] = HERE,
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.", autocompletion=_formats)] = "yaml",
-    style: Annotated[str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")] = None,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.", autocompletion=_formats)
+    ] = "yaml",
+    style: Annotated[
+        str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")
+    ] = None,
 ) -> None:
     """Print the best configuration, to be piped into a file or a command: the values and nothing else."""
     from luthier import store

@@ -70,7 +70,9 @@ class ASHA:
         if config is None:
             return self._drained(history)
         lowest = ladder[0]
-        return Start(config, until=lowest, why=f"{self.searcher.name}: a new trial for the first rung, to epoch {lowest}")
+        return Start(
+            config, until=lowest, why=f"{self.searcher.name}: a new trial for the first rung, to epoch {lowest}"
+        )
 
     @staticmethod
     def _drained(history: History) -> Action:
