@@ -203,6 +203,10 @@ def test_a_trials_log_is_its_own_part_of_its_workers_logs(tmp_path):
     ]  # fmt: skip
     assert log_of(tmp_path, 12).splitlines()[1:] == ["twelve", "red"]
     assert log_of(tmp_path, 2) == log_of(None, 1) == ""
+    output = tmp_path / "trials" / "trial-00002" / "output.log"  # of a script
+    output.parent.mkdir(parents=True)
+    output.write_text("$ python main.py\nepoch 1: loss 0.5\n")
+    assert log_of(tmp_path, 2).splitlines() == ["$ python main.py", "epoch 1: loss 0.5"]
 
 
 def test_the_checklist_speaks_both_languages(place):

@@ -5,6 +5,7 @@ const POINT = /[.*+?^${}()|[\]\\]/g;
 // {t1} something that is said in its turn.
 const NAMED = String.raw`[^\s,;:()]+(?: [^\s,;:()]+)?(?:(?:[,:] | and )[^\s,;:()]+(?: [^\s,;:()]+)?)*`;
 const HOLES = { n: String.raw`\S+?`, x: NAMED, o: `(?:, ${NAMED})?`, e: ".+", t: ".+" };
+const listed = (names) => names.replaceAll(" and ", " 和 ").replace(/\+(\d+) more/, "另 $1 项");
 const PLAIN = new RegExp(`^${NAMED}$`);
 const SEAMS = [["; ", "；"], [". ", "。"], ["? ", "？"]];
 
@@ -16,8 +17,9 @@ export function speaker(table) {
     if (!holes.length) { known.set(english, other); continue; }
     const source = english.split(/\{\w+\}/).map((part) => part.replace(POINT, "\\$&"));
     const pattern = source.map((part, i) => (i ? `(${HOLES[holes[i - 1][0]]})` : "") + part).join("");
-    templates.push({ pattern: new RegExp(`^${pattern}$`), holes, other });
+    templates.push({ pattern: new RegExp(`^${pattern}$`), holes, other, words: source.join("").length });
   }
+  templates.sort((a, b) => b.words - a.words); // what is said with more words first
   const say = (text) => {
     if (!told.has(text)) {
       if (told.size > 5000) told.clear();
@@ -47,7 +49,7 @@ export function speaker(table) {
   const filling = (parts, holes) => {
     const filled = new Map();
     for (const [i, hole] of holes.entries()) {
-      const part = hole[0] === "t" ? say(parts[i]) : "xo".includes(hole[0]) ? parts[i].replaceAll(" and ", "和") : parts[i];
+      const part = hole[0] === "t" ? say(parts[i]) : "xo".includes(hole[0]) ? listed(parts[i]) : parts[i];
       if (part === null) return null;
       filled.set(hole, part);
     }
