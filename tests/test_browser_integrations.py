@@ -83,6 +83,7 @@ MAKERS: list[Any] = [
             pytest.mark.filterwarnings("ignore:.*number of training batches"),
             pytest.mark.filterwarnings("ignore:.*LeafSpec"),
             pytest.mark.filterwarnings("ignore:.*pkg_resources"),
+            pytest.mark.filterwarnings("ignore:The `srun` command is available"),
         ],
     ),
     pytest.param(keras, marks=pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")),
