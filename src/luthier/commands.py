@@ -211,17 +211,11 @@ def _formats(incomplete: str) -> list[str]:
 def best(
     study: Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")] = HERE,
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
-<<<<<<< HEAD
     format: Annotated[
         str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.", autocompletion=_formats)
     ] = "yaml",
     style: Annotated[
-        str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")
-=======
-    format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
-    style: Annotated[
         str | None, typer.Option(help="argparse, words, fire or hydra, of args (default: its own).")
->>>>>>> main
     ] = None,
 ) -> None:
     """Print the best configuration, to be piped into a file or a command: the values and nothing else."""
