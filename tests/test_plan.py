@@ -206,7 +206,7 @@ def test_where_short_trainings_show_nothing_longer_ones_are_compared():
     study = told(lt.Space(learning_rate=RATE, width=lt.Int(16, 256, log=True)), late)
     stage = opened(study, "learning rate")[0]
     assert any("6 epochs show nothing yet" in study.history.trials[i].why for i in stage.trials)
-    assert "at epoch 12" in stage.verdict
+    assert "after 12 epochs" in stage.verdict
     assert bowl(stage.settled) < 0.3
     assert {t.horizon for t in study.history.in_stage("capacity")} == {12}
 

@@ -227,6 +227,11 @@ def unaffordable(names: Sequence[str]) -> Verdict:
     return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
 
 
+def after(epochs: int) -> str:
+    """``after 3 epochs``."""
+    return f"after {epochs} epoch{'' if epochs == 1 else 's'}"
+
+
 def number(trial: TrialRecord, name: str) -> float:
     """The value of a numeric hyperparameter in a trial's configuration."""
     return float(trial.config[name])  # type: ignore[arg-type]
