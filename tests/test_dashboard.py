@@ -159,7 +159,7 @@ def test_changes_are_streamed_as_they_happen_and_once(running, desk):
 
 
 def _job(study: lt.AskTell, trial: int):
-    from luthier.run.book import job_of
+    from luthier.run.decisions import job_of
 
     return job_of(study.history, trial)
 

@@ -1,5 +1,6 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
-``dashboard``, ``report`` and ``diagnose``. Those that run and resume no study stand in ``commands.py``.
+``dashboard``, ``report``, ``diagnose``, ``copy``, ``export`` and ``import``. Those that run and resume no study stand
+in ``commands.py`` and ``moves.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luthier import commands
+from luthier import commands, moves
 from luthier.commands import HERE, STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.run.crew import Crew
@@ -61,7 +62,10 @@ Durability = Annotated[
 ]
 Files = Annotated[
     Path | None,
-    typer.Option(help="The folder for checkpoints and logs (default: beside the database).", rich_help_panel=MACHINE),
+    typer.Option(
+        help="The folder for checkpoints and logs (default: as before, else beside the database).",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
@@ -274,11 +278,14 @@ def resume(
 
     crew, limits = Crew(workers, threads), Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
-    place = store.files_of(log.url, log.name, files)
-    with driving(place, log.name), contextlib.closing(log):
+    with contextlib.closing(log), contextlib.ExitStack() as stack:
+        place = store.files_needed(log, files)
+        stack.enter_context(driving(place, log.name, log.drivers is not None))
         book = Book.open(log)
         if book is None:
-            raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
+            raise UserError(
+                f"{store.shown(study)} holds a study without a single event.", "Start it again with luthier tune."
+            )
         asked = book.history.study
         if asked.strategy == "custom":
             raise UserError(
@@ -289,6 +296,8 @@ def resume(
         if budget is not None:
             now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
             request.go_on(book, now)
+        if files is not None:
+            log.keep_files(files)
         console = Console(json=json, quiet=quiet)
         with _interruptible(study):
             result = api.drive(book, trains, asked.strategy, crew, place, console, limits=limits)
@@ -389,6 +398,9 @@ def dashboard(
 
 
 app.command()(commands.diagnose)
+app.command()(moves.copy)
+app.command()(moves.export)
+app.command("import")(moves.import_)
 
 
 # -- the parts ---------------------------------------------------------------------------------------------------------
@@ -440,8 +452,9 @@ class _interruptible:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):
             from luthier.api import farewell
+            from luthier.store import shown
 
-            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {self.place}", err=True)
+            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {shown(self.place)}", err=True)
             raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
