@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from luthier import commands, moves
-from luthier.commands import STYLE_HELP, Tune, plain
+from luthier.commands import HERE, STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.run.crew import Crew
 from luthier.run.limits import Limits
@@ -47,7 +47,7 @@ Threads = Annotated[
     typer.Option(help="Processor threads of each worker (default: cores / workers).", rich_help_panel=MACHINE),
 ]
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
-Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
+Place = Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")]
 Timeout = Annotated[
     str | None, typer.Option(help='A trial without a report for so long hangs: "10 min".', rich_help_panel=MACHINE)
 ]
@@ -83,6 +83,23 @@ SCRIPT = "Scripts (a command after --)"
 
 QUICKSTART_BUDGET = "30 trials"
 QUICKSTART_EPOCHS = 12
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from luthier import __version__
+
+        typer.echo(f"luthier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _strategies(incomplete: str) -> list[str]:
@@ -161,7 +178,7 @@ def tune(
     strategy: Strategy = "playbook",
     workers: Workers = 1,
     threads: Threads = None,
-    storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
+    storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = HERE,
     name: Name = None,
     seed: Seed = 0,
     reduce: Reduce = "best",
@@ -247,7 +264,7 @@ def tune(
 
 @app.command()
 def resume(
-    study: Place,
+    study: Place = HERE,
     name: Name = None,
     workers: Workers = 1,
     threads: Threads = None,
@@ -303,7 +320,7 @@ def resume(
 
 
 @app.command()
-def show(study: Place, name: Name = None, json: Json = False) -> None:
+def show(study: Place = HERE, name: Name = None, json: Json = False) -> None:
     """Tell the story of a study, finished or running, stage by stage."""
     from luthier import insight
     from luthier.core.summary import summarize
@@ -338,7 +355,7 @@ def checklist(
 
 @app.command()
 def report(
-    study: Place,
+    study: Place = HERE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file to write.")] = None,
     name: Name = None,
 ) -> None:
@@ -353,7 +370,10 @@ def report(
 
 @app.command()
 def dashboard(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Folders, .db files or storage URLs.")],
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY...]", help=f"Folders, .db files or storage URLs (default: {HERE})."),
+    ] = None,
     name: Name = None,
     host: Annotated[str, typer.Option(help="The address to bind; another than this asks for a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 8484,
@@ -382,7 +402,13 @@ def dashboard(
             webbrowser.open(url)
 
     serve(
-        open_desks(studies, name), say, host=host, port=port, token=token, hosts=allow_host or (), read_only=read_only
+        open_desks(studies or [HERE], name),
+        say,
+        host=host,
+        port=port,
+        token=token,
+        hosts=allow_host or (),
+        read_only=read_only,
     )
 
 
@@ -634,7 +660,9 @@ def main() -> None:
     except (RunError, Conflict) as error:
         _fail(str(error), "", 1)
     except USAGE as error:
-        _fail(error.format_message(), "See luthier --help.", 2)
+        if not (said := error.format_message()):  # no command at all: the help was shown
+            sys.exit(2)
+        _fail(said, "See luthier --help.", 2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe (head, less) had enough

@@ -222,9 +222,12 @@ def _assets() -> dict[str, bytes]:
 
 @cache
 def _page() -> str:
-    texts = json.loads(_assets()["texts.json"])
-    words = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (STATIC / "index.html").read_text(encoding="utf-8").replace("/*texts*/", words)
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    for name in ("texts", "said"):
+        table = json.loads(_assets()[f"{name}.json"])
+        words = json.dumps(table, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        page = page.replace(f"/*{name}*/", words)
+    return page
 
 
 @cache
