@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import insight
-from luthier.contracts import Scheduler, Store
+from luthier.contracts import Attentive, Scheduler, Store
 from luthier.core.errors import RunError, StorageError, UserError
 from luthier.core.goals import Point, hypervolume
 from luthier.core.history import History
@@ -383,12 +383,14 @@ def drive(
             vault = opened(files, cloud)
             stack.callback(vault.close)
             if lasting:  # without storage there is nothing to go on with: the first Ctrl-C ends it
-                interrupts = stack.enter_context(Interrupts(console.say))
+                interrupts = stack.enter_context(Interrupts(console.say, crew.parting))
             book.enter(__version__)
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
             executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud)
             stack.callback(executor.close)
+            if isinstance(executor, Attentive):
+                executor.attend(lambda: book.history)
             console.open(book.history)
             stack.callback(lambda: console.close(book.history))
             watchers = [console, *observers]

@@ -24,6 +24,8 @@ STYLE_HELP = "How values without a placeholder reach it: argparse, words, fire, 
 SHOWN = 3
 """Configurations that ``--dry-run`` shows."""
 
+HERE = "luthier.db"
+"""Where luthier tune keeps a study that nobody named a place for, and where the other commands look for one."""
 FORMATS = ("yaml", "json", "args", "command")
 
 
@@ -204,10 +206,17 @@ def _storages(place: str) -> list[str]:
     return found
 
 
+def _formats(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [f for f in FORMATS if f.startswith(incomplete)]
+
+
 def best(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")],
+    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")] = HERE,
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
+    format: Annotated[
+        str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.", autocompletion=_formats)
+    ] = "yaml",
     style: Annotated[
         str | None, typer.Option(help="argparse, words, fire or hydra, of args (default: its own).")
     ] = None,

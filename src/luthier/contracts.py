@@ -216,6 +216,15 @@ class Drivers(Protocol):
         ...
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """An executor that looks into the study: its workers ask how that stands."""
+
+    def attend(self, history: Callable[[], History]) -> None:
+        """Be told, before the first job, where to look; only ever in the driver's thread."""
+        ...
+
+
 class Store(Protocol):
     """Where one study's log is kept."""
 

@@ -402,7 +402,7 @@ def decode(kind: str, data: Any) -> Event:
     """The inverse of :func:`encode` and of :func:`compact`.
 
     Raises:
-        StorageError: a kind or a field that this version does not know.
+        StorageError: a kind or a field that this version does not know, or a checkpoint outside the study's folder.
     """
     if kind == "Reported":
         trial, epoch, metrics, seconds = data if isinstance(data, list) else fields(data)
@@ -413,7 +413,19 @@ def decode(kind: str, data: Any) -> Event:
             f"The log has an event {kind!r} that this version of Luthier cannot read: a newer one writes it.",
             "Upgrade: pip install -U luthier.",
         )
+    place = data.get("checkpoint")
+    if place is not None and not _below(place):
+        raise StorageError(
+            f"The log names a checkpoint outside the study's folder: {str(place)[:80]!r}.", "Restore a copy of the log."
+        )
     return make(**{k: _UNPACK[k](v) if k in _UNPACK else v for k, v in data.items()})
+
+
+def _below(place: Any) -> bool:
+    """Whether a checkpoint's name stays below the study's folder of files: files are read and deleted by it."""
+    if not isinstance(place, str) or not 0 < len(place) <= 1000 or "\0" in place or "\\" in place:
+        return False
+    return not place.startswith("/") and ":" not in place.split("/")[0] and ".." not in place.split("/")
 
 
 def fields(report: Mapping[str, Any]) -> tuple[int, int, Mapping[str, Any], float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import UserError, nearest, whole
+from luthier.run.interrupts import SAVED
 from luthier.run.limits import Limits
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Crew:
         executor: ``"local"``, ``"ray"``, ``"ray:ADDRESS"`` or ``"slurm"``.
         resources: what a worker on Ray needs, ``{"CPU": 2, "GPU": 1}`` or ``"CPU=2,GPU=1"``.
         slurm: options of the Slurm jobs, ``{"partition": "gpu", "time": 60}`` or ``"partition=gpu,time=60"``.
+        elsewhere: makes the executor of workers that come from elsewhere, of the study's folder of files and whether it
+            was asked to stop; workers and threads are theirs then.
 
     Raises:
         UserError: a number that is none, or too small; an unknown executor; options of another one.
@@ -39,6 +42,7 @@ class Crew:
     executor: str = LOCAL
     resources: Mapping[str, float] | str | None = None
     slurm: Mapping[str, Any] | str | None = None
+    elsewhere: Callable[[Path, Callable[[], bool]], Executor] | None = None
 
     def __post_init__(self) -> None:
         whole("workers", self.workers, 0)
@@ -56,6 +60,11 @@ class Crew:
                 )
         amounts("resources", self.resources)
         options("slurm", self.slurm)
+
+    @property
+    def parting(self) -> str:
+        """What becomes of the running trials when the study is asked to stop."""
+        return SAVED if self.elsewhere is None else "what runs stays with its workers"
 
     @property
     def kind(self) -> str:
@@ -99,6 +108,10 @@ class Crew:
             asked: whether the study was asked to stop.
             url: where checkpoints go instead; empty for ``files``.
         """
+        if self.elsewhere is not None:
+            if url:
+                raise UserError(f"files={url!r}: workers that come from elsewhere share a folder.", "Name a folder.")
+            return self.elsewhere(files, asked)
         if self.kind != LOCAL:
             return self._hire_elsewhere(target, files, limits, url)
         from luthier.run.pool import InProcess, LocalPool  # the command line loads no NumPy to show its help
