@@ -37,12 +37,28 @@ MACHINE = "The machine"
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line; progress to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")]
 Workers = Annotated[
-    int,
-    typer.Option("--workers", "-w", help="Processes that train at once; 0: in this process.", rich_help_panel=MACHINE),
+    str,
+    typer.Option(
+        "--workers",
+        "-w",
+        metavar="<int|auto>",
+        help="Trials at once; 'auto': what the machine bears; 0: in this process.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(help="Processor threads of each worker (default: cores / workers).", rich_help_panel=MACHINE),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="GPUs to deal to the workers: 'auto', how many, or which: 0,1.", rich_help_panel=MACHINE),
+]
+Processes = Annotated[
+    int, typer.Option(help="Processes of each trial, as torchrun starts them.", rich_help_panel=MACHINE)
+]
+Pin = Annotated[
+    bool, typer.Option("--pin", help="Keep each worker to its share of the cores.", rich_help_panel=MACHINE)
 ]
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
 Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
@@ -89,7 +105,7 @@ def _strategies(incomplete: str) -> list[str]:
 def quickstart(
     dir: Annotated[Path, typer.Option("--dir", help="Where the study and its report go.")] = Path("luthier-quickstart"),
     seed: Seed = 0,
-    workers: Workers = 2,
+    workers: Workers = "2",
     budget: Annotated[str, typer.Option(help="In full-length trainings, epochs or time.")] = QUICKSTART_BUDGET,
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = QUICKSTART_EPOCHS,
     json: Json = False,
@@ -140,8 +156,11 @@ def tune(
     max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
     budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')] = None,
     strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
-    workers: Workers = 1,
+    workers: Workers = "1",
     threads: Threads = None,
+    gpus: Gpus = None,
+    processes: Processes = 1,
+    pin: Pin = False,
     storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
     name: Name = None,
     seed: Seed = 0,
@@ -214,7 +233,7 @@ def tune(
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
-        crew=Crew(workers, threads),
+        crew=Crew(workers, threads, gpus, processes, pin),
         name=name,
         seed=seed,
         reduce=reduce,
@@ -230,8 +249,11 @@ def tune(
 def resume(
     study: Place,
     name: Name = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
     threads: Threads = None,
+    gpus: Gpus = None,
+    processes: Processes = 1,
+    pin: Pin = False,
     budget: Annotated[
         str | None,
         typer.Option(help="A new budget; a finished study goes on with it."),
@@ -255,7 +277,7 @@ def resume(
     from luthier.run.lock import driving
     from luthier.view.console import Console
 
-    crew, limits = Crew(workers, threads), Limits.of(timeout, worker_memory, checkpoint_space)
+    crew, limits = Crew(workers, threads, gpus, processes, pin), Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
     place = store.files_of(log.url, log.name, files)
     with driving(place, log.name), contextlib.closing(log):

@@ -205,7 +205,9 @@ def best(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")],
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
-    style: Annotated[str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")
+    ] = None,
 ) -> None:
     """Print the best configuration, to be piped into a file or a command: the values and nothing else."""
     from luthier import store

@@ -13,6 +13,7 @@ from luthier.core.events import Ended, Event, Failed, Interrupted, plain
 from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.modes import Modes, PipelineError
+from luthier.run.ranks import Ranks
 
 TAIL = 4000
 """Characters of a traceback that are kept."""
@@ -38,8 +39,12 @@ def perform(
     stopped: Callable[[], bool],
     files: Path,
     parked: Callable[[], bool] = lambda: False,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train or answer ``job``; whatever the target does, exactly one Ended, Failed or Interrupted is sent at the end.
+
+    Args:
+        ranks: the way to the other processes that train the same job; None where there are none.
 
     KeyboardInterrupt passes through: it belongs to whoever pressed the key.
     """
@@ -51,8 +56,8 @@ def perform(
             send(Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost)))
             return
         # A recipe's own sanity probe looks at its modes.
-        modes = None if hasattr(target, "probe") else Modes()
-        trial = Trial(job, send=send, stopped=stopped, files=files, modes=modes, parked=parked)
+        modes = None if hasattr(target, "probe") or (ranks is not None and ranks.rank) else Modes()
+        trial = Trial(job, send=send, stopped=stopped, files=files, modes=modes, parked=parked, ranks=ranks)
         with suppress(EndOfTrial):
             target(trial)
         if trial.interrupted:
