@@ -18,7 +18,7 @@ from luthier.contracts import Job
 from luthier.core.events import Ended, Event, Failed, Interrupted
 from luthier.run.ended import how_it_ended
 from luthier.run.machine import oom_kills
-from luthier.run.ranks import Verdict
+from luthier.run.ranks import Verdict, free_port
 
 ROUNDS = 0.2
 """Seconds between looks at ranks that say nothing."""
@@ -107,8 +107,7 @@ class Leader:
         self._verdicts.clear()
         for other in self._ranks.values():
             other.done = False
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = str(free.getsockname()[1])
+        port = str(free_port())
         os.environ["MASTER_PORT"] = port
         self._job, self._told = job, False
         self._send({"do": "train", "job": {**asdict(job), "config": dict(job.config)}, "port": port})

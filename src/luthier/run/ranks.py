@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -10,6 +11,12 @@ Verdict = Literal["go", "stop", "park"]
 
 NEXT, KEEP = "next", "keep"
 """What is asked after an epoch: whether to train on, and whether to keep the state."""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class Ranks(Protocol):

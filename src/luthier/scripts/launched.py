@@ -1,0 +1,56 @@
+"""Scripts that torchrun starts in several processes: rank 0's output is the script's, and who failed says why.
+
+torchrun takes its options from the environment too. So the other ranks write to files of the trial's, trials that train
+at once have a port each, and a command that asks for something else gets it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from luthier.run.ranks import free_port
+
+OTHERS = ",".join(f"{rank}:3" for rank in range(1, 10))  # it reads one digit; the filter silences the ranks beyond
+
+FOLDER = "ranks"
+"""Of a trial: what ranks other than 0 print."""
+
+
+def settings(place: Path, own: Mapping[str, str]) -> dict[str, str]:
+    """The environment that tells torchrun so, but for what the user's own says.
+
+    Args:
+        place: the trial's folder.
+        own: the user's.
+    """
+    asked = {
+        "PET_LOG_DIR": str(place / FOLDER),
+        "PET_REDIRECTS": OTHERS,
+        "PET_LOCAL_RANKS_FILTER": "0",
+        "PET_MASTER_PORT": str(free_port()),
+    }
+    return {name: value for name, value in asked.items() if name not in own}
+
+
+def cause(place: Path, tail: str) -> tuple[str, str] | None:
+    """The reason of the rank that failed first, in one line, and the end of what it printed; None where it was not
+    torchrun that ended.
+
+    Args:
+        place: the trial's folder.
+        tail: the end of what torchrun and rank 0 printed.
+    """
+    found = re.search(r"Root Cause.*?local_rank: (\d+)\).*?(?:traceback\s*:\s*([^\n]*)|$)", tail, re.DOTALL)
+    if found is None:
+        return None
+    rank = found[1]
+    files = sorted((place / FOLDER).rglob(f"{rank}/stderr.log"), key=lambda path: path.stat().st_mtime)
+    text = files[-1].read_text(errors="replace") if files else re.split(r"(?m)^[EW]\d{4} ", tail)[0]
+    text = re.sub(r"(?m)^\[rank\d+\]: ?", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = (found[2] or "").strip()
+    if "Traceback" in text:
+        return f"rank {rank}: {lines[-1]}", text.strip()
+    return f"rank {rank}: {told.partition(' received')[0] or 'it failed'}", text.strip() or tail
