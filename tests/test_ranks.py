@@ -273,7 +273,10 @@ def begin(folder: Path) -> subprocess.Popen[bytes]:
              "--strategy", "random", "--budget", "1 trials", "--storage", "s.db", "--processes", "2"]  # fmt: skip
     driver = subprocess.Popen([*LUTHIER, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while sum(isinstance(e.event, ev.Reported) for e in entries_of(folder / "s.db")) < 3:
+    while (
+        sum(isinstance(e.event, ev.Reported) for e in entries_of(folder / "s.db")) < 3
+        or not (folder / "seen-1").exists()
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return driver
