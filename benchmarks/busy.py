@@ -6,7 +6,7 @@
     job to the last one's end, in which they held a job, by the log's own stamps; and the gaps between the end of a job
     and the next one's first moment in that worker, by the training function's own clock.
 (b) 64 trials of ten reports each through two workers: seconds from the call to the result, and seconds of processor of
-    driver and workers.
+    the driver and of those of its processes that it waited for (not Ray's own, which outlive it for a moment).
 (c) Import, size and start: seconds to import the package in a fresh interpreter, bytes of it and all that it requires,
     seconds for a study of one trial of one report.
 
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def busy(seconds: float, trials: int) -> dict[str, float]:
         gaps = []
         for path in marks.iterdir():
             times = [tuple(map(float, line.split())) for line in path.read_text().splitlines()]
-            gaps += [later[0] - sooner[1] for sooner, later in zip(times, times[1:])]
+            gaps += [later[0] - sooner[1] for sooner, later in pairwise(times)]
     ready = min(start for start, _ in jobs.values())
     held = sum(end - start for start, end in jobs.values())
     last = max(end for _, end in jobs.values())
@@ -144,11 +145,10 @@ def syne(trials: int, reports: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "train.py"
         script.write_text(SYNE)
+        space = {"x": uniform(0.0, 1.0), "reports": reports}
         Tuner(
             trial_backend=LocalBackend(entry_point=str(script)),
-            scheduler=RandomSearch(
-                {"x": uniform(0.0, 1.0), "reports": reports}, metrics=["val_loss"], do_minimize=True
-            ),
+            scheduler=RandomSearch(space, metrics=["val_loss"], do_minimize=True),
             stop_criterion=StoppingCriterion(max_num_trials_completed=trials),
             n_workers=WORKERS,
             sleep_time=0.1,
