@@ -104,6 +104,13 @@ def test_a_short_training_wants_smaller_batches_higher_rates_and_less_regulariza
     assert Prior(wide, 10, samples=1_000_000).mode() == more
 
 
+def test_a_short_training_wants_short_contexts_whatever_size_it_wants():
+    space = lt.Space(context=lt.Int(16, 1024, log=True), width=lt.Int(16, 1024, log=True))
+    short, long = Prior(space, 3, samples=2000).mode(), Prior(space, 1000, samples=2000).mode()
+    assert short["context"] < long["context"]
+    assert short["width"] > long["width"]
+
+
 def test_the_rate_follows_the_batch_and_knows_the_optimizer(wide):
     prior = Prior(wide, 1000)
     rate = {b: prior.mode({"optimizer": "adamw", "batch_size": b})["learning_rate"] for b in (64, 256)}

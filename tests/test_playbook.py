@@ -304,12 +304,14 @@ def test_the_range_test_says_where_the_ladder_begins():
 
 
 def test_a_short_training_begins_with_what_its_length_wants():
-    space = lt.Space({**SPACE, "dropout": lt.Float(0.0, 0.5, default=0.3), "mystery": lt.Float(0.0, 1.0, default=0.7)})
+    own = {"mystery": lt.Float(0.0, 1.0, default=0.7), "context": lt.Int(16, 256, log=True, default=128)}
+    space = lt.Space({**SPACE, "dropout": lt.Float(0.0, 0.5, default=0.3), **own})
     study = drive(space, "playbook", landscape, budget="16 trials", max_epochs=12)
     default, second, *_ = (t for t in study.history.in_stage("learning rate"))
     assert "lacks updates" in second.why
     assert second.config["batch_size"] < default.config["batch_size"]
     assert second.config["dropout"] == 0.0
+    assert second.config["context"] < 64  # more updates of as many tokens
     # Capacity has its own turn, and of what no role knows the default is all there is.
     assert {n: second.config[n] for n in ("width", "mystery")} == {n: default.config[n] for n in ("width", "mystery")}
     # It was better, so everything goes on from there although no stage settled the dropout before its turn.

@@ -206,7 +206,7 @@ def best(
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
     style: Annotated[
-        str | None, typer.Option(help="Of args: argparse, words, fire or hydra (default: the script's).")
+        str | None, typer.Option(help="argparse, words, fire or hydra, of args (default: its own).")
     ] = None,
 ) -> None:
     """Print the best configuration, to be piped into a file or a command: the values and nothing else."""

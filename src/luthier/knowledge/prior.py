@@ -4,10 +4,10 @@ A prior is a marginal for each hyperparameter, parents first: the rate's depends
 all of them on how long a whole training is. A search draws from it (:meth:`Prior.sample`) and weighs proposals by it
 (:meth:`Prior.log_density`).
 
-A short training is starved of updates: it wants smaller batches, higher rates, more width and less regularization than
-textbooks say, whose numbers come from long trainings. An update of Adam moves a weight by about the rate, so that as
-long a way in fewer updates takes a larger one. How far each center moves was measured by us on small trainings of 300
-to 4,000 updates (``STARVED``); it is a direction, not a law.
+A short training is starved of updates: it wants smaller batches, shorter contexts, higher rates, more width and less
+regularization than textbooks say, whose numbers come from long trainings. An update of Adam moves a weight by about the
+rate, so that as long a way in fewer updates takes a larger one. How far each center moves was measured by us on small
+trainings of 300 to 4,000 updates (``STARVED``); it is a direction, not a law.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ FLAT = 0.3
 """What a standard deviation is on the unit scale where nothing is known. Our choice."""
 LARGE, LARGER = (0.6, 0.3), (0.9, 0.25)
 """Center and spread of a capacity on the unit scale: of a long training, and of a starved one. Our choice."""
+SHORTER = (0.15, 0.25)
+"""The same of the context of a starved training: as many tokens in shorter windows make more updates. Measured by us on
+a byte-level transformer of 800 updates: 2.01 nats a byte with windows of 20, 2.07 with 32, 2.33 with 64."""
 PREFERENCE = 0.5
 """The odds of a choice against the one preferred before it."""
 ENOUGH = 4000.0
@@ -314,8 +317,8 @@ class Prior:
         if given is None:
             if known.small is None:
                 return Hill(param, 0.5, 1.0, tail=1.0)
-            lean = min(self.starved, 1.0)
-            at, width = (a + (b - a) * lean for a, b in zip(LARGE, LARGER))
+            lean, starving = min(self.starved, 1.0), SHORTER if known.name == "context" else LARGER
+            at, width = (a + (b - a) * lean for a, b in zip(LARGE, starving))
             return Hill(param, at, width, tail=self.tail)
         center = self._moved(known, given, kind) if default is None else given
         if known.name == "learning_rate" and default is None and not self.space.follows(name):

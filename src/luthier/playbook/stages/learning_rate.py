@@ -13,7 +13,7 @@ from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
-from luthier.playbook.stages.search import noise
+from luthier.playbook.stages.search import has_role, noise
 
 LONG = 10**9
 """Epochs of a training that lacks no update."""
@@ -95,8 +95,8 @@ def shows(look: Look, trials: Sequence[TrialRecord]) -> bool:
 
 
 def for_its_length(look: Look, rate: str, optimizer: Value) -> Config:
-    """The strong default under an optimizer with what a training of this length wants otherwise: of optimization and
-    regularization, not of capacity, which has its own turn.
+    """The strong default under an optimizer with what a training of this length wants otherwise: of optimization, of
+    regularization and of the context, which decides how many updates an epoch has; not of size, which has its own turn.
 
     Textbooks speak of long trainings, and so do most defaults; a short one lacks updates (:class:`.Prior`). Where it is
     long enough, this is the default itself.
@@ -109,7 +109,9 @@ def for_its_length(look: Look, rate: str, optimizer: Value) -> Config:
     moved = {
         n: v
         for n, v in rounded(look.space, here).items()
-        if n in default and v != rounded(look.space, usual).get(n) and tier_of(n, look.space[n]) != 3
+        if n in default
+        and v != rounded(look.space, usual).get(n)
+        and (tier_of(n, look.space[n]) != 3 or has_role(look, n, "context"))
     }
     config = look.space.complete({**default, **moved})
     if _tested(look, optimizer):
