@@ -21,6 +21,7 @@ from luthier.core.errors import UserError
 from luthier.core.history import fold
 from luthier.core.trial import Status
 from luthier.schedule.full import Full
+from luthier.scripts.launched import cause
 from luthier.search.uniform import Random
 
 SPACE = lt.Space(learning_rate=lt.Float(1e-3, 1e-1, log=True))
@@ -155,6 +156,23 @@ def test_a_script_that_torchrun_starts_is_tuned_as_it_is(tmp_path, monkeypatch):
     assert (stopped.status, stopped.epoch) == (Status.STOPPED, 2)
     assert [r.metrics for r in stopped.reports] == [{"val_loss": 0.5}] * 2  # what rank 0 says, once
     assert gone([int((tmp_path / f"pid-goes_on-{rank}").read_text()) for rank in (0, 1)], 0.0)
+
+
+def test_the_rank_that_failed_first_is_found_whoever_torchrun_takes_it_for(tmp_path):
+    report = "E1126 08:04:34.3 9 torch/x.py:1] failed\nRoot Cause (first observed failure):\n[0]:\n  rank      : 0 " \
+             "(local_rank: 0)\n  traceback : To enable traceback see: https://pytorch.org\n====\n"  # fmt: skip
+    own = "[rank0]: Traceback (most recent call last):\n[rank0]: RuntimeError: Connection closed by peer [127.0.0.1]\n"
+    place = tmp_path / "ranks" / "x" / "attempt_0" / "1"
+    place.mkdir(parents=True)
+    (place / "stderr.log").write_text("[rank1]: Traceback (most recent call last):\n[rank1]: ValueError: only here\n")
+    assert cause(tmp_path, own + report) == (
+        "rank 1: ValueError: only here",
+        "Traceback (most recent call last):\nValueError: only here",
+    )
+    (place / "stderr.log").write_text("")
+    mine = own.replace("Connection closed by peer [127.0.0.1]", "mine")
+    assert cause(tmp_path, mine + report)[0] == "rank 0: RuntimeError: mine"
+    assert cause(tmp_path, "ValueError: no launcher\n") is None
 
 
 # -- without -----------------------------------------------------------------------------------------------------------

@@ -41,12 +41,13 @@ class Crew:
     pin: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.workers, str):
-            if self.workers != "auto" and not self.workers.strip().isdigit():
+        if isinstance(self.workers, str) and self.workers != "auto":
+            try:
+                object.__setattr__(self, "workers", int(self.workers))
+            except ValueError:
                 raise UserError(
                     f"workers={self.workers!r} is no number of workers.", 'Write a whole number, or "auto".'
-                )
-            object.__setattr__(self, "workers", self.workers if self.workers == "auto" else int(self.workers))
+                ) from None
         if self.workers != "auto":
             whole("workers", self.workers, 0)
         if self.threads is not None:

@@ -14,6 +14,9 @@ from luthier.run.ranks import free_port
 
 OTHERS = ",".join(f"{rank}:3" for rank in range(1, 10))  # it reads one digit; the filter silences the ranks beyond
 
+PEER = r"closed by peer|reset by peer|Broken pipe|ncclRemoteError"
+"""What a rank says that failed because another one had."""
+
 FOLDER = "ranks"
 """Of a trial: what ranks other than 0 print."""
 
@@ -45,12 +48,16 @@ def cause(place: Path, tail: str) -> tuple[str, str] | None:
     found = re.search(r"Root Cause.*?local_rank: (\d+)\).*?(?:traceback\s*:\s*([^\n]*)|$)", tail, re.DOTALL)
     if found is None:
         return None
-    rank = found[1]
-    files = sorted((place / FOLDER).rglob(f"{rank}/stderr.log"), key=lambda path: path.stat().st_mtime)
-    text = files[-1].read_text(errors="replace") if files else re.split(r"(?m)^[EW]\d{4} ", tail)[0]
-    text = re.sub(r"(?m)^\[rank\d+\]: ?", "", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = (found[2] or "").strip()
-    if "Traceback" in text:
-        return f"rank {rank}: {lines[-1]}", text.strip()
-    return f"rank {rank}: {told.partition(' received')[0] or 'it failed'}", text.strip() or tail
+    told = {found[1]: re.split(r"(?m)^[EW]\d{4} ", tail)[0] if found[1] == "0" else ""}
+    for path in sorted((place / FOLDER).rglob("stderr.log")):
+        if path.parent.name != "0":
+            told[path.parent.name] = path.read_text(errors="replace")
+    told = {rank: re.sub(r"(?m)^\[rank\d+\]: ?", "", text).strip() for rank, text in told.items()}
+    # Where several have failed between two of its looks torchrun takes the lowest rank for the cause.
+    for rank, text in told.items():
+        last = text.rpartition("\n")[2].strip()
+        if "Traceback" in text and not re.search(PEER, last):
+            return f"rank {rank}: {last}", text
+    return f"rank {found[1]}: {(found[2] or '').partition(' received')[0].strip() or 'it failed'}", told[
+        found[1]
+    ] or tail
