@@ -53,11 +53,10 @@ def cause(place: Path, tail: str) -> tuple[str, str] | None:
         if path.parent.name != "0":
             told[path.parent.name] = path.read_text(errors="replace")
     told = {rank: re.sub(r"(?m)^\[rank\d+\]: ?", "", text).strip() for rank, text in told.items()}
+    root = found[1]
+    ends = {rank: text.rpartition("\n")[2].strip() for rank, text in told.items() if "Traceback" in text}
     # Where several have failed between two of its looks torchrun takes the lowest rank for the cause.
-    for rank, text in told.items():
-        last = text.rpartition("\n")[2].strip()
-        if "Traceback" in text and not re.search(PEER, last):
-            return f"rank {rank}: {last}", text
-    return f"rank {found[1]}: {(found[2] or '').partition(' received')[0].strip() or 'it failed'}", told[
-        found[1]
-    ] or tail
+    if re.search(PEER, ends.get(root, "")):
+        root = next((rank for rank, end in ends.items() if not re.search(PEER, end)), root)
+    reason = ends.get(root) or (found[2] or "").partition(" received")[0].strip() or "it failed"
+    return f"rank {root}: {reason}", told[root] or tail
