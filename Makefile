@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BUILD_SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: quickstart test check docs format clean
+.PHONY: quickstart test check audit docs format clean
 
 quickstart: $(SMALL)  ## tune a real network on real data; ends in a report
 	$(BIN)/luthier quickstart
@@ -16,12 +16,16 @@ quickstart: $(SMALL)  ## tune a real network on real data; ends in a report
 test: $(READY)  ## the whole test suite, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-check: $(READY)  ## style, types, the arrows between the rooms, and the site
+check: $(READY)  ## style, types, the arrows between the rooms, the site, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BUILD_SITE)
+	$(BIN)/python .ci/audit.py
+
+audit: $(READY)  ## known vulnerabilities in what constraints.txt pins
+	$(BIN)/python .ci/audit.py
 
 docs: $(READY)  ## the documentation, in site/
 	$(BUILD_SITE)

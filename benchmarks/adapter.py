@@ -24,7 +24,7 @@ from luthier.core.history import History
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Checkpoint, Report, Status, TrialRecord
-from luthier.run.book import decision_rng
+from luthier.run.decisions import decision_rng
 from luthier.schedule.full import Full
 from luthier.search.bohb import BOHB
 from luthier.strategies import STRATEGIES

@@ -1,6 +1,6 @@
 """What does a report cost, and what a study of many? Optuna is measured beside, on the same machine in the same run.
 
-    python benchmarks/report_cost.py [--parts report many asktell open grow] [--most 100000]
+    python benchmarks/report_cost.py [--parts report many asktell open grow stores] [--most 100000]
 
 report:   processor time of the driver for one report of a worker process, from its socket to the log on disk, with and
           without a sync (durability "process" and "power"); Optuna's trial.report at equal durability.
@@ -8,6 +8,7 @@ many:     reports a second from 16 workers whose epochs take no time.
 asktell:  milliseconds of ask and tell together at 1,000 trials, log on disk.
 open:     a study of 5,000 trials of 50 reports, read from its file: seconds and memory; Optuna's at a tenth of it.
 grow:     append and open, at 10^4, 10^5 ... reports, up to --most.
+stores:   an append of 1 and of 16 reports, and a fold, in SQLite and PostgreSQL (a private server that does not sync).
 
 Every row comes from a process of its own, so that memory and imports are its own.
 """
@@ -23,8 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+
+import postgres
 
 import luthier as lt
 from luthier.core import events as ev
@@ -250,6 +254,31 @@ def optuna_reading(url: str) -> None:
         of_it_imports=before)  # fmt: skip
 
 
+def stores() -> None:
+    """Where a log lies: the time of an append, the driver's part of it, and the time of a fold."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        url = stack.enter_context(postgres.database(stack.enter_context(postgres.server()), "report_cost"))
+        for name, place, durability in (
+            ("sqlite", f"{folder}/s.db", "process"),
+            ("sqlite, power", f"{folder}/p.db", "power"),
+            ("postgresql", url, "process"),
+        ):
+            store, length = SqlStore(locate(place), "s", durability), 0
+            entries = log_of(200, 50)
+            for many in (1, 16):
+                began, cpu = time.perf_counter(), time.process_time()
+                for _ in range(200):
+                    store.append([e for _, e in zip(range(many), entries)], length)
+                    length += many
+                say(part="stores", store=name, reports=many, milliseconds=(time.perf_counter() - began) * 5,
+                    cpu_milliseconds=(time.process_time() - cpu) * 5)  # fmt: skip
+            began = time.perf_counter()
+            store.fold()
+            say(part="stores", store=name, fold=length, milliseconds=(time.perf_counter() - began) * 1000)
+            store.close()
+
+
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 PARTS = {
@@ -257,6 +286,7 @@ PARTS = {
     "many": [("report", 16, "process", "chatty", 32000), ("report", 16, "power", "chatty", 32000)],
     "asktell": [("asktell", 1000), ("optuna_asktell", 200)],
     "open": [("big",), ("optuna_open", 250)],
+    "stores": [("stores",)],
     "grow": [("grow", 10_000), ("grow", 100_000), ("grow", 1_000_000)],
 }
 

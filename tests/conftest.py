@@ -95,3 +95,29 @@ def log_of(study: lt.AskTell) -> tuple[Any, ...]:
     book: Book = study._book
     assert isinstance(book._store, MemoryStore)
     return tuple(book._store.read())
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The URL of a PostgreSQL server in which databases may be made."""
+    pytest.importorskip("psycopg")
+    import postgres
+
+    if told := os.environ.get("LUTHIER_TEST_POSTGRES"):
+        yield told
+        return
+    if postgres.binaries() is None:
+        pytest.skip("no PostgreSQL here: install it, or name a server in LUTHIER_TEST_POSTGRES")
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture
+def database(postgres):
+    """The URL of an empty database in it."""
+    import uuid
+
+    from postgres import database
+
+    with database(postgres, f"luthier_{uuid.uuid4().hex}") as url:
+        yield url

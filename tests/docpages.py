@@ -268,10 +268,17 @@ def _python(args: list[str]) -> None:
         assert (ROOT / args[0]).is_file()
 
 
+def _sourced(args: list[str]) -> None:
+    venv = re.search(r"^VENV \?= (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert venv is not None
+    assert args == [f"{venv[1]}/bin/activate"]
+
+
 PROGRAMS: dict[str, Callable[[list[str]], Any]] = {
     "luthier": parse,
     "pip": _pip,
     "make": _make,
+    ".": _sourced,
     "python": _python,
     "cd": lambda args: None,
     ".venv/bin/pre-commit": lambda args: None,

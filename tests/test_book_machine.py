@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import contextmanager
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,10 +15,12 @@ import luthier as lt
 from luthier.contracts import Done, Job, Wait
 from luthier.core import events as ev
 from luthier.core.errors import Conflict
-from luthier.core.history import fold, start
+from luthier.core.history import Entry, fold, start
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Status
-from luthier.run.book import RETRIES, Book, job_of, replay, requeued
+from luthier.run import book as books
+from luthier.run.book import RETRIES, Book, requeued
+from luthier.run.decisions import job_of, replay
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 
@@ -74,8 +78,7 @@ class Machine(RuleBasedStateMachine):
             assert self.held
 
     def hear(self, *events):
-        with self.book.together():
-            heard = [what for e in events for what in self.book.hear(e, self.strategy)]
+        heard = self.book.hear_all(events, self.strategy)
         for what in heard:
             if isinstance(what, ev.Reported):
                 self.told[what.trial, what.epoch] += 1
@@ -193,7 +196,205 @@ class Machine(RuleBasedStateMachine):
         assert replay(entries, self.strategy) == self.book.history.decisions
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(
+# -- several drivers ---------------------------------------------------------------------------------------------------
+
+
+class Seat:
+    """One driver's view of a log that several share; who lives is what the room says."""
+
+    def __init__(self, log: MemoryStore, room: set[int], clock: Clock) -> None:
+        self.append, self.read, self.fold, self.forget = log.append, log.read, log.fold, log.forget
+        self.drivers, self.room, self.number, self.now = self, room, 0, clock
+
+    def enter(self, driver: int) -> None:
+        self.number = driver
+        self.room.add(driver)
+
+    def living(self) -> frozenset[int]:
+        return frozenset(self.room)
+
+    @contextmanager
+    def floor(self):
+        yield
+
+    def close(self) -> None:
+        self.room.discard(self.number)
+
+
+class Driver:
+    """A driver as its loop is: its book, and what its workers hold."""
+
+    def __init__(self, log: MemoryStore, room: set[int], clock: Clock, study: Study | None) -> None:
+        self.seat = Seat(log, room, clock)
+        self.book = Book.open(self.seat, clock=clock) if study is None else Book.create(self.seat, study, clock=clock)
+        self.book.enter("test")
+        self.held: dict[int, int] = {}
+        self.owe(self.book.take_over())
+
+    def owe(self, events) -> None:
+        for what in events:
+            if isinstance(what, ev.Requeued):
+                self.held[what.trial] = job_of(self.book.history, what.trial).start
+
+    def look(self) -> None:
+        self.book._listened = -math.inf
+        self.owe(self.book.obey())
+        self.let_go()
+
+    def let_go(self) -> None:
+        self.held = {i: epoch for i, epoch in self.held.items() if self.book.holds(i)}
+
+
+class Drivers(RuleBasedStateMachine):
+    """Up to three drivers with a few workers each come, work, are killed, or are taken for dead and go on all the same.
+    None waits for another one: each reads on when it is refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log, self.room, self.told, self.clock = MemoryStore(), set[int](), Counter(), Clock()
+        self.all: list[Driver] = []
+
+    @initialize(
+        strategy=st.sampled_from(["random", "asha", "hyperband", "median", "pbt", "halving"]), seed=st.integers(0, 99)
+    )
+    def begin(self, strategy, seed):
+        self.strategy = build(strategy)
+        study = Study("s", SPACE, Objective("val_loss", True), EPOCHS, Budget(BUDGET), seed, strategy)
+        self.all = [Driver(self.log, self.room, self.clock, study)]
+
+    def pick(self, which) -> Driver:
+        return self.all[which % len(self.all)]
+
+    @precondition(lambda self: len(self.all) < 3)
+    @rule()
+    def another_one_comes(self):
+        self.all.append(Driver(self.log, self.room, self.clock, None))
+
+    @rule(which=st.integers(0, 2))
+    def ask(self, which):
+        driver = self.pick(which)
+        if len(driver.held) >= 2:
+            return
+        job = driver.book.next(self.strategy)
+        driver.let_go()
+        if isinstance(job, Job):
+            assert job.trial not in driver.held
+            assert driver.book.holds(job.trial)
+            driver.held[job.trial] = job.start
+        elif isinstance(job, Wait):
+            assert driver.book.history.running or driver.book.history.paused
+
+    def hear(self, driver: Driver, *events) -> None:
+        for what in driver.book.hear_all(events, self.strategy):
+            if isinstance(what, ev.Reported):
+                self.told[what.trial, what.epoch] += 1
+            elif isinstance(what, ev.Requeued):
+                driver.owe([what])
+            elif isinstance(what, ev.Stopped | ev.Failed | ev.Ended):
+                driver.held.pop(what.trial, None)
+        driver.let_go()
+
+    @rule(which=st.integers(0, 2), many=st.integers(1, 4), losses=st.tuples(st.floats(0.0, 9.0), st.floats(0.0, 9.0)))
+    def train(self, which, many, losses):
+        """What all workers of a driver say is heard at once."""
+        driver, said = self.pick(which), []
+        for i, (trial, at) in enumerate(list(driver.held.items())):
+            until = driver.book.history.trials[trial].until
+            epochs = range(at + 1, min(until, at + many) + 1)
+            said += [ev.Reported(trial, e, {"val_loss": losses[i % 2] + 1 / e}, 0.5) for e in epochs]
+            driver.held[trial] = max([at, *epochs])
+            if driver.held[trial] == until:
+                said.append(ev.Ended(trial, until, checkpoint=f"t{trial}/{until}"))
+        self.hear(driver, *said)
+
+    @rule(which=st.integers(0, 2), kind=st.sampled_from(["killed", "raised", "saved", "unsaved"]))
+    def fail(self, which, kind):
+        driver = self.pick(which)
+        if not driver.held:
+            return
+        trial, at = next(iter(driver.held.items()))
+        if kind == "saved":
+            self.hear(driver, ev.Interrupted(trial, at, f"t{trial}/{at}" if at else None))
+        elif kind == "unsaved":
+            self.hear(driver, ev.Unsaved(trial, at, "no space left on device"))
+        else:
+            self.hear(driver, ev.Failed(trial, kind, "it happens"))
+
+    @rule(trial=st.integers(0, 5), what=st.sampled_from(["stop", "pause", "resume", "resume"]))
+    def somebody_asks(self, trial, what):
+        entries = self.log.read()
+        made = {"stop": ev.StopAsked(trial), "pause": ev.PauseAsked(), "resume": ev.ResumeAsked()}
+        self.log.append([Entry(entries[-1].at, made[what])], len(entries))
+
+    @rule(which=st.integers(0, 2))
+    def look(self, which):
+        self.pick(which).look()
+
+    @precondition(lambda self: len(self.all) > 1)
+    @rule(which=st.integers(0, 2))
+    def one_is_killed(self, which):
+        self.all.remove(dead := self.pick(which))
+        dead.seat.close()
+
+    @rule(which=st.integers(0, 2))
+    def one_loses_its_connection_for_a_while(self, which):
+        """The others look just then, and take over what it has; it goes on, and hears of it when it is refused."""
+        lost = self.pick(which)
+        self.room.discard(lost.seat.number)
+        for other in self.all:
+            if other is not lost:
+                other.look()
+        self.room.add(lost.seat.number)
+
+    @invariant()
+    def the_log_tells_all(self):
+        if not self.all:
+            return
+        entries = self.log.read()
+        history = fold(entries)
+        assert history.committed <= BUDGET
+        assert {(t.id, r.epoch) for t in history.trials for r in t.reports} == set(self.told)
+        assert all(n == 1 for n in self.told.values())
+        assert [e.at for e in entries] == sorted(e.at for e in entries)
+        assert history.finished is None or not history.running
+        assert len({d.book.driver for d in self.all}) == len(self.all)
+        for driver in self.all:
+            assert driver.book.history == fold(entries[: driver.book.history.length])
+
+    def teardown(self):
+        if not self.all:
+            return
+        self.somebody_asks(0, "resume")
+        for _ in range(300):  # left to themselves they end the study
+            for driver in self.all:
+                driver.look()
+                while len(driver.held) < 2 and isinstance(job := driver.book.next(self.strategy), Job):
+                    driver.held[job.trial] = job.start
+            for driver in self.all:
+                driver.look()
+            # All have looked: each running trial is in the hands of one driver that lives.
+            history = self.log.fold()
+            assert sorted(i for d in self.all for i in d.held) == sorted(history.running)
+            if history.finished is not None:
+                break
+            for which in range(len(self.all)):
+                self.train(which, EPOCHS, (1.0, 2.0))
+        self.the_log_tells_all()
+        for driver in self.all:
+            assert isinstance(driver.book.next(self.strategy), Done)
+        entries = self.log.read()
+        assert replay(entries, self.strategy) == fold(entries).decisions
+
+
+SETTINGS = settings(
     max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
+TestMachine = Machine.TestCase
+TestMachine.settings = SETTINGS
+TestDrivers = Drivers.TestCase
+TestDrivers.settings = SETTINGS
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(books, "MISSED", 0.0)

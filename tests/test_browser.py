@@ -3,36 +3,27 @@ elsewhere. Screenshots go to the folder that LUTHIER_SCREENSHOTS names, else to 
 
 from __future__ import annotations
 
-import os
-import shutil
+import re
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Seen, launched, looking, needs_browser, number, served, waited
 from conftest import bowl
 from test_dashboard import keep
 from test_view import LOGS
 
 import luthier as lt
 from luthier.core.trial import Status
-from luthier.dashboard.desk import open_desks
-from luthier.dashboard.server import listen, make_app
 from luthier.store import SqlStore, locate
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-PATIENCE = 45
-"""Seconds until something that should be there counts as missing; nothing waits that long on a quiet machine."""
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, request) -> Iterator[str]:
     """The playbook's study, a population, and one that runs as long as the tests do."""
-    import uvicorn
-
     folder = tmp_path_factory.mktemp("studies")
     keep(folder / "playbook.db", LOGS["playbook"])
     space = {"learning_rate": lt.Float(1e-5, 1e-1, log=True), "depth": lt.Int(1, 4)}
@@ -73,90 +64,28 @@ def url(tmp_path_factory, request) -> Iterator[str]:
     log = SqlStore(locate(folder / "live.db"), "live")
     waited(lambda: len(list(log.read())) > 4)
     log.close()
-    link = listen("127.0.0.1", 0)
-    desks = open_desks([str(folder / f"{n}.db") for n in ("playbook", "pbt", "live")])
-    server = uvicorn.Server(uvicorn.Config(make_app(desks), log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
-    thread.start()
-    yield f"http://localhost:{link.getsockname()[1]}/"
-    over.set()
-    server.should_exit = True
-    thread.join()
+    with served([folder / f"{n}.db" for n in ("playbook", "pbt", "live")]) as address:
+        yield address
+        over.set()
     driver.join()
-    link.close()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with launched() as found:
         yield found
-        found.close()
-
-
-class Seen:
-    """A page, and what it complained of and asked for."""
-
-    def __init__(self, browser: Any, url: str, folder: Path, **how: Any) -> None:
-        how = {"viewport": {"width": 1280, "height": 900}, "locale": "en-US", **how}
-        self.context = browser.new_context(**how)
-        self.context.set_default_timeout(1000 * PATIENCE)
-        self.page = self.context.new_page()
-        self.url, self.folder = url, folder
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, where: str) -> Any:
-        self.page.goto(f"{self.url}#/{where}")
-        return self.page
-
-    def shoot(self, name: str) -> None:
-        self.page.screenshot(path=self.folder / f"{name}.png")
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.complaints == []
-        assert [a for a in self.asked if not a.startswith((self.url, "data:", "blob:"))] == []
 
 
 @pytest.fixture
 def seen(browser, url, tmp_path) -> Iterator[Callable[..., Seen]]:
-    folder = Path(os.environ.get("LUTHIER_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    made: list[Seen] = []
-
-    def make(**how: Any) -> Seen:
-        made.append(Seen(browser, url, folder, **how))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def waited(what: Callable[[], Any]) -> Any:
-    """What ``what`` gives once it gives something."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come about")
+    with looking(browser, url, tmp_path) as make:
+        yield make
 
 
 def stop_first(page: Any) -> str:
     """Press the first stop button twice, as it forgets the first press soon; what it said in between."""
     button = page.locator(".running .stop button").first
     return button.evaluate("el => { el.click(); const said = el.textContent; el.click(); return said; }")
-
-
-def number(page: Any, selector: str, key: str) -> int:
-    return int(page.locator(selector).first.get_attribute(f"data-{key}") or 0)
 
 
 def figure(page: Any, name: str) -> int:
@@ -335,6 +264,46 @@ def test_it_is_read_on_a_phone_in_chinese_and_by_keyboard(seen):
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.focus || ''"))
     assert {"skip", "lang", "theme"} <= set(reached)
     assert any(r.startswith("stage-") for r in reached)
+
+
+def test_what_the_log_says_is_read_in_chinese(browser, tmp_path):
+    place = tmp_path / "study.db"
+    space = {"learning_rate": lt.Float(1e-5, 1e-1, log=True), "depth": lt.Int(1, 4), "dropout": lt.Float(0.0, 0.5)}
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="25 trials", storage=place)
+    while job := study.ask():
+        for epoch in range(job.start + 1, job.until + 1):
+            study.tell(job, epoch, train_loss=bowl(job.config, epoch), val_loss=bowl(job.config, epoch) + 0.1)
+    with served([place]) as address, looking(browser, address, tmp_path) as make:
+        one = make(locale="zh-CN")
+        page = one.open("0")
+        page.wait_for_selector(".trials tbody tr")
+        assert "强默认配置" in page.locator("h1").inner_text()
+        parts = ["h1", ".facts", ".said", ".trials .why"]
+        read = [line for part in parts for text in page.locator(part).all_inner_texts() for line in text.splitlines()]
+        for button in page.locator(".stages button").all():
+            button.click()
+            read += page.locator(".stage-said").inner_text().splitlines()
+        waited(lambda: page.locator(".next li").count())
+        read += page.locator(".next").inner_text().splitlines()
+        assert len(read) > 60
+        english = re.compile(r"\b(the|is|of|and|than|it|no|not|for|to|at|epochs?|trial)\b")
+        assert [line for line in read if english.search(line)] == []
+        one.shoot("chinese")
+        page.click("#lang")
+        waited(lambda: "strong default" in page.locator("h1").inner_text())
+        # What is in no table stays as the log has it: no sentence is said by half.
+        said = page.evaluate(
+            "async (t) => { const { speaker } = await import('/static/said.js'); return t.map(speaker({ 'It is {n1}': "
+            "'是 {n1}', 'the end': '结尾', 'say: {t1}': '说：{t1}' })); }",
+            ["It is 3.", "It is 3. It was 4.", "say: the end; It is 5", "say: the middle", "rate 0.1, size 3"],
+        )
+        assert said == ["是 3。", None, "说：结尾；是 5", None, "rate 0.1, size 3"]
+
+
+def test_a_finished_study_shows_the_stage_that_tells_most(seen):
+    page = seen().open("0")
+    page.wait_for_selector(".stages li")
+    assert page.locator(".stage-said h3").inner_text() == "confirm"
 
 
 def test_several_studies_are_listed(seen):

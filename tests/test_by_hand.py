@@ -15,7 +15,8 @@ from luthier.core.errors import Conflict
 from luthier.core.history import Entry, fold
 from luthier.core.trial import Status
 from luthier.run import book as books
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 

@@ -25,7 +25,7 @@ from luthier.numerics.selection import best_of, expected_max, shrunk_means
 from luthier.playbook.noise import noise_of
 from luthier.playbook.playbook import STAGES, Playbook
 from luthier.playbook.stages.ablation import grouped
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.search.importance import importance
 from luthier.view import story
 from luthier.view.closing import closing

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from luthier import __version__
 from luthier.cli import STRATEGY_HELP
 from luthier.playbook.playbook import STAGES
 from luthier.strategies import STRATEGIES
@@ -301,6 +302,23 @@ def test_help_fits_a_screen(folder, command):
     done = luthier(*command, "--help", cwd=folder)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) <= 60
+
+
+def test_the_version_and_a_command_without_words(folder):
+    assert luthier("--version", cwd=folder).stdout == f"luthier {__version__}\n"
+    bare = luthier(cwd=folder)
+    assert "Usage" in bare.stdout
+    assert (bare.returncode, bare.stderr) == (2, "")
+
+
+def test_a_study_without_a_name_is_the_one_that_tune_keeps(folder):
+    for command in ("show", "best", "report", "resume", "dashboard"):
+        done = luthier(command, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, ""), command
+        assert "There is no study at luthier.db." in done.stderr
+    assert luthier(*TUNE, "--strategy", "random", "--budget", "2 trials", "-w", "0", cwd=folder).returncode == 0
+    assert "Best val_accuracy" in luthier("show", cwd=folder).stdout
+    assert luthier("best", "--format", "json", cwd=folder).stdout.startswith("{")
 
 
 def test_the_help_names_every_strategy():

@@ -19,7 +19,8 @@ from luthier.core.errors import RunError
 from luthier.core.lineage import lineage
 from luthier.core.trial import Status
 from luthier.recipe import Recipe
-from luthier.run.book import Book, job_of
+from luthier.run.book import Book
+from luthier.run.decisions import job_of
 from luthier.run.loop import run
 from luthier.run.memory import MemoryStore
 from luthier.run.perform import perform

@@ -12,7 +12,7 @@ import luthier as lt
 from luthier.core import events as ev
 from luthier.core.errors import SpaceError
 from luthier.knowledge.coupling import coupled
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.strategies import build
 
 SPACE = lt.Space(

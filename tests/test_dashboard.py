@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
@@ -25,10 +26,12 @@ from luthier.dashboard import feed
 from luthier.dashboard.actions import ask
 from luthier.dashboard.desk import Desk, open_desks
 from luthier.dashboard.page_of_trial import log_of
-from luthier.dashboard.server import STATIC, _changes, listen, make_app
+from luthier.dashboard.server import STATIC, _changes, make_app
+from luthier.diagnosis.rules import RULES
 from luthier.run import book as books
 from luthier.store import SqlStore, locate, open_store
 from luthier.view.figures import FIGURES
+from luthier.web.listen import listen
 
 LOCAL = "http://localhost:8484"
 
@@ -157,7 +160,7 @@ def test_changes_are_streamed_as_they_happen_and_once(running, desk):
 
 
 def _job(study: lt.AskTell, trial: int):
-    from luthier.run.book import job_of
+    from luthier.run.decisions import job_of
 
     return job_of(study.history, trial)
 
@@ -201,6 +204,10 @@ def test_a_trials_log_is_its_own_part_of_its_workers_logs(tmp_path):
     ]  # fmt: skip
     assert log_of(tmp_path, 12).splitlines()[1:] == ["twelve", "red"]
     assert log_of(tmp_path, 2) == log_of(None, 1) == ""
+    output = tmp_path / "trials" / "trial-00002" / "output.log"  # of a script
+    output.parent.mkdir(parents=True)
+    output.write_text("$ python main.py\nepoch 1: loss 0.5\n")
+    assert log_of(tmp_path, 2).splitlines() == ["$ python main.py", "epoch 1: loss 0.5"]
 
 
 def test_the_checklist_speaks_both_languages(place):
@@ -526,3 +533,42 @@ def test_the_incumbent_over_time_stands_where_its_epoch_was_reported(space):
 
 def test_the_lower_bounds_are_those_of_the_extra():
     assert int(version_of("fastapi").split(".")[1]) >= 115
+
+
+# -- in Chinese --------------------------------------------------------------------------------------------------------
+
+
+def _sentences(path: Path) -> set[str]:
+    """The texts in the calls and tables of a module of rules, a hole for each value."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Evidence", "Stage"):
+            found |= {text for part in node.args[1:] for text in _texts(part)}
+    return found
+
+
+def _texts(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.Tuple):
+        return [text for part in node.elts for text in _texts(part)]
+    if isinstance(node, ast.IfExp):
+        return [*_texts(node.body), *_texts(node.orelse)]
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)]
+    return [node.value] if isinstance(node, ast.Constant) and " " in str(node.value) else []
+
+
+def test_every_finding_and_question_has_its_chinese():
+    said = json.loads((STATIC / "said.json").read_text(encoding="utf-8"))
+    known = {re.sub(r"\{\w+\}", "{}", english) for english in said}
+    root = Path(lt.__file__).parent
+    files = [*(root / "diagnosis" / "rules").glob("*.py"), root / "playbook" / "playbook.py"]
+    told = {text.strip().removesuffix(".{}").removesuffix(".") for file in files for text in _sentences(file)}
+    assert len(told) > 70
+    # What is put into a hole may be words; a text may be two sentences, each said by itself.
+    pattern = {t: re.compile(".*".join(map(re.escape, t.split("{}")))) for t in told}
+    missing = {t for t in told if not any(map(pattern[t].fullmatch, known))}
+    assert {t for t in missing if not set(re.split(r"[.;] ", t)) <= known} == set()
+    assert {k.replace("_", " ") for k in RULES} <= set(said)
+    for english, chinese in said.items():  # what is put into the holes is the same
+        assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", chinese)), english
+        assert re.search(r"[\u4e00-\u9fff]|^[^a-z]*$", re.sub(r"\{\w+\}", "", chinese)), english

@@ -107,7 +107,7 @@ def test_methods_has_every_strategy_and_every_paper_that_its_file_names():
         ("luthier tune train.py:train --budgett 3", "budgett"),
         ("luthier tuna", "no command"),
         ("luthier --versio", "no command"),
-        ("luthier report", "STUDY"),
+        ("luthier init", "SCRIPT"),
         ("curl example.org", "not run"),
     ],
 )

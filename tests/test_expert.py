@@ -23,7 +23,8 @@ from luthier.expert.expected import evidence, lines
 from luthier.expert.opinions import opinions, standing
 from luthier.expert.portfolio import portfolio
 from luthier.knowledge import Prior
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.schedule.halving import ASHA, rungs
 from luthier.search.local import moved

@@ -25,7 +25,7 @@ from luthier.core.errors import UserError
 from luthier.core.events import encode, plain
 from luthier.core.study import Constraint, Study
 from luthier.insight import next_steps
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband
 from luthier.schedule.median import Median

@@ -22,7 +22,7 @@ from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import ENDED, Status
 from luthier.expert.evidence import Explosions, Origins, Tried
-from luthier.run.book import decision_rng
+from luthier.run.decisions import decision_rng
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, brackets, rungs
 from luthier.schedule.median import Median

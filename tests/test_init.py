@@ -12,7 +12,8 @@ from luthier.core.errors import UserError
 from luthier.core.params import Choice, Float, Int
 from luthier.core.space import Space
 from luthier.scripts.draft import draft
-from luthier.scripts.options import UNKNOWN, read_script
+from luthier.scripts.options import read_script
+from luthier.scripts.source import UNKNOWN
 
 ARGPARSE = """
 import argparse
@@ -168,6 +169,86 @@ def test_click_dataclasses_fire_and_globals(tmp_path):
     told = draft(read, "space.yaml").told
     assert "--minimize val_loss --style fire --max-epochs 25 --steps-per-epoch 200" in told
     assert "--out_dir={out} --max_iters={steps}" in told
+
+
+TYPER = """
+from enum import Enum
+from typing import Annotated, Literal, Optional
+import typer
+app = typer.Typer()
+class Kind(str, Enum):
+    plain = "sgd"
+    decoupled = "adamw"
+@app.command()
+def train(
+    data: str,
+    lr: float = 3e-4,
+    batch_size: Annotated[int, typer.Option("--bs", "-b", help="samples")] = 64,
+    optimizer: Kind = Kind.decoupled,
+    act: Literal["relu", "gelu"] = "relu",
+    dropout: float = typer.Option(0.1, min=0.0, max=1.0),
+    wd: Optional[float] = None,
+    amp: bool = True,
+    epochs: int = typer.Option(..., "--epochs"),
+    runs: Annotated[str, typer.Argument()] = "runs",
+    nesterov: bool = typer.Option(False, "--nesterov"),
+    *, seed: int = 0,
+):
+    raise SystemExit("it was run")
+"""
+
+
+def test_typer_is_read_off_the_arguments(tmp_path):
+    read = found(tmp_path, TYPER)
+    assert {o.name: (o.default, o.kind) for o in read.options} == {
+        "lr": (3e-4, "float"), "bs": (64, "int"), "optimizer": ("adamw", ""), "act": ("relu", "str"),
+        "dropout": (0.1, "float"), "wd": (UNKNOWN, "float"), "amp": (True, "bool"), "epochs": (UNKNOWN, "int"),
+        "nesterov": (False, "bool"), "seed": (0, "int")}  # fmt: skip
+    by = {o.name: o for o in read.options}
+    assert (by["optimizer"].choices, by["act"].choices) == (("sgd", "adamw"), ("relu", "gelu"))
+    assert (by["bs"].help, by["amp"].off, by["nesterov"].off) == ("samples", "--no-amp", "")
+    made = draft(read, "space.yaml")
+    assert space_of(made)["optimizer"] == Choice("sgd", "adamw", default="adamw")
+    assert "#amp: {type: choice, choices: [--amp, --no-amp]}" in made.text
+    assert "Put {amp} into the command to search it." in " ".join(made.text.replace("# ", "").split())
+    assert "main.py --epochs={epochs} --seed={seed}" in made.told
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("typer.run(main)", "main.py\n"),
+        ("app = typer.Typer()\n@app.command('fit')\ndef f(lr: float = 0.1, epochs: int = 3): ...\n"
+         "@app.command()\ndef show(path: str): ...", "main.py fit --epochs={epochs}"),
+        ("app = typer.Typer()\n@app.callback()\ndef c(): ...\n@app.command()\ndef train_it(lr: float = 0.1): ...",
+         "main.py train-it"),
+    ],
+)  # fmt: skip
+def test_the_command_of_typer_that_trains_is_named_where_there_are_several(tmp_path, more, words):
+    made = draft(found(tmp_path, f"import typer\ndef main(lr: float = 0.1): ...\n{more}\n"), "space.yaml")
+    assert words in made.told
+    assert list(space_of(made)) == ["lr"]
+
+
+ENDLESS = """
+p.add_argument("--max-steps", type=int, default=-1)
+p.add_argument("--lr", type=float, default=0.1)
+p.add_argument("--kind", default="gru", help="which cell, rnn|gru|lstm")
+EVERY = 250
+if step % 10 == 0:
+    print(f"step {step} | loss {loss}")
+if step > 0 and step % EVERY == 0:
+    print(f"step {step} train loss {a} test loss {b}")
+"""
+
+
+def test_how_often_a_script_evaluates_is_read_and_an_endless_one_is_ended_from_outside(tmp_path):
+    made = draft(found(tmp_path, ENDLESS), "space.yaml")
+    assert "--minimize test_loss --max-epochs 30 --steps-per-epoch 250 --budget" in made.told
+    assert "--max-steps=" not in made.told
+    assert "Without --max-steps it trains until it is stopped" in made.told
+    assert "An epoch of the study is an evaluation" not in made.told
+    assert "#kind: {type: choice, choices: [rnn, gru, lstm], default: gru}" in made.text
 
 
 def test_hydras_configuration_file(tmp_path):

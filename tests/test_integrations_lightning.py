@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated"),
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*pkg_resources"),
+    pytest.mark.filterwarnings("ignore:The `srun` command is available"),  # on a machine with Slurm
 ]
 SPACE = lt.Space(
     learning_rate=lt.Float(1e-4, 1.0, log=True),

@@ -94,7 +94,7 @@ def test_opening_at_once_gives_the_same_history_as_event_by_event(tmp_path, spac
     entries.insert(entries.index(some), Entry(some.at + 100.0, ev.Opened("2")))  # and the clock goes back after it
     slow = event_by_event(entries)
     assert fold(entries) == slow
-    monkeypatch.setattr("luthier.store.CHUNK", 7)
+    monkeypatch.setattr("luthier.store.sql.CHUNK", 7)
     store = SqlStore(locate(tmp_path / "s.db"), "s")
     store.append(entries, 0)
     opened = store.fold()

@@ -7,7 +7,7 @@ from conftest import EVERY, drive, log_of
 
 import luthier as lt
 from luthier.core.errors import UserError
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.run.perform import out_of_memory
 from luthier.schedule.memory import as_large
 from luthier.strategies import build

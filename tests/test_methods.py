@@ -14,7 +14,8 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.events import encode
 from luthier.core.trial import Status
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Bracket, Hyperband, brackets, rungs

@@ -29,7 +29,8 @@ from luthier.core.trial import Report, Status, TrialRecord
 from luthier.diagnosis import judge_sanity
 from luthier.playbook.watch import ending
 from luthier.recipe import Recipe, digits
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.run.modes import Modes, PipelineError
 from luthier.strategies import build

@@ -16,7 +16,8 @@ from luthier.core import events as ev
 from luthier.core.errors import UserError
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Status, TrialRecord
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.schedule.explore import Perturb, moved, mutable_of
 from luthier.schedule.pb2 import PB2

@@ -15,7 +15,8 @@ from luthier.core.study import Budget, Objective, Study
 from luthier.playbook.checklist import checklist
 from luthier.playbook.plan import LARGE, MEDIUM, SMALL, plan_of
 from luthier.playbook.playbook import STAGES, Playbook
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 from luthier.view.story import tell

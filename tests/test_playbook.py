@@ -17,7 +17,8 @@ from luthier.knowledge import Prior
 from luthier.playbook.draws import candidates
 from luthier.playbook.playbook import STAGES, Playbook, Stage
 from luthier.playbook.script import Look, Verdict
-from luthier.run.book import Book, replay
+from luthier.run.book import Book
+from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.search.local import moved
 from luthier.strategies import build

@@ -15,7 +15,7 @@ from luthier.core.history import History
 from luthier.core.rows import Rows
 from luthier.core.study import Objective, Study
 from luthier.core.trial import Checkpoint, Report, Status, TrialRecord
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.schedule.budget import Within
 from luthier.schedule.early import Early
 from luthier.schedule.freeze_thaw import CURVES, POINTS, FreezeThaw, observed

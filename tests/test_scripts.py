@@ -381,6 +381,7 @@ for e in range(c["epochs"]):
          {"train_loss": 6.9, "accuracy_1": 0.39}, 0, None),
         ("Test set: Average loss: 0.0281, Accuracy: 9905/10000 (99%)",
          {"test_loss": 0.0281, "test_accuracy": 0.9905}, None, None),
+        ("test final score: 4/20 = 20.00% correct", {"test_score": 0.2}, None, None),
         ("| end of epoch   1 | time: 12.34s | valid loss  5.38 | valid ppl   217.23",
          {"val_loss": 5.38, "val_perplexity": 217.23}, 1, None),
         ("{'eval_loss': 0.41, 'eval_accuracy': 0.9, 'epoch': 1.0}", {"val_loss": 0.41, "val_accuracy": 0.9}, 1, None),

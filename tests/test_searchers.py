@@ -17,7 +17,7 @@ from luthier.core.history import History
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Failure, Report, Status, TrialRecord
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.schedule.full import Full
 from luthier.search import optuna_sampler
 from luthier.search.bohb import BOHB, Density, largest_rung, split

@@ -13,7 +13,7 @@ from luthier.contracts import Start
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.events import encode
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.strategies import build
 
 

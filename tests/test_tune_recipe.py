@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 import luthier as lt
 from luthier.core.trial import Status
 from luthier.recipe import Recipe, digits, digits_recipe
-from luthier.run.book import replay
+from luthier.run.decisions import replay
 from luthier.schedule.halving import ASHA
 from luthier.search.uniform import Random
 from luthier.store import SqlStore, locate

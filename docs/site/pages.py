@@ -13,6 +13,7 @@ KEPT = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "examples.md": "examples/README.md",
+    "security.md": "SECURITY.md",
     "zh.md": "README.zh.md",
 }
 """The page, and the file of the repository that it is."""

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import insight
-from luthier.contracts import Scheduler, Store
-from luthier.core import events as ev
+from luthier.contracts import Attentive, Scheduler, Store
 from luthier.core.errors import RunError, StorageError, UserError
 from luthier.core.goals import Point, hypervolume
 from luthier.core.history import History
@@ -25,7 +24,7 @@ from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
 from luthier.plots import Plots
-from luthier.request import Names, go_on, objectives_from, study_from
+from luthier.request import Names, begin, objectives_from, study_from
 from luthier.run.book import Book
 from luthier.run.crew import Crew
 from luthier.run.gpus import Asked
@@ -152,6 +151,27 @@ class Result(Plots):
 
         return write_report(self.history, Path(path), insight.lesson(self.history))
 
+    def trials_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row for each trial: status, score, ``config.NAME``, ``metric.NAME`` at the
+        epoch that counts, why it was started; see :func:`luthier.view.table.trials_table`.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from luthier.view import table
+
+        return table.to_pandas(table.trials_table(self.history))
+
+    def reports_dataframe(self) -> Any:
+        """The same with a row for each report: ``trial``, ``epoch``, ``seconds``, ``metric.NAME``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from luthier.view import table
+
+        return table.to_pandas(table.reports_table(self.history))
+
     def __repr__(self) -> str:
         from luthier.view.story import verdict
 
@@ -222,8 +242,9 @@ def tune(
         checkpoint_space: ``"20 GB"``, or bytes, for all checkpoints of the study; the incumbent's is always kept.
         durability: what a recorded report survives: the death of every ``"process"``, or a loss of ``"power"`` too
             (slower: a sync for all reports that came in together).
-        files: the folder for checkpoints and logs; beside the database where None. A database on a server has nothing
-            beside it: name a folder that all who train can reach.
+        files: the folder for checkpoints and logs; where None the one that was named when the study was trained last,
+            else beside the database. A database on a server has nothing beside it: name a folder that all who train can
+            reach.
 
     Ctrl-C and SIGTERM stop a study with ``storage`` once its running trials are saved, a second one at once; the same
     call goes on. See ``docs/lasting.md``.
@@ -291,27 +312,27 @@ def launch(
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
     crew.accept(target)
-    store: Store = MemoryStore()
-    place = None
-    if storage is not None:
-        from luthier import store as stores
+    with ExitStack() as stack:
+        store: Store = MemoryStore()
+        place = None
+        if storage is not None:
+            from luthier import store as stores
 
-        url = stores.locate(storage)
-        store, place = stores.SqlStore(url, study.name, durability), stores.files_of(url, study.name, files)
-        study = replace(study, target=beside(study.target, stores.file_of(url)))
-    fresh = place is not None and not place.exists()
-    with driving(place, study.name), contextlib.closing(store):
-        book = Book.open(store)
-        if book is not None:
-            go_on(book, study)
-            return drive(book, target, strategy, crew, place, console, observers, limits=limits)
-        book = Book.create(store, study)
+            url = stores.locate(storage)
+            study = replace(study, target=beside(study.target, stores.file_of(url)))
+            store = log = stack.enter_context(contextlib.closing(stores.SqlStore(url, study.name, durability)))
+            place = stores.files_needed(log, files)
+            stack.enter_context(driving(place, study.name, log.drivers is not None))
+        fresh = place is not None and not place.exists()
+        book, begun = begin(store, study)
+        if storage is not None and files is not None:
+            log.keep_files(Path(files))
         try:
             return drive(book, target, strategy, crew, place, console, observers, limits=limits)
         except StorageError:
             raise  # the study is no mistake: its disk is full, or its file damaged
         except (UserError, RunError):
-            if book.tentative:  # a mistyped metric, a function that cannot be loaded: leave nothing behind
+            if begun and book.mistaken():  # a mistyped metric, a function that cannot be loaded: leave nothing behind
                 store.forget()
                 if fresh and place is not None:
                     _remove(place)
@@ -353,12 +374,14 @@ def drive(
             if files is None:
                 files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="luthier-")))
             else:  # without storage there is nothing to go on with: the first Ctrl-C ends it
-                interrupts = stack.enter_context(Interrupts(console.say))
-            book.append(ev.Opened(__version__))
+                interrupts = stack.enter_context(Interrupts(console.say, crew.parting))
+            book.enter(__version__)
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
             executor = crew.hire(target, files, limits, interrupts or (lambda: False), console.say)
             stack.callback(executor.close)
+            if isinstance(executor, Attentive):
+                executor.attend(lambda: book.history)
             console.open(book.history)
             stack.callback(lambda: console.close(book.history))
             watchers = [console, *observers]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from luthier import __version__
 from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import UserError, nearest
@@ -16,9 +17,8 @@ from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
-from luthier.core.trial import Status
-from luthier.request import Names, go_on, objectives_from, study_from
-from luthier.run.book import Book, job_of, requeued
+from luthier.request import Names, begin, objectives_from, study_from
+from luthier.run.decisions import job_of
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 
@@ -37,7 +37,8 @@ class AskTell:
     >>> study.best_config, study.best_score
 
     Arguments as for :func:`luthier.tune`. With ``storage`` the log is durable: a study that is opened again goes on,
-    asks first for the jobs that were never told to the end, and has the budget that is given now.
+    asks first for the jobs that were never told to the end, and has the budget that is given now. In PostgreSQL several
+    may ask and tell one study at once; :meth:`close` hands what is out to the others.
 
     Raises:
         UserError: a mistake in the arguments; nothing was written.
@@ -74,23 +75,30 @@ class AskTell:
             warm_start=warm_start,
         )
         self._scheduler = build(strategy)
-        store = _store(storage, name)
-        book = Book.open(store)
-        if book is not None:
-            go_on(book, study)
-        self._book = book or Book.create(store, study)
-        for event in requeued(self._book.history):
-            self._book.append(event)
-        self._owed = list(self._book.history.running)
+        self._store = _store(storage, name)
+        try:
+            self._book, _ = begin(self._store, study)
+            if self._store.drivers is not None:
+                self._book.enter(__version__)
+        except BaseException:
+            self._store.close()
+            raise
+        self._owed = [back.trial for back in self._book.take_over()]
         self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
 
     def ask(self) -> Job | Wait | Done:
-        """The next job. ``Wait`` (jobs are out, tell them first) and ``Done`` are false, each with its ``why``."""
+        """The next job. ``Wait`` (jobs are out, tell them first) and ``Done`` are false, each with its ``why``.
+
+        Where several drive one study in PostgreSQL, the jobs that ``Wait`` waits for may be another one's: ask again in
+        a while. The jobs of one that ended are handed out to the others.
+        """
         while self._owed:
             trial = self._owed.pop(0)
-            if self._book.history.trials[trial].status is Status.RUNNING:
+            if self._book.holds(trial):
                 return job_of(self._book.history, trial)
-        self._book.obey()
+        self._owed += [what.trial for what in self._book.obey() if isinstance(what, ev.Requeued)]
+        if self._owed:
+            return self.ask()
         job = self._book.next(self._scheduler)
         if isinstance(job, Job):
             self._since[job.trial] = time.perf_counter()
@@ -125,7 +133,7 @@ class AskTell:
         seconds = round(now - self._since.get(job.trial, now), 6)
         self._since[job.trial] = now
         self._book.hear(ev.Reported(job.trial, int(epoch), numbers, seconds), self._scheduler)
-        if self._book.history.trials[job.trial].status is not Status.RUNNING:
+        if not self._book.holds(job.trial):
             return "stop"
         if epoch >= job.until:
             # Where the state was kept is the caller's business: the job that resumes this trial starts after this
@@ -154,6 +162,10 @@ class AskTell:
         for event in self._book.hear(ev.Failed(job.trial, kind, str(reason)), self._scheduler):
             if isinstance(event, ev.Requeued):
                 self._owed.append(event.trial)
+
+    def close(self) -> None:
+        """Let go of the storage; what was told is kept."""
+        self._store.close()
 
     @property
     def history(self) -> History:

@@ -1,5 +1,6 @@
 """The front door for the terminal: ``luthier quickstart | init | tune | resume | show | ls | best | checklist``,
-``dashboard``, ``report`` and ``diagnose``. Those that run and resume no study stand in ``commands.py``.
+``dashboard``, ``serve``, ``work``, ``report``, ``diagnose``, ``copy``, ``export`` and ``import``. Those that run and
+resume no study stand in ``commands.py`` and ``moves.py``.
 
 Exit codes: 0 done, 1 the study could not go on, 2 a mistake in the question, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
@@ -17,8 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
-from luthier import commands
-from luthier.commands import STYLE_HELP, Tune, plain
+from luthier import commands, moves
+from luthier.commands import HERE, STYLE_HELP, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.run.crew import Crew
 from luthier.run.limits import Limits
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 MACHINE = "The machine"
+SERVER = "The server"
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line; progress to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")]
@@ -61,7 +63,7 @@ Pin = Annotated[
     bool, typer.Option("--pin", help="Keep each worker to its share of the cores.", rich_help_panel=MACHINE)
 ]
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
-Place = Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")]
+Place = Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")]
 Timeout = Annotated[
     str | None, typer.Option(help='A trial without a report for so long hangs: "10 min".', rich_help_panel=MACHINE)
 ]
@@ -77,7 +79,10 @@ Durability = Annotated[
 ]
 Files = Annotated[
     Path | None,
-    typer.Option(help="The folder for checkpoints and logs (default: beside the database).", rich_help_panel=MACHINE),
+    typer.Option(
+        help="The folder for checkpoints and logs (default: as before, else beside the database).",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
@@ -96,9 +101,42 @@ QUICKSTART_BUDGET = "30 trials"
 QUICKSTART_EPOCHS = 12
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from luthier import __version__
+
+        typer.echo(f"luthier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 def _strategies(incomplete: str) -> list[str]:
     """For the shell's completion."""
     return [s for s in re.findall(r"\w+", STRATEGY_HELP) if s != "or" and s.startswith(incomplete)]
+
+
+# What describes a study, for tune and serve alike.
+SpaceFile = Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")]
+Maximize = Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")]
+Minimize = Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")]
+Metric = Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")]
+Constraints = Annotated[
+    list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
+]
+MaxEpochs = Annotated[int, typer.Option(help="Length of a full training.")]
+BudgetText = Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')]
+Strategy = Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)]
+Reduce = Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")]
+Samples = Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")]
+WarmStart = Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")]
 
 
 @app.command()
@@ -107,7 +145,7 @@ def quickstart(
     seed: Seed = 0,
     workers: Workers = "2",
     budget: Annotated[str, typer.Option(help="In full-length trainings, epochs or time.")] = QUICKSTART_BUDGET,
-    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = QUICKSTART_EPOCHS,
+    max_epochs: MaxEpochs = QUICKSTART_EPOCHS,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -146,27 +184,25 @@ def tune(
             help="FILE.py:NAME or MODULE:NAME of a training function or a Recipe; or after -- a command that trains.",
         ),
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="The search space, YAML or JSON; a Recipe brings one.")] = None,
-    maximize: Annotated[list[str] | None, typer.Option(help="The metric to maximize; again for a second one.")] = None,
-    minimize: Annotated[list[str] | None, typer.Option(help="The metric to minimize; again for a second one.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="The metric; its name tells the direction.")] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
-    ] = None,
-    max_epochs: Annotated[int, typer.Option(help="Length of a full training.")] = 30,
-    budget: Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')] = None,
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)] = "playbook",
+    space: SpaceFile = None,
+    maximize: Maximize = None,
+    minimize: Minimize = None,
+    metric: Metric = None,
+    constraint: Constraints = None,
+    max_epochs: MaxEpochs = 30,
+    budget: BudgetText = None,
+    strategy: Strategy = "playbook",
     workers: Workers = "1",
     threads: Threads = None,
     gpus: Gpus = None,
     processes: Processes = 1,
     pin: Pin = False,
-    storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = "luthier.db",
+    storage: Annotated[str, typer.Option(help="A folder, a .db file or a storage URL.")] = HERE,
     name: Name = None,
     seed: Seed = 0,
-    reduce: Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")] = "best",
-    samples: Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")] = None,
-    warm_start: Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")] = None,
+    reduce: Reduce = "best",
+    samples: Samples = None,
+    warm_start: WarmStart = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run first, and run nothing.")] = False,
     style: Annotated[str | None, typer.Option(help=STYLE_HELP, rich_help_panel=SCRIPT)] = None,
     template: Annotated[
@@ -247,7 +283,7 @@ def tune(
 
 @app.command()
 def resume(
-    study: Place,
+    study: Place = HERE,
     name: Name = None,
     workers: Workers = "1",
     threads: Threads = None,
@@ -279,11 +315,14 @@ def resume(
 
     crew, limits = Crew(workers, threads, gpus, processes, pin), Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
-    place = store.files_of(log.url, log.name, files)
-    with driving(place, log.name), contextlib.closing(log):
+    with contextlib.closing(log), contextlib.ExitStack() as stack:
+        place = store.files_needed(log, files)
+        stack.enter_context(driving(place, log.name, log.drivers is not None))
         book = Book.open(log)
         if book is None:
-            raise UserError(f"{study} holds a study without a single event.", "Start it again with luthier tune.")
+            raise UserError(
+                f"{store.shown(study)} holds a study without a single event.", "Start it again with luthier tune."
+            )
         asked = book.history.study
         if asked.strategy == "custom":
             raise UserError(
@@ -294,14 +333,16 @@ def resume(
         if budget is not None:
             now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
             request.go_on(book, now)
+        if files is not None:
+            log.keep_files(files)
         console = Console(json=json, quiet=quiet)
-        with _interruptible(study):
+        with _interruptible("luthier resume", study):
             result = api.drive(book, trains, asked.strategy, crew, place, console, limits=limits)
     _finish(result, _report_path(log.url), json)
 
 
 @app.command()
-def show(study: Place, name: Name = None, json: Json = False) -> None:
+def show(study: Place = HERE, name: Name = None, json: Json = False) -> None:
     """Tell the story of a study, finished or running, stage by stage."""
     from luthier import insight
     from luthier.core.summary import summarize
@@ -336,7 +377,7 @@ def checklist(
 
 @app.command()
 def report(
-    study: Place,
+    study: Place = HERE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file to write.")] = None,
     name: Name = None,
 ) -> None:
@@ -351,7 +392,10 @@ def report(
 
 @app.command()
 def dashboard(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Folders, .db files or storage URLs.")],
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY...]", help=f"Folders, .db files or storage URLs (default: {HERE})."),
+    ] = None,
     name: Name = None,
     host: Annotated[str, typer.Option(help="The address to bind; another than this asks for a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 8484,
@@ -380,11 +424,137 @@ def dashboard(
             webbrowser.open(url)
 
     serve(
-        open_desks(studies, name), say, host=host, port=port, token=token, hosts=allow_host or (), read_only=read_only
+        open_desks(studies or [HERE], name),
+        say,
+        host=host,
+        port=port,
+        token=token,
+        hosts=allow_host or (),
+        read_only=read_only,
     )
 
 
+@app.command()
+def serve(
+    study: Place,
+    space: SpaceFile = None,
+    maximize: Maximize = None,
+    minimize: Minimize = None,
+    metric: Metric = None,
+    constraint: Constraints = None,
+    max_epochs: MaxEpochs = 30,
+    budget: BudgetText = None,
+    strategy: Strategy = "playbook",
+    name: Name = None,
+    seed: Seed = 0,
+    reduce: Reduce = "best",
+    samples: Samples = None,
+    warm_start: WarmStart = None,
+    target: Annotated[
+        str | None, typer.Option(help="A Recipe that the workers train, FILE.py:NAME: brings space, metric, probes.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to bind; another than this asks for a token.", rich_help_panel=SERVER)
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", rich_help_panel=SERVER)] = 8765,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="LUTHIER_TOKEN", help="Asked of every worker.", show_default=False, rich_help_panel=SERVER),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further host name that it answers to, behind a proxy.", rich_help_panel=SERVER),
+    ] = None,
+    lease: Annotated[
+        str, typer.Option(help="A worker that says nothing for so long has vanished.", rich_help_panel=SERVER)
+    ] = "10 min",
+    max_upload: Annotated[str, typer.Option(help="A larger checkpoint is not taken.", rich_help_panel=SERVER)] = "4 GB",
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Go on answering when the study is over.", rich_help_panel=SERVER)
+    ] = False,
+    files: Files = None,
+    checkpoint_space: CheckpointSpace = None,
+    durability: Durability = "process",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Serve a study over HTTP, to workers on other machines or in other languages (luthier work is one in Python).
+
+    luthier serve study.db --space space.yaml --minimize val_loss --max-epochs 30 --budget "30 trials"
+    """
+    from luthier import serving, store
+    from luthier.run import limits
+    from luthier.view.console import Console
+
+    asked = {
+        "maximize": maximize,
+        "minimize": minimize,
+        "metric": metric,
+        "constraints": constraint,
+        "max_epochs": max_epochs,
+        "budget": budget,
+        "strategy": strategy,
+        "seed": seed,
+        "reduce": reduce,
+        "samples": samples,
+        "warm_start": warm_start or (),
+    }
+    how = {
+        "host": host,
+        "port": port,
+        "token": token or None,
+        "hosts": allow_host or (),
+        "lease": limits.seconds("lease", lease),
+        "largest": limits.size("max_upload", max_upload),
+        "stay": stay,
+    }
+    with _interruptible("luthier serve", study):
+        result = serving.serve(
+            study,
+            name,
+            _read_space(space) if space else None,
+            target,
+            asked,
+            Console(json=json, quiet=quiet),
+            how,
+            limits=Limits.of(checkpoint_space=checkpoint_space),
+            durability=durability,
+            files=files,
+        )
+    _finish(result, _report_path(store.locate(study)), json)
+
+
+@app.command()
+def work(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of the server, as luthier serve printed it.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="What it trains, FILE.py:NAME or MODULE:NAME.")],
+    token: Annotated[
+        str | None, typer.Option(envvar="LUTHIER_TOKEN", help="What the server asks for.", show_default=False)
+    ] = None,
+    dir: Annotated[
+        Path | None, typer.Option("--dir", help="Where trainings write (default: a temporary folder).")
+    ] = None,
+    patience: Annotated[str, typer.Option(help="How long the server may be away.")] = "10 min",
+    quiet: Quiet = False,
+) -> None:
+    """Train for a server on another machine, until its study is over. Ctrl-C saves the job and gives it back."""
+    from luthier import serving
+    from luthier.run import limits
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(text)
+
+    try:
+        serving.work(url, target, token or None, dir, limits.seconds("patience", patience) or 0.0, say)
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from None
+
+
 app.command()(commands.diagnose)
+app.command()(moves.copy)
+app.command()(moves.export)
+app.command("import")(moves.import_)
 
 
 # -- the parts ---------------------------------------------------------------------------------------------------------
@@ -417,7 +587,7 @@ def _tune(
     file = store.file_of(url)
     if make_folder and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    with _interruptible(storage):
+    with _interruptible("luthier resume", storage):
         result = api.launch(
             study, target, asked["strategy"], url, crew, console, limits=limits, durability=durability, files=files
         )
@@ -427,7 +597,8 @@ def _tune(
 class _interruptible:
     """Ctrl-C or SIGTERM ended the study; the log keeps everything, and a line says how to go on."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, command: str, place: str) -> None:
+        self.command = command
         self.place = place
 
     def __enter__(self) -> None:
@@ -436,8 +607,9 @@ class _interruptible:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):
             from luthier.api import farewell
+            from luthier.store import shown
 
-            typer.echo(f"\n{farewell(error)} Go on with: luthier resume {self.place}", err=True)
+            typer.echo(f"\n{farewell(error)} Go on with: {self.command} {shown(self.place)}", err=True)
             raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
@@ -510,7 +682,9 @@ def main() -> None:
     except (RunError, Conflict) as error:
         _fail(str(error), "", 1)
     except USAGE as error:
-        _fail(error.format_message(), "See luthier --help.", 2)
+        if not (said := error.format_message()):  # no command at all: the help was shown
+            sys.exit(2)
+        _fail(said, "See luthier --help.", 2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe (head, less) had enough

@@ -24,6 +24,8 @@ STYLE_HELP = "How values without a placeholder reach it: argparse, words, fire, 
 SHOWN = 3
 """Configurations that ``--dry-run`` shows."""
 
+HERE = "luthier.db"
+"""Where luthier tune keeps a study that nobody named a place for, and where the other commands look for one."""
 FORMATS = ("yaml", "json", "args", "command")
 
 
@@ -103,7 +105,8 @@ def _first(study: Any) -> tuple[list[tuple[dict[str, Any], int, int]], int]:
     import numpy as np
 
     from luthier.contracts import Job
-    from luthier.run.book import Book, trial_seed
+    from luthier.run.book import Book
+    from luthier.run.decisions import trial_seed
     from luthier.run.memory import MemoryStore
     from luthier.strategies import build
 
@@ -150,7 +153,7 @@ def ls(
             rows.append(
                 {
                     "study": name,
-                    "storage": str(file) if file is not None else url,
+                    "storage": str(file) if file is not None else store.shown(url),
                     "strategy": history.study.strategy,
                     "goal": str(history.study.goals),
                     "trials": summary.trials,
@@ -164,7 +167,7 @@ def ls(
         typer.echo(jsonlib.dumps(plain({"studies": rows})))
         return
     if not rows:
-        typer.echo(f"No study in {place}.")
+        typer.echo(f"No study in {store.shown(place)}.")
         return
     heads = ("study", "state", "trials", "best", "goal", "strategy", "used", "storage")
     cells = [
@@ -186,7 +189,9 @@ def _storages(place: str) -> list[str]:
         url = store.locate(place)
         file = store.file_of(url)
         if file is not None and not file.exists():
-            raise StorageError(f"There is no study at {place}.", "Name a folder, a .db file or a storage URL.")
+            raise StorageError(
+                f"There is no study at {store.shown(place)}.", "Name a folder, a .db file or a storage URL."
+            )
         return [url]
     found = []
     for file in sorted(folder.rglob("*.db")):
@@ -201,10 +206,17 @@ def _storages(place: str) -> list[str]:
     return found
 
 
+def _formats(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [f for f in FORMATS if f.startswith(incomplete)]
+
+
 def best(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder, a .db file or a storage URL.")],
+    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")] = HERE,
     name: Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")] = "yaml",
+    format: Annotated[
+        str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.", autocompletion=_formats)
+    ] = "yaml",
     style: Annotated[
         str | None, typer.Option(help="argparse, words, fire or hydra, of args (default: its own).")
     ] = None,

@@ -8,6 +8,7 @@ study resumes as if nothing had happened, and every choice can be replayed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -195,8 +196,42 @@ class Executor(Protocol):
         ...
 
 
+class Drivers(Protocol):
+    """Where several may drive one study at once: who of them lives."""
+
+    def now(self) -> float:
+        """The time, in seconds since 1970, the same for all."""
+        ...
+
+    def enter(self, driver: int) -> None:
+        """Live as number ``driver`` until the process or its connection ends."""
+        ...
+
+    def living(self) -> frozenset[int]:
+        """The numbers of those that live."""
+        ...
+
+    def floor(self) -> AbstractContextManager[None]:
+        """Nobody else appends within."""
+        ...
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """An executor that looks into the study: its workers ask how that stands."""
+
+    def attend(self, history: Callable[[], History]) -> None:
+        """Be told, before the first job, where to look; only ever in the driver's thread."""
+        ...
+
+
 class Store(Protocol):
     """Where one study's log is kept."""
+
+    @property
+    def drivers(self) -> Drivers | None:
+        """How its drivers know of each other; None where there is one at a time."""
+        ...
 
     def append(self, entries: Sequence[Entry], after: int) -> None:
         """Append, provided that the log holds exactly ``after`` entries; all or nothing.

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.contracts import Scheduler
+from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
-from luthier.core.errors import UserError, nearest, whole
+from luthier.core.errors import Conflict, UserError, nearest, whole
 from luthier.core.history import History
 from luthier.core.params import Config, Float, Int, Value
 from luthier.core.space import Space
@@ -174,7 +174,9 @@ def earlier_best(places: Sequence[str | Path], space: Space, strategy: str) -> t
         file = store.file_of(url)
         names = store.study_names(url) if file is None or file.is_file() else []
         if not names:
-            raise UserError(f"warm_start=: {place} holds no study.", "Name the .db file or the folder of a study.")
+            raise UserError(
+                f"warm_start=: {store.shown(place)} holds no study.", "Name the .db file or the folder of a study."
+            )
         for name in names:
             log = store.SqlStore(url, name)
             try:
@@ -227,6 +229,24 @@ def same_question(old: Study, new: Study) -> None:
                 f"The storage already holds a study {old.name!r} with another {what}: {before} there, {now} here.",
                 "Use another name= or storage=, or the same settings to go on with it.",
             )
+
+
+def begin(store: Store, study: Study) -> tuple[Book, bool]:
+    """The log of a study that is asked for, and whether it was begun now: else it goes on as it is asked for.
+
+    Raises:
+        UserError: the store holds another question under this name.
+    """
+    book = Book.open(store)
+    if book is None:
+        try:
+            return Book.create(store, study), True
+        except Conflict:  # several drivers were started at once, and another one was first
+            book = Book.open(store)
+            if book is None:
+                raise
+    go_on(book, study)
+    return book, False
 
 
 def go_on(book: Book, study: Study) -> None:

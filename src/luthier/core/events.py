@@ -52,9 +52,14 @@ class Created(Event):
 
 @dataclass(frozen=True, slots=True)
 class Opened(Event):
-    """A driver opened the study: at its start, and again at each resume."""
+    """A driver opened the study: at its start, and again at each resume. The n-th of these makes it driver number n.
+
+    Args:
+        beside: others were driving it already, so that no time was spent without a driver.
+    """
 
     version: str
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class Started(Decision):
         clone: it goes on from the checkpoint that its parent has at this moment.
         instead_of: the trial whose place it takes; a paused one is stopped.
         by_hand: it answers the oldest ConfigAsked that is open, and belongs to no stage.
+        driver: where a study may have several at once, the number of the one that runs it.
     """
 
     trial: int
@@ -124,15 +130,17 @@ class Started(Decision):
     clone: bool = False
     instead_of: int | None = None
     by_hand: bool = False
+    driver: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed(Decision):
-    """A paused trial, to be trained on to ``until``."""
+    """A paused trial, to be trained on to ``until`` by ``driver``."""
 
     trial: int
     until: int
     why: str
+    driver: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +298,13 @@ class Requeued(Event):
 
     Args:
         blame: its own worker was killed, so that the trial itself may be the cause; such attempts are limited.
+        driver: the number of the one that runs it from now on.
     """
 
     trial: int
     why: str
     blame: bool = False
+    driver: int = 0
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -362,6 +372,9 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
     "space": Space.from_dict,
     "budget": lambda b: Budget(**b),
 }
+_UNLESS_SAID = ("driver", "beside")
+"""Fields of studies with several drivers at once, left out where they say nothing: older versions do not know them."""
+
 # Fields whose values must be JSON already when the event is made, so that the live history equals the one read back.
 _FIELDS = {c: tuple(f.name for f in dataclasses.fields(c)) for c in KINDS.values()}  # type: ignore[arg-type]
 
@@ -372,6 +385,8 @@ def encode(event: Event) -> tuple[str, dict[str, Any]]:
     data = {}
     for name in _FIELDS[kind]:
         value = getattr(event, name)
+        if name in _UNLESS_SAID and not value:
+            continue
         data[name] = _PACK[name](value) if name in _PACK else value
     return kind.__name__, data
 
@@ -387,7 +402,7 @@ def decode(kind: str, data: Any) -> Event:
     """The inverse of :func:`encode` and of :func:`compact`.
 
     Raises:
-        StorageError: a kind or a field that this version does not know.
+        StorageError: a kind or a field that this version does not know, or a checkpoint outside the study's folder.
     """
     if kind == "Reported":
         trial, epoch, metrics, seconds = data if isinstance(data, list) else fields(data)
@@ -398,7 +413,19 @@ def decode(kind: str, data: Any) -> Event:
             f"The log has an event {kind!r} that this version of Luthier cannot read: a newer one writes it.",
             "Upgrade: pip install -U luthier.",
         )
+    place = data.get("checkpoint")
+    if place is not None and not _below(place):
+        raise StorageError(
+            f"The log names a checkpoint outside the study's folder: {str(place)[:80]!r}.", "Restore a copy of the log."
+        )
     return make(**{k: _UNPACK[k](v) if k in _UNPACK else v for k, v in data.items()})
+
+
+def _below(place: Any) -> bool:
+    """Whether a checkpoint's name stays below the study's folder of files: files are read and deleted by it."""
+    if not isinstance(place, str) or not 0 < len(place) <= 1000 or "\0" in place or "\\" in place:
+        return False
+    return not place.startswith("/") and ":" not in place.split("/")[0] and ".." not in place.split("/")
 
 
 def fields(report: Mapping[str, Any]) -> tuple[int, int, Mapping[str, Any], float]:

@@ -39,7 +39,7 @@ def _created(history: History, event: ev.Created) -> Changes:
 
 
 def _opened(history: History, event: ev.Opened) -> Changes:
-    return {}
+    return {"drivers": history.drivers + 1}
 
 
 def _space_changed(history: History, event: ev.SpaceChanged) -> Changes:
@@ -105,6 +105,7 @@ def _started(history: History, event: ev.Started) -> Changes:
         probe=event.probe,
         by_hand=event.by_hand,
         jobs=((inherited.epoch if inherited else 0, history.elapsed),),
+        driver=event.driver,
     )
     changes = _put(history, trial)
     if event.by_hand:
@@ -130,6 +131,7 @@ def _resumed(history: History, event: ev.Resumed) -> Changes:
             status=Status.RUNNING,
             until=event.until,
             attempts=1,
+            driver=event.driver,
             spent=trial.spent + again,
             jobs=(*trial.jobs, (trial.epoch, history.elapsed)),
         ),
@@ -247,7 +249,7 @@ def _failed(history: History, event: ev.Failed) -> Changes:
 
 def _requeued(history: History, event: ev.Requeued) -> Changes:
     trial = history.trials[event.trial]
-    return _put(history, replace(trial, attempts=trial.attempts + event.blame))
+    return _put(history, replace(trial, attempts=trial.attempts + event.blame, driver=event.driver))
 
 
 FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {

@@ -48,6 +48,7 @@ class History:
         renewed: how many stages had been opened when the budget was changed last.
         paused: somebody asked that nothing new is handed out.
         to_stop: the trials that somebody asked to end; :attr:`stops` are those of them that can be.
+        drivers: how many drivers have opened the study so far.
         to_start: the configurations that somebody asked for and that were not started yet, oldest first.
     """
 
@@ -67,6 +68,7 @@ class History:
     paused: bool = False
     to_stop: tuple[int, ...] = ()
     to_start: tuple[Config, ...] = ()
+    drivers: int = 0
     # The answers that ``index`` gave last, handed on from each history to the next. No part of the value.
     _answers: dict[Any, tuple[Rows[TrialRecord], Any]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -239,6 +241,7 @@ class History:
             return replace(self, **changes)
         # A driver that was away spent no time; a clock that was set back takes none away.
         away = isinstance(entry.event, ev.Created | ev.Opened | ev.BudgetChanged | ev.SpaceChanged)
+        away = away and not (isinstance(entry.event, ev.Opened) and entry.event.beside)
         passed = 0.0 if away else max(0.0, entry.at - self.last_at)
         changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)
         if isinstance(entry.event, ev.Decision):

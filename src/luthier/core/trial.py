@@ -95,6 +95,7 @@ class TrialRecord:
         spent: epochs trained, counted again where a trial without a checkpoint had to start over.
         by_hand: somebody added its configuration by hand.
         jobs: of each time that it was handed out the epoch it went on from, and how old the study was then, in seconds.
+        driver: the number of the driver that had it last; 0 where a study has one at a time.
     """
 
     id: int
@@ -124,6 +125,7 @@ class TrialRecord:
     spent: float = 0.0
     by_hand: bool = False
     jobs: tuple[tuple[int, float], ...] = ()
+    driver: int = 0
 
     @property
     def begin(self) -> int:

@@ -62,7 +62,7 @@ class Desk:
     def __init__(self, log: store.SqlStore, place: str) -> None:
         self.log = log
         self.place = place
-        self.files: Path | None = store.files_beside(log.url, log.name)
+        self.files: Path | None = store.files_known(log)
         self.said: deque[tuple[float, str]] = deque(maxlen=SAID)
         self.problem: str | None = None
         self._lock = threading.Lock()
@@ -142,9 +142,9 @@ def open_desks(places: list[str], name: str | None = None) -> list[Desk]:
         StorageError: no study at one of them, or none called ``name``.
     """
     desks: list[Desk] = []
-    for place in places:
-        found = []
-        for url in _urls(place):
+    for given in places:
+        found, place = [], store.shown(given)
+        for url in _urls(given):
             names = store.study_names(url)
             found += [Desk(store.SqlStore(url, n), place) for n in names if name is None or n == name]
         if not found:

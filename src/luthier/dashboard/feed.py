@@ -97,6 +97,7 @@ def head(history: History) -> Json:
         "best": None if best is None else best.id,
         "best_score": None if best is None else history.score(best),
         "best_config": None if best is None else plain(dict(best.config)),
+        "kept": [[n, story.setting(v)] for n, v in (summary.best_config or {}).items()],
         "last_at": history.last_at,
     }
 

@@ -128,21 +128,27 @@ def _names(history: History) -> dict[str, str]:
 
 
 def log_of(files: Path | None, trial: int) -> str:
-    """The end of what a trial printed, from the logs of the workers that trained it; empty where nothing is kept."""
-    folder = files / "logs" if files is not None else None
-    if folder is None or not folder.is_dir():
+    """The end of what a trial printed, from the logs of the workers that trained it and, where it ran a script, that of
+    its output; empty where nothing is kept."""
+    if files is None:
         return ""
     parts = []
-    for path in sorted(folder.glob("worker-*.log")):
-        if not path.is_file() or path.is_symlink():
-            continue
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - READ))
-            text = file.read(READ)
+    for path in sorted((files / "logs").glob("worker-*.log")):
+        text = _end(path)
         marks = list(_MARK.finditer(text))
         for mark, following in zip(marks, [*marks[1:], None]):
             if int(mark[1]) == trial:
                 parts.append(text[mark.start() : following.start() if following else len(text)])
+    parts.append(_end(files / "trials" / f"trial-{trial:05d}" / "output.log"))
     told = b"".join(parts).decode("utf-8", "replace")
     lines = [story.clean(line, 500) for line in told[-SHOWN:].splitlines()]
     return "\n".join(lines)
+
+
+def _end(path: Path) -> bytes:
+    """The end of a file; nothing of what is no file of its own."""
+    if not path.is_file() or path.is_symlink():
+        return b""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - READ))
+        return file.read(READ)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -23,12 +20,13 @@ from luthier.core.events import plain
 from luthier.core.history import History
 from luthier.dashboard import actions, feed
 from luthier.dashboard.desk import Desk
-from luthier.dashboard.guard import Guard, is_loopback
 from luthier.dashboard.page_of_trial import compared_page, trial_page
 from luthier.knowledge import HEADINGS
 from luthier.playbook.checklist import checklist
 from luthier.plots import TAUGHT
 from luthier.view import figures
+from luthier.web.guard import JSON, Guard, Manners
+from luthier.web.listen import address, checked, is_loopback, listen, new_token
 
 PORT = 8484
 PACE = 0.25
@@ -36,6 +34,7 @@ PACE = 0.25
 BEAT = 15.0
 """Seconds after which a silent stream shows that it lives."""
 STATIC = Path(__file__).parent / "static"
+MANNERS = Manners("dashboard", cookie="luthier_dashboard", body=lambda method, path: (JSON, 64_000))
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".json": "application/json"}
 
 
@@ -174,7 +173,7 @@ def make_app(
         stream = _changes(desk_of(study), begin)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    return Guard(app, token=token, local=local, hosts=hosts)
+    return Guard(app, MANNERS, token=token, local=local, hosts=hosts)
 
 
 async def _changes(desk: Desk, since: int) -> AsyncIterator[str]:
@@ -223,9 +222,12 @@ def _assets() -> dict[str, bytes]:
 
 @cache
 def _page() -> str:
-    texts = json.loads(_assets()["texts.json"])
-    words = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (STATIC / "index.html").read_text(encoding="utf-8").replace("/*texts*/", words)
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    for name in ("texts", "said"):
+        table = json.loads(_assets()[f"{name}.json"])
+        words = json.dumps(table, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        page = page.replace(f"/*{name}*/", words)
+    return page
 
 
 @cache
@@ -236,41 +238,6 @@ def _plotly() -> bytes:
 
 
 # -- serving -----------------------------------------------------------------------------------------------------------
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket on ``host`` and ``port``; 0 is any free port.
-
-    Raises:
-        UserError: the port is taken, or the address is not this machine's.
-    """
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port {port} is no port.", "Give a number from 0 (any free one) to 65535.")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    link = socket.socket(family, socket.SOCK_STREAM)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        link.bind((host, port))
-    except OSError as error:
-        link.close()
-        if error.errno == errno.EADDRINUSE:
-            free = _free_port(host, family, port)
-            raise UserError(f"Port {port} is in use.", f"Port {free} is free: --port {free}, or --port 0.") from None
-        raise UserError(f"--host {host} --port {port} cannot be used: {error.strerror or error}.",
-                        "Leave --host out for this machine alone, or write --host 0.0.0.0.") from None  # fmt: skip
-    link.listen(128)
-    return link
-
-
-def _free_port(host: str, family: socket.AddressFamily, near: int) -> int:
-    for port in (*range(near + 1, min(near + 30, 65536)), 0):
-        with socket.socket(family, socket.SOCK_STREAM) as link:
-            try:
-                link.bind((host, port))
-            except OSError:
-                continue
-            return int(link.getsockname()[1])
-    return 0
 
 
 def serve(
@@ -292,13 +259,11 @@ def serve(
         UserError: the address cannot be used.
     """
     local = is_loopback(host)
-    if token is not None and len(token) < 8:
-        raise UserError(f"The token has {len(token)} characters.", "Take at least 8, or leave it out to get one.")
-    if not local and token is None:
-        token = secrets.token_urlsafe(18)
+    if token is not None:
+        checked(token)
+    elif not local:
+        token = new_token()
     link = listen(host, port)
-    number = link.getsockname()[1]
-    shown = "localhost" if local else socket.gethostname() if host in ("0.0.0.0", "::") else host
     _page(), _plotly()
     for desk in desks:  # what every visitor asks for first
         desk.keep(("curves", 0), lambda h: _text(feed.curves(h, 0)).encode())
@@ -306,6 +271,6 @@ def serve(
     # A stream never ends by itself: who stops the server shall not wait for those who watch.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)
     server = uvicorn.Server(config)
-    say(f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/" + (f"?token={token}" if token else ""))
+    say(f"{address(link, host)}/" + (f"?token={token}" if token else ""))
     with link:
         server.run(sockets=[link])

@@ -167,7 +167,7 @@ def _draw(
         at = most_promising(fitted, prior, running, [d.config for d in draws])
     draw = draws[at]
     chosen = f"the most promising of {DRAWS} draws, " if fitted is not None else ""
-    return Start(draw.config, ladder[0], f"{chosen}{draw.why}; {ladder[0]} epochs first", notes=draw.notes)
+    return Start(draw.config, ladder[0], f"{chosen}{draw.why}; to epoch {ladder[0]} first", notes=draw.notes)
 
 
 @dataclass(frozen=True, slots=True)

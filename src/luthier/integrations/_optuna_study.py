@@ -25,7 +25,7 @@ from luthier.core.space import Space
 from luthier.core.study import Objective, Study
 from luthier.core.trial import Status, TrialRecord
 from luthier.integrations._optuna_space import distributions_of, param_of
-from luthier.run.book import trial_seed
+from luthier.run.decisions import trial_seed
 from luthier.search.optuna_sampler import quiet
 from luthier.strategies import STRATEGIES, check_strategy
 

@@ -223,8 +223,13 @@ def short_length(history: History) -> int:
 
 def unaffordable(names: Sequence[str]) -> Verdict:
     """The verdict of a stage that has something to ask and nothing to pay it with; a larger budget asks it again."""
-    text = f"no budget is left for {', '.join(names)}; they stay as they are"
+    text = f"the stage's budget does not reach {', '.join(names)}, left as before"
     return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
+
+
+def after(epochs: int) -> str:
+    """``after 3 epochs``."""
+    return f"after {epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def number(trial: TrialRecord, name: str) -> float:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-import numpy as np
-
-from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Stop, Store, Wait
+from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.core.history import Entry, History, start
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
+from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action
+
+T = TypeVar("T")
 
 RETRIES = 3
 """How often a trial whose failure may have passed is tried in all."""
@@ -28,31 +28,47 @@ HEARD = (ev.Reported, ev.Ended, ev.Interrupted, ev.Unsaved, ev.CheckpointLost, e
 """What workers and pools say."""
 LISTENS = 0.5
 """Seconds between two looks at what others have appended."""
-BY_HAND = "added by hand"
-STOPPED_BY_HAND = "stopped by hand"
+MISSED = 3.0
+"""Seconds for which a driver must be missed until others take over its trials: it may only have lost its connection."""
+ATTEMPTS = 4
+"""How often an append is refused until the other drivers are asked to wait for it."""
 
 
 class Book:
     """One study's log, open for writing.
 
+    Where the store lets several drivers work on one study, what others append is folded in whenever an append is
+    refused and whenever :meth:`obey` looks; what was to be appended is then decided and judged anew, on the longer log.
+
     Args:
         store: where the log is kept.
         history: its fold so far.
-        clock: seconds since 1970; stamps the entries. Where None it is :func:`steady`.
+        clock: seconds since 1970; stamps the entries. Where None it is :func:`steady`, by the store's clock where
+            several drivers write.
+
+    Attributes:
+        driver: this driver's number; 0 where the study has one driver at a time, and before :meth:`enter`.
     """
 
     def __init__(self, store: Store, history: History, *, clock: Callable[[], float] | None = None) -> None:
         self._store = store
-        self._clock = clock or steady()
+        self._drivers = store.drivers
+        self._clock = clock or clock_of(store)
         self._held: list[Entry] | None = None
         self._recent: deque[ev.Event] = deque(maxlen=1000)
         self._listened = -math.inf
+        self._missed: dict[int, float] = {}
+        self.driver = 0
         self.history = history
 
     @classmethod
     def create(cls, store: Store, study: Study, *, clock: Callable[[], float] | None = None) -> Book:
-        """Begin a new log with ``study``."""
-        clock = clock or steady()
+        """Begin a new log with ``study``.
+
+        Raises:
+            Conflict: somebody else has begun it.
+        """
+        clock = clock or clock_of(store)
         first = Entry(clock(), ev.Created(study))
         store.append([first], 0)
         return cls(store, start(first), clock=clock)
@@ -63,87 +79,148 @@ class Book:
         history = store.fold()
         return None if history is None else cls(store, history, clock=clock)
 
-    # -- writing ---------------------------------------------------------------------------------------------------
-    def append(self, *events: ev.Event) -> None:
-        """Append events in one transaction; durable when this returns, within :meth:`together` when that ends.
+    # -- several drivers -------------------------------------------------------------------------------------------
+    def enter(self, version: str) -> None:
+        """Begin to drive the study, and say so in the log; where several may, under a number of its own."""
+        if self._drivers is None:
+            self.append(ev.Opened(version))
+            return
+        self.append(ev.Opened(version, beside=bool(self._drivers.living())))
+        self.driver = self.history.drivers
+        self._drivers.enter(self.driver)
 
-        Raises:
-            Conflict: another driver has the study.
+    def holds(self, trial: int) -> bool:
+        """Whether this driver runs a trial: it was not ended, nor taken over by another one that took this for dead."""
+        record = self.history.trials[trial]
+        return record.status is Status.RUNNING and record.driver == self.driver
+
+    def take_over(self, patience: float = 0.0) -> tuple[ev.Requeued, ...]:
+        """Put back the running trials of drivers that are gone: all of them where one drives at a time, to be called
+        before anything is handed out.
+
+        Args:
+            patience: seconds for which a driver must have been missed: it may only have lost its connection.
+
+        Returns:
+            what was appended; this driver owes these trials a job.
         """
-        while True:
-            entries, history = [], self.history
-            for event in events:
-                entry = Entry(self._clock(), event)
-                entries.append(entry)
-                history = history.then(entry)
+        if self._drivers is None:
+            back = requeued(self.history)
+            self.append(*back)
+            return back
+        taken: list[ev.Requeued] = []
+        gone = self._gone(patience)
+        while left := [i for i in self.history.running if self.history.trials[i].driver in gone]:
+            event = ev.Requeued(left[0], "the driver that ran it ended", driver=self.driver)
             try:
-                return self._commit(entries, history)
+                self._commit([entry := self._entry(event)], self.history.then(entry))
             except Conflict:
                 self._read_on()
+            else:
+                taken.append(event)
+        return tuple(taken)
+
+    def _gone(self, patience: float) -> set[int]:
+        """The drivers that have running trials and have not been seen living for so many seconds."""
+        assert self._drivers is not None
+        living = self._drivers.living()  # which also holds on to this one's own place, where its connection broke
+        holders = {self.history.trials[i].driver for i in self.history.running} - {self.driver}
+        now = time.monotonic()
+        self._missed = {driver: self._missed.get(driver, now) for driver in holders - living}
+        return {driver for driver, since in self._missed.items() if now - since >= patience}
+
+    def mistaken(self) -> bool:
+        """Whether nothing was learned and nobody else drives the study, so that it may be removed as a mistake."""
+        if self._drivers is not None:
+            self._read_on(needed=False)
+        return self.tentative and (self._drivers is None or self._drivers.living() <= {self.driver})
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+    def append(self, *events: ev.Event) -> None:
+        """Append events in one transaction; durable when this returns.
+
+        Raises:
+            Conflict: another driver has the study, and there may be one alone.
+        """
+
+        def once() -> None:
+            entries, history = [], self.history
+            for event in events:
+                entries.append(self._entry(event, history))
+                history = history.then(entries[-1])
+            self._commit(entries, history)
+
+        self._insist(once)
+
+    def _insist(self, attempt: Callable[[], T]) -> T:
+        """Make an attempt that ends in an append, again on a longer log whenever it is refused."""
+        refused = 0
+        while True:
+            try:
+                if self._drivers is None or refused < ATTEMPTS:
+                    return attempt()
+                # The others are quicker than this decision is taken: they wait for once.
+                with self._drivers.floor():
+                    self._read_on(needed=False)
+                    return attempt()
+            except Conflict:
+                refused += 1
+                self._read_on()
+
+    def _entry(self, event: ev.Event, after: History | None = None) -> Entry:
+        """A line for the log. Where several drivers write, none is older than the one before it: the small differences
+        of their clocks would add up to time that nobody has spent."""
+        at = self._clock()
+        if self.driver:
+            at = max(at, (after or self.history).last_at)
+        return Entry(at, event)
 
     def _commit(self, entries: list[Entry], history: History) -> None:
         if self._held is None:
             self._store.append(entries, self.history.length)
+            self._recent.extend(e.event for e in entries)
         else:
             self._held.extend(entries)
-        self._recent.extend(e.event for e in entries)
         self.history = history
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is appended within becomes durable when this ends, in one transaction and with one sync; also where an
-        error ends it. What others have asked meanwhile comes before it."""
-        before, self._held = self.history, []
-        try:
-            yield
-        finally:
-            held, self._held = self._held, None
-            after, self.history = self.history, before
-            while True:
-                try:
-                    self._store.append(held, self.history.length)
-                    break
-                except Conflict:
-                    self._read_on()
-            if self.history is before:
-                self.history = after
-            else:
-                for entry in held:
-                    self.history = self.history.then(entry)
-
     def _read_on(self, *, needed: bool = True) -> None:
-        """Take in what others have appended: what was asked from outside.
+        """Take in what others have appended: what was asked from outside, and what other drivers did where there may be
+        several.
 
         Raises:
-            Conflict: something else, so that another driver has the study; or nothing although something is
+            Conflict: another driver has the study and there may be one alone; or nothing although something is
                 ``needed``, to explain why an entry was refused.
         """
         entries = list(self._store.read(self.history.length))
-        if any(not isinstance(e.event, ev.Asked) for e in entries) or (needed and not entries):
+        foreign = self._drivers is None and any(not isinstance(e.event, ev.Asked) for e in entries)
+        if foreign or (needed and not entries):
             raise Conflict(f"Another driver wrote to study {self.history.study.name!r} meanwhile.")
         for entry in entries:
             self.history = self.history.then(entry)
             self._recent.append(entry.event)
 
-    def obey(self) -> tuple[ev.Stopped, ...]:
-        """Look, at most every :data:`LISTENS` seconds, for what was asked from outside, and end what is to end.
+    def obey(self) -> tuple[ev.Stopped | ev.Requeued, ...]:
+        """Look, at most every :data:`LISTENS` seconds, for what others have appended: end what somebody asked to end,
+        take over what a driver that is gone has left.
 
         Returns:
-            what was appended; who runs these trials must be told.
+            what was appended; who runs the stopped trials must be told, and the others are owed a job.
         """
         if time.monotonic() - self._listened < LISTENS:
             return ()
         self._read_on(needed=False)
         self._listened = time.monotonic()
-        stops = []
-        while (stop := asked_stop(self.history)) is not None:
+        done: list[ev.Stopped | ev.Requeued] = []
+        while (stop := asked_stop(self.history, self.driver)) is not None:
             try:
-                self._commit([entry := Entry(self._clock(), stop)], self.history.then(entry))
+                self._commit([entry := self._entry(stop)], self.history.then(entry))
             except Conflict:
                 self._read_on()
             else:
-                stops.append(stop)
-        return tuple(stops)
+                done.append(stop)
+        if self._drivers is not None:
+            done += self.take_over(MISSED)
+        return tuple(done)
 
     def recent(self, since: int) -> list[ev.Event]:
         """The events from number ``since`` on, as far back as the last thousand: for those who watch."""
@@ -159,12 +236,15 @@ class Book:
     # -- deciding --------------------------------------------------------------------------------------------------
     def next(self, scheduler: Scheduler) -> Job | Wait | Done:
         """Ask the scheduler until it hands out a job, wants to wait, or is done; its decisions are in the log then."""
+        return self._insist(lambda: self._next(scheduler))
+
+    def _next(self, scheduler: Scheduler) -> Job | Wait | Done:
         while True:
             if self.history.finished is not None:
                 return Done(self.history.finished)
             if self.history.paused:
                 return Wait("paused by hand")
-            action = _next_action(self.history, scheduler)
+            action = next_action(self.history, scheduler)
             if isinstance(action, Wait | Done) and self.history.running:
                 return Wait(action.why)
             if isinstance(action, Wait):
@@ -172,12 +252,9 @@ class Book:
                     f"The strategy waits ({action.why or 'no reason given'}) although nothing runs. "
                     "This is a bug in the strategy: propose() must return Done when there is nothing left."
                 )
-            event = as_event(action, self.history)
-            try:
-                self._commit([entry := Entry(self._clock(), event)], self.history.then(entry))
-            except Conflict:  # a decision rests on all that was known before it: it is taken anew
-                self._read_on()
-                continue
+            event = as_event(action, self.history, self.driver)
+            # Where this is refused the decision is taken anew: it rests on all that was known before it.
+            self._commit([entry := self._entry(event)], self.history.then(entry))
             if isinstance(event, ev.Started | ev.Resumed):
                 return job_of(self.history, event.trial)
             if isinstance(action, Done):
@@ -185,28 +262,53 @@ class Book:
 
     # -- hearing ---------------------------------------------------------------------------------------------------
     def hear(self, event: ev.Event, scheduler: Scheduler) -> tuple[ev.Event, ...]:
-        """Take in what a worker says. Returns what was appended: nothing for a report that is late or a repetition.
+        """Take in what a worker says. Returns what was appended: nothing for a report that is late or a repetition, or
+        about a trial that another driver runs.
 
         Raises:
             UserError: a metric of the study's objectives or constraints was never reported although a trial ended.
         """
-        while True:
-            try:
-                return self._take_in(event, scheduler)
-            except Conflict:
-                self._read_on()
+        return self.hear_all((event,), scheduler)
+
+    def hear_all(self, events: Iterable[ev.Event], scheduler: Scheduler) -> tuple[ev.Event, ...]:
+        """The same for several, which become durable in one transaction, with one sync; also where an error ends it.
+
+        Where others have appended meanwhile all of it is judged anew, for a verdict rests on the log before it.
+        """
+        said = tuple(events)
+        return self._insist(lambda: self._hear_together(said, scheduler))
+
+    def _hear_together(self, events: tuple[ev.Event, ...], scheduler: Scheduler) -> tuple[ev.Event, ...]:
+        before, heard = self.history, list[ev.Event]()
+        trouble: BaseException | None = None
+        self._held = []
+        try:
+            for event in events:
+                heard += self._take_in(event, scheduler)
+        except BaseException as error:
+            trouble = error
+        held, self._held = self._held, None
+        after, self.history = self.history, before
+        if held:
+            self._commit(held, after)
+        else:
+            self.history = after
+        if trouble is not None:
+            raise trouble
+        return tuple(heard)
 
     def _take_in(self, event: ev.Event, scheduler: Scheduler) -> tuple[ev.Event, ...]:
         assert isinstance(event, HEARD)
         if not 0 <= event.trial < len(self.history.trials):
             return ()
         trial = self.history.trials[event.trial]
-        if trial.status is not Status.RUNNING:
+        if not self.holds(event.trial):
             return ()
         if isinstance(event, ev.Reported):
             return self._hear_report(event, trial, scheduler)
         if isinstance(event, ev.Failed) and event.kind in TRANSIENT and trial.attempts < RETRIES:
-            event = ev.Requeued(event.trial, f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}", blame=True)
+            why = f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}"
+            event = ev.Requeued(event.trial, why, blame=True, driver=self.driver)
         if (
             isinstance(event, ev.Failed)
             and event.kind == "silent"
@@ -216,26 +318,26 @@ class Book:
         if isinstance(event, ev.Ended) and trial.probe is None:
             missing = self.history.unreported(trial)
             event = self._silent(trial, missing) if missing else event
-        self.append(event)
+        self._commit([entry := self._entry(event)], self.history.then(entry))
         return (event,)
 
     def _hear_report(self, event: ev.Reported, trial: TrialRecord, scheduler: Scheduler) -> tuple[ev.Event, ...]:
         if event.epoch <= trial.epoch or event.epoch > trial.until:
             return ()
         events: list[ev.Event] = [event]
-        entries = [Entry(self._clock(), event)]
+        entries = [self._entry(event)]
         history = self.history.then(entries[0])
         bad = _nonfinite(event, self.history)
         more: ev.Event | None = None
         if bad is not None:
             reason = f"{bad} is {event.metrics[bad]} at epoch {event.epoch}"
             more = ev.Failed(trial.id, "nonfinite", reason)
-        elif (stop := _judgement(history, scheduler, trial.id)) is not None:
+        elif (stop := judgement(history, scheduler, trial.id)) is not None:
             more = ev.Stopped(trial.id, event.epoch, stop.why)
         if more is not None:
             # In one transaction with the report: a crash between the two would leave a report that nobody judged.
             events.append(more)
-            entries.append(Entry(self._clock(), more))
+            entries.append(self._entry(more, history))
             history = history.then(entries[1])
         self._commit(entries, history)
         return tuple(events)
@@ -253,136 +355,16 @@ class Book:
         return ev.Failed(trial.id, "silent", f"ended without reporting {', '.join(map(repr, missing))}; {seen}")
 
 
-def steady() -> Callable[[], float]:
-    """A clock that begins at the machine's time and counts on steadily, whatever that is set to later: a study's budget
-    may be in seconds."""
-    offset = time.time() - time.monotonic()
+def steady(now: float | None = None) -> Callable[[], float]:
+    """A clock that begins at ``now`` (the machine's time where None) and counts on steadily, whatever that is set to
+    later: a study's budget may be in seconds."""
+    offset = (time.time() if now is None else now) - time.monotonic()
     return lambda: offset + time.monotonic()
 
 
-def decision_rng(history: History) -> np.random.Generator:
-    """The generator of the next decision: a function of the study's seed and the number of decisions so far."""
-    return np.random.default_rng((history.study.seed, history.decisions))
-
-
-def asked_stop(history: History) -> ev.Stopped | None:
-    """The end of the first trial that somebody asked to end; None where there is none."""
-    return next((ev.Stopped(i, history.trials[i].epoch, STOPPED_BY_HAND) for i in history.stops), None)
-
-
-def _judgement(history: History, scheduler: Scheduler, trial: int) -> Stop | None:
-    """Whether to end a trial: because somebody asked for it, or because the scheduler judges so."""
-    return Stop(STOPPED_BY_HAND) if trial in history.stops else scheduler.judge(history, trial)
-
-
-def _next_action(history: History, scheduler: Scheduler) -> Action:
-    """What comes next: the oldest configuration that was added by hand, else what the scheduler proposes."""
-    if not history.to_start:
-        return scheduler.propose(history, decision_rng(history))
-    asked, space = history.to_start[0], history.space
-    # The space may have changed since it was asked for; whatever is trained lies in it.
-    config = space.complete({n: space.clip(n, v, asked) for n, v in asked.items() if n in space})
-    return Start(config, until=history.study.max_epochs, why=BY_HAND, by_hand=True)
-
-
-def trial_seed(study_seed: int, trial: int) -> int:
-    """The seed of trial number ``trial`` where its scheduler named none: below 2**31, as every library accepts."""
-    return int(np.random.SeedSequence((study_seed, 0x7121A1, trial)).generate_state(1)[0] >> 1)
-
-
-def as_event(action: Action, history: History) -> ev.Event:
-    """The decision that an action becomes in the log."""
-    if isinstance(action, Start):
-        trial = len(history.trials)
-        if action.clone:
-            _require_checkpoint(action, history)
-        return ev.Started(
-            trial=trial,
-            config=ev.plain(action.config),
-            seed=trial_seed(history.study.seed, trial) if action.seed is None else action.seed,
-            until=action.until,
-            horizon=history.study.max_epochs if action.horizon is None else action.horizon,
-            why=action.why,
-            parent=action.parent,
-            notes=ev.plain(action.notes),
-            probe=action.probe,
-            clone=action.clone,
-            by_hand=action.by_hand,
-            instead_of=action.instead_of,
-        )
-    if isinstance(action, Resume):
-        return ev.Resumed(action.trial, action.until, action.why)
-    if isinstance(action, ev.StageOpened):
-        return replace(action, notes=ev.plain(action.notes))
-    if isinstance(action, ev.RangeChanged):
-        return action
-    if isinstance(action, ev.StageClosed):
-        return replace(action, settled=ev.plain(action.settled), numbers=ev.plain(action.numbers))
-    if isinstance(action, Done):
-        return ev.Finished(action.why)
-    raise RunError(f"The strategy proposed {action!r}, which is no action.")
-
-
-def _require_checkpoint(action: Start, history: History) -> None:
-    """Refuse a clone of nothing, or one that would begin where its job ends."""
-    parent = action.parent
-    kept = history.trials[parent].checkpoint if parent is not None and 0 <= parent < len(history.trials) else None
-    if kept is None:
-        raise RunError(f"The strategy clones trial {parent}, which has no checkpoint. This is a bug in the strategy.")
-    if action.until <= kept.epoch:
-        raise RunError(
-            f"The strategy clones trial {parent} from epoch {kept.epoch} and trains it to epoch {action.until}. "
-            "This is a bug in the strategy."
-        )
-
-
-def job_of(history: History, trial_id: int) -> Job:
-    """The job that a running trial is owed: from its last checkpoint, its own or inherited, to where it was sent."""
-    trial = history.trials[trial_id]
-    begin = trial.saved or trial.checkpoint
-    before = trial.checkpoint if trial.saved is not None else None
-    return Job(
-        trial=trial.id,
-        config=trial.config,
-        seed=trial.seed,
-        start=begin.epoch if begin else 0,
-        until=trial.until,
-        horizon=trial.horizon,
-        checkpoint=begin.path if begin else None,
-        probe=trial.probe,
-        clone_of=trial.parent if begin is not None and begin == trial.inherited else None,
-        digest=begin.digest if begin else "",
-        fallback=() if before is None else ((before.path, before.digest, before == trial.inherited),),
-    )
-
-
-def replay(entries: Iterable[Entry], scheduler: Scheduler) -> int:
-    """Take every decision of a log again from what was known before it.
-
-    Returns:
-        how many decisions were recomputed.
-
-    Raises:
-        RunError: one came out different; the message shows both.
-    """
-    lines = list(entries)
-    history = start(lines[0])
-    checked = 0
-    for entry in lines[1:]:
-        event, before = entry.event, history
-        history = history.then(entry)
-        if isinstance(event, ev.Stopped):
-            verdict = _judgement(before, scheduler, event.trial)
-            again: ev.Event | None = ev.Stopped(event.trial, event.epoch, verdict.why) if verdict else None
-        elif isinstance(event, ev.Decision):
-            again = as_event(_next_action(before, scheduler), before)
-        else:
-            continue
-        # Through JSON and back, as the log went: -0.0, tuples and numpy numbers must not tell the two apart.
-        if again is None or ev.plain(ev.encode(again)) != ev.plain(ev.encode(event)):
-            raise RunError(f"Decision {before.decisions} was {event}, replayed it is {again}.")
-        checked += 1
-    return checked
+def clock_of(store: Store) -> Callable[[], float]:
+    """The clock that stamps the entries of a store."""
+    return steady(None if store.drivers is None else store.drivers.now())
 
 
 def _nonfinite(event: ev.Reported, history: History) -> str | None:

@@ -4,7 +4,7 @@ The log keeps a checksum of each, so that a file that was damaged since is notic
 
 What is saved is a tree of ``state_dict``s and the random generators. With PyTorch in the process it is PyTorch's own
 format, read back with ``weights_only``; otherwise (objects of NumPy or plain Python with ``state_dict``) a pickle of
-the user's own.
+data alone (:mod:`luthier.run.safepickle`). So whatever lies in the place of a checkpoint, nothing of it is run.
 
 What optimizers and schedulers were built with is kept beside what became of it: where another trial goes on from a
 checkpoint under a changed configuration, that tells settings, which it has of its own, from progress, which it takes
@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import pickle
 import random
 import shutil
 import sys
@@ -28,7 +27,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from luthier.run import inherit
+from luthier.run import inherit, safepickle
 
 
 class Stateful(Protocol):
@@ -105,7 +104,7 @@ def save(
             if torch is not None:
                 torch.save(content, writer)
             else:
-                pickle.dump(content, writer)
+                safepickle.dump(content, writer)
             writer.flush()
         except Exception:
             if writer.trouble is not None:
@@ -195,6 +194,8 @@ def load(
         Damaged: the file is missing or is not what was written; nothing was restored.
     """
     content = _read(path, digest)
+    if not isinstance(content, dict) or not {"epoch", "state", "rng"} <= content.keys():
+        raise Damaged("it is no checkpoint of Luthier's")
     mine = settings(stateful) if clone_seed is not None else {}
     # Optimizers first: their schedulers look at the rates.
     for name, thing in sorted(stateful.items(), key=lambda item: inherit.is_scheduler(item[1])):
@@ -219,10 +220,12 @@ def _read(path: Path, digest: str) -> Any:
             torch = importlib.import_module("torch")
             return torch.load(path, map_location="cpu", weights_only=True)
         with path.open("rb") as file:
-            return pickle.load(file)
+            return safepickle.load(file)
     except OSError as error:
         raise Damaged(f"it cannot be read: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+    except safepickle.Foreign as error:
+        raise Damaged(str(error)) from None
+    except Exception as error:  # a pickle that was cut off or made up fails in any way
         if digest:
             raise  # it is what was written: the trouble is another one
         raise Damaged(f"it cannot be read: {error}") from None

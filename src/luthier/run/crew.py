@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import UserError, whole
 from luthier.run.gpus import Asked, discover, wanted
+from luthier.run.interrupts import SAVED
 from luthier.run.limits import Limits
 from luthier.run.machine import core_ids, cores, room
 from luthier.run.slots import Facts, Measured, Plan, auto, fixed
@@ -29,6 +30,8 @@ class Crew:
         gpus: which GPUs the workers are dealt: ``"auto"`` for all, how many, or which; None deals none.
         processes: how many processes train each trial.
         pin: whether each worker is kept to its own share of the cores.
+        elsewhere: makes the executor of workers that come from elsewhere, of the study's folder of files and whether it
+            was asked to stop; workers and threads are theirs then.
 
     Raises:
         UserError: a number that is none, or too small, or what does not go together.
@@ -39,6 +42,7 @@ class Crew:
     gpus: Asked = None
     processes: int = 1
     pin: bool = False
+    elsewhere: Callable[[Path, Callable[[], bool]], Executor] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.workers, str) and self.workers != "auto":
@@ -62,6 +66,11 @@ class Crew:
             )
         if self.workers == "auto" and self.pin:
             raise UserError("pin=True wants a number of workers to share the cores among.", "Write workers=4, say.")
+
+    @property
+    def parting(self) -> str:
+        """What becomes of the running trials when the study is asked to stop."""
+        return SAVED if self.elsewhere is None else "what runs stays with its workers"
 
     def accept(self, target: Callable[..., Any]) -> None:
         """Refuse a target that this crew cannot train.
@@ -106,6 +115,8 @@ class Crew:
         Raises:
             UserError: GPUs that are not there.
         """
+        if self.elsewhere is not None:
+            return self.elsewhere(files, asked)
         from luthier.run.inprocess import InProcess  # the command line loads no NumPy to show its help
         from luthier.run.pool import LocalPool
 

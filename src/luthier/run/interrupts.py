@@ -16,6 +16,9 @@ GRACE = 25.0
 """Seconds that running trials have to come to the end of their epoch: Slurm and Kubernetes kill after 30."""
 
 
+SAVED = f"running trials are saved at the end of their epoch, within {GRACE:g} s"
+
+
 class Interrupted(KeyboardInterrupt):
     """The study was asked to stop and did.
 
@@ -39,11 +42,13 @@ class Interrupts:
 
     Args:
         say: told once, in the signal's handler, what is going to happen.
+        parting: that.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda text: None, parting: str = SAVED) -> None:
         self.signal: int | None = None
         self._say = say
+        self._parting = parting
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
 
@@ -72,10 +77,7 @@ class Interrupts:
             raise Interrupted(number)
         self.signal = number
         with suppress(OSError, RuntimeError):  # the terminal is gone, or was being written to
-            self._say(
-                f"{signal.Signals(number).name}: running trials are saved at the end of their epoch, within "
-                f"{GRACE:g} s; once more to stop at once."
-            )
+            self._say(f"{signal.Signals(number).name}: {self._parting}; once more to stop at once.")
 
 
 def pass_on(process: int, number: int) -> bool:

@@ -39,13 +39,18 @@ class Limits:
             UserError: anything else, or a limit of nothing.
         """
         return cls(
-            _seconds("timeout", timeout),
-            _bytes("worker_memory", worker_memory),
-            _bytes("checkpoint_space", checkpoint_space),
+            seconds("timeout", timeout),
+            size("worker_memory", worker_memory),
+            size("checkpoint_space", checkpoint_space),
         )
 
 
-def _seconds(name: str, given: str | float | None) -> float | None:
+def seconds(name: str, given: str | float | None) -> float | None:
+    """A length of time, ``"10 min"`` or a number of seconds; None for None.
+
+    Raises:
+        UserError: it is none.
+    """
     if given is None:
         return None
     text = f"{given:g} s" if isinstance(given, int | float) and not isinstance(given, bool) else str(given)
@@ -59,11 +64,16 @@ def _seconds(name: str, given: str | float | None) -> float | None:
     return budget.seconds
 
 
-def _bytes(name: str, given: str | int | None) -> int | None:
+def size(name: str, given: str | int | None) -> int | None:
+    """An amount of memory, ``"8 GB"`` or a number of bytes; None for None.
+
+    Raises:
+        UserError: it is none, or nothing.
+    """
     if given is None:
         return None
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(given).lower())
-    size = float(found[1]) * _BYTES.get(found[2], 0) if found and not isinstance(given, bool) else 0.0
-    if size < 1:
+    told = float(found[1]) * _BYTES.get(found[2], 0) if found and not isinstance(given, bool) else 0.0
+    if told < 1:
         raise UserError(f"{name}={given!r} is no amount of memory.", f'Write {name}="8 GB", or a number of bytes.')
-    return int(size)
+    return int(told)

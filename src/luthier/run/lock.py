@@ -1,4 +1,4 @@
-"""One driver at a time: a lock that ends with the process that holds it, however that ends."""
+"""One driver of a file at a time: a lock that ends with the process that holds it, however that ends."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ except ImportError:  # pragma: no cover - Windows: two drivers are told apart by
 
 
 @contextmanager
-def driving(files: Path | None, name: str) -> Iterator[None]:
+def driving(files: Path, name: str, shared: bool = False) -> Iterator[None]:
     """Hold the right to drive a study.
 
     Args:
-        files: the study's folder of files; None where it has none, then nothing is locked.
+        files: the study's folder of files.
         name: the study's.
+        shared: its store lets several drivers work on it; then nothing is locked.
 
     Raises:
         StorageError: another process drives it, or the folder cannot be written.
     """
-    if files is None or fcntl is None:
+    if shared or fcntl is None:
         yield
         return
     place = files / "driver.lock"

@@ -13,7 +13,8 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError
 from luthier.core.history import History
 from luthier.core.trial import Status
-from luthier.run.book import Book, job_of, requeued
+from luthier.run.book import Book
+from luthier.run.decisions import job_of
 from luthier.run.interrupts import GRACE, Interrupted, Interrupts
 from luthier.run.retention import drop_old, keep_within
 
@@ -40,7 +41,8 @@ def run(
 ) -> None:
     """Drive a study to its end.
 
-    Trials that were running when an earlier driver left are put back first, from their last checkpoints.
+    Trials that were running when an earlier driver left are put back first, from their last checkpoints. Where several
+    drivers work on the study, this goes on until all of it is done, and takes over the trials of those that end.
 
     Args:
         files: the study's folder of files, in which superseded checkpoints are deleted; None where there are none.
@@ -63,9 +65,7 @@ def run(
                 observer.update(book.history, fresh)
 
     def hear(*events: ev.Event) -> None:
-        with book.together():
-            heard = [what for event in events for what in book.hear(event, scheduler)]
-        for what in heard:
+        for what in book.hear_all(events, scheduler):
             if isinstance(what, ev.Ended | ev.Failed | ev.Requeued | ev.Interrupted | ev.Stopped):
                 out.discard(what.trial)
             if isinstance(what, ev.Stopped) or (isinstance(what, ev.Failed) and what.kind == "nonfinite"):
@@ -82,21 +82,25 @@ def run(
                     keep_within(book, files, limit)
             elif isinstance(what, ev.Failed):
                 _give_up_if_hopeless(book.history)
+        let_go()
         look()
+
+    def let_go() -> None:
+        for trial in [i for i in out if not book.holds(i)]:  # stopped by hand, or taken over by another driver
+            out.discard(trial)
+            executor.stop(trial)
 
     asked = interrupts or Interrupts()
     out: set[int] = set()
     saved: set[int] = set()
     backlog: deque[int] = deque()
-    for back in requeued(book.history):
-        book.append(back)
-        backlog.append(back.trial)
+    backlog.extend(back.trial for back in book.take_over())
     while not asked():
         while executor.free > 0 and not asked():
             job: Job | Wait | Done
             if backlog:
                 trial = backlog.popleft()
-                if book.history.trials[trial].status is not Status.RUNNING:
+                if not book.holds(trial):
                     continue
                 job = job_of(book.history, trial)
             else:
@@ -109,14 +113,14 @@ def run(
             out.add(job.trial)
             executor.submit(job)
         executor.poll(hear, timeout=0.5)
-        for stopped in book.obey():
-            out.discard(stopped.trial)
-            executor.stop(stopped.trial)
+        backlog.extend(what.trial for what in book.obey() if isinstance(what, ev.Requeued))
+        let_go()
         look()
     executor.park()
     patience = time.monotonic() + GRACE
     while out and time.monotonic() < patience:
         executor.poll(hear, timeout=0.2)
+        let_go()
     assert asked.signal is not None
     raise Interrupted(asked.signal, len(saved), len(out))
 

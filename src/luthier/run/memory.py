@@ -11,6 +11,8 @@ from luthier.core.history import Entry, History, fold
 class MemoryStore:
     """A list."""
 
+    drivers = None
+
     def __init__(self) -> None:
         self._entries: list[Entry] = []
 

@@ -70,7 +70,9 @@ class ASHA:
         if config is None:
             return self._drained(history)
         lowest = ladder[0]
-        return Start(config, until=lowest, why=f"{self.searcher.name}: a new trial for the first rung, {lowest} epochs")
+        return Start(
+            config, until=lowest, why=f"{self.searcher.name}: a new trial for the first rung, to epoch {lowest}"
+        )
 
     @staticmethod
     def _drained(history: History) -> Action:
@@ -180,7 +182,7 @@ def _next(
     many = len(board.groups[board.filling].trials) if board.filling < len(board.groups) else 0
     why = (
         f"{searcher.name}: trial {many + 1} of {bracket.sizes[0]} of {word} {board.filling}, "
-        f"{bracket.epochs[0]} epochs first"
+        f"to epoch {bracket.epochs[0]} first"
     )
     return Start(config, until=bracket.epochs[0], why=why, notes={"bracket": board.filling})
 

@@ -2,6 +2,6 @@
 
 :class:`luthier.Script` (``script.py``) is a training function like any other. What it is made of: the command with its
 placeholders (``command.py``) and the configuration file (``template.py``), the process and its guard (``process.py``,
-``guard.py``), what the output says (``lines.py``, ``names.py``, ``files.py``) and which epoch it says it of
+``launched.py``), what the output says (``lines.py``, ``names.py``, ``files.py``) and which epoch it says it of
 (``gather.py``). ``options.py`` and ``draft.py`` read a script's own options and make a first search space of them.
 """

@@ -15,7 +15,8 @@ from luthier.core.study import guess_direction
 from luthier.knowledge.roles import Role, role
 from luthier.scripts.lines import parse
 from luthier.scripts.names import Names
-from luthier.scripts.options import UNKNOWN, Found, Option
+from luthier.scripts.options import Found
+from luthier.scripts.source import UNKNOWN, Option
 
 ACTIVE = ("grad_clip", "label_smoothing", "drop_path")
 """Roles that are searched from the start beyond those on a practitioner's short list."""
@@ -56,6 +57,7 @@ class _Taken:
 def draft(found: Found, space_file: str) -> Draft:
     """The search space and the command for a script's options."""
     fixed = _fixed(found.options)
+    endless = [o for o in found.options if fixed.get(o.name) == "{steps}" and _unbounded(o)]
     taken = [_taken(o, found) for o in found.options if o.name not in fixed]
     active = [t for t in taken if t.param is not None]
     if not active:  # better one line to begin with than none
@@ -86,6 +88,11 @@ def draft(found: Found, space_file: str) -> Draft:
     told = [f"Wrote {space_file}: {len(active)} of {len(found.options)} options to search"
             + (f" ({', '.join(t.option.name for t in active)})." if active else ".")]  # fmt: skip
     told += ["", "Try the command, then tune:", "", *_commands(found, fixed, active, space_file)]
+    for option in endless:
+        told += [
+            "",
+            f"Without --{option.name} it trains until it is stopped: Luthier ends it after its last evaluation.",
+        ]
     return Draft("\n".join(lines).rstrip() + "\n", "\n".join(told))
 
 
@@ -116,6 +123,12 @@ def _fixed(options: Sequence[Option]) -> dict[str, str]:
     return {n: p for i, (n, p) in enumerate(fixed.items()) if p not in list(fixed.values())[:i]}
 
 
+def _unbounded(option: Option) -> bool:
+    """Whether a script runs on for ever by itself: it is ended from outside, after just the evaluation that was wanted.
+    Told a number of steps it may end before that."""
+    return isinstance(option.default, int) and option.default <= 0
+
+
 def _taken(option: Option, found: Found) -> _Taken:
     known = role(option.name)
     if known is None:
@@ -127,6 +140,10 @@ def _taken(option: Option, found: Found) -> _Taken:
         param = _param(option, known, found.options)
     if param is None:
         why = f"{known.title} (tier {known.tier}); the script's own: {where}. Leave it alone: {known.skip or '-'}"
+    if isinstance(param, Float | Int) and param.log and option.default == 0:
+        why += " A log scale has no 0, so a study begins with what is usual instead."
+    if option.off:
+        why += f" Put {{{option.name}}} into the command to search it."
     return _Taken(option, param, known, why)
 
 
@@ -141,8 +158,9 @@ def _said(option: Option) -> str:
 
 
 def _default_note(option: Option) -> str:
-    told = " ".join(option.help.split())[:90]
-    return f"  # the script's own: {_said(option)}" + (f"; {told}" if told else "")
+    told = [f"put {{{option.name}}} into the command"] if option.off else []
+    told += [" ".join(option.help.split())[:90]] if option.help else []
+    return "; ".join([f"  # the script's own: {_said(option)}", *told])
 
 
 # -- ranges ------------------------------------------------------------------------------------------------------------
@@ -154,7 +172,7 @@ def _param(option: Option, known: Role | None, options: Sequence[Option]) -> Par
     if option.choices:
         return _choice(option.choices, default)
     if known is None or option.kind in ("bool", "str"):
-        return Choice(False, True, default=None) if option.kind == "bool" else None
+        return _guess(option) if option.kind == "bool" else None
     number = default if isinstance(default, int | float) and not isinstance(default, bool) else None
     if known.name in ("width", "heads"):
         other = next((o for o in options if (r := role(o.name)) is not None and r.name == "heads"), None)
@@ -219,7 +237,7 @@ def _round(x: float) -> float:
 def _guess(option: Option) -> Param | None:
     """A range for an option of which only the default is known."""
     if option.kind == "bool":
-        return Choice(False, True)
+        return Choice(f"--{option.name}", option.off) if option.off else Choice(False, True)
     number = option.default
     if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:
         return None
@@ -243,9 +261,8 @@ def _commands(found: Found, fixed: dict[str, str], active: Sequence[_Taken], spa
     """``luthier tune`` for this script, first to look and then to run."""
     metric = _metric(found.printed)
     direction = "maximize" if metric and guess_direction(metric) == "maximize" else "minimize"
-    per_epoch = next(
-        (o.default for o in found.options if _plain(o.name) in BETWEEN and isinstance(o.default, int)), 1000
-    )
+    interval = _interval(found, metric)
+    per_epoch = interval or 1000
     options = [f"--space {shlex.quote(space_file)}", f"--{direction} {metric or 'val_loss'}"]
     if found.style != "argparse":
         options.append(f"--style {found.style}")
@@ -257,16 +274,29 @@ def _commands(found: Found, fixed: dict[str, str], active: Sequence[_Taken], spa
         length = next((o.default for o in found.options if fixed.get(o.name) == "{epochs}"), None)
         options.append(f"--max-epochs {length if isinstance(length, int) and length > 0 else EPOCHS}")
     mark = {"hydra": ""}.get(found.style, "--")
-    words = ["python", str(found.path), *(f"{mark}{name}={value}" for name, value in fixed.items())]
+    unbounded = {o.name for o in found.options if _unbounded(o)}
+    given = {n: v for n, v in fixed.items() if v != "{steps}" or n not in unbounded}
+    words = ["python", str(found.path), *([found.command] if found.command else [])]
+    words += [f"{mark}{name}={value}" for name, value in given.items()]
+    words += [f"{{{t.option.name}}}" for t in active if t.option.off]
     words += [w for t in active if t.option.short for w in (t.option.short, f"{{{t.option.name}}}")]
     command = " ".join(w if w.startswith(("--", "-")) or "{" in w else shlex.quote(w) for w in words)
     head = f"  luthier tune {' '.join(options)}"
     lines = [f"{head} --dry-run -- {command}", f'{head} --budget "40 trials" -- {command}']
-    if "{steps}" in fixed.values() and not any(_plain(o.name) in BETWEEN for o in found.options):
+    if "{steps}" in fixed.values() and interval is None:
         lines += ["", f"An epoch of the study is an evaluation: put how many steps lie between two for {per_epoch}."]
+    lines += ["", 'A budget may be a time too, "1h"; --workers N trains N at once.']
     if not metric:
         lines += ["", "No metric was found in what it prints: put its own name in the place of val_loss."]
     return lines
+
+
+def _interval(found: Found, metric: str | None) -> int | None:
+    """How many steps lie between two evaluations, by an option or by the source; None where neither tells."""
+    option = next((o.default for o in found.options if _plain(o.name) in BETWEEN and isinstance(o.default, int)), None)
+    names = Names(())
+    told = (n for n, text in found.evaluated for line in text.splitlines() if metric in parse(line, names).values)
+    return option or next(told, None)
 
 
 def _metric(printed: Sequence[str]) -> str | None:

@@ -44,7 +44,8 @@ _PLACE = re.compile(
 _METRIC = re.compile(
     rf"(?<![\w/@.-])(?P<name>[A-Za-z_][\w/@.-]*(?:\(\w+\))?(?:[ \t]+\(?[A-Za-z][\w/@.-]*\)?){{0,4}})[\"']?"
     rf"(?P<mark>\s*(?:[:=]|->|→)\s*[\"']?|\s+)\s*{_WRAP}\s*(?P<value>{_NUMBER})"
-    rf"(?:\s*/\s*(?P<of>\d+))?(?P<percent>\s*%)?(?:[a-zA-Zµ]{{1,4}}(?:/[a-zA-Z]+)?)?(?![\w])", re.IGNORECASE)
+    rf"(?:\s*/\s*(?P<of>\d+)(?P<share>\s*[=(]\s*\d+(?:\.\d+)?\s*%)?)?(?P<percent>\s*%)?"
+    rf"(?:[a-zA-Zµ]{{1,4}}(?:/[a-zA-Z]+)?)?(?![\w])", re.IGNORECASE)
 _BAR = re.compile(r"(?P<n>\d+)/(?P<of>\d+)\s*\[\d+:\d+")
 _SPLIT = re.compile(rf"(?<![\w./-])(?:{'|'.join(sorted(TRAIN | VAL | TEST))})(?![\w/-]|\.\w)", re.IGNORECASE)
 _BEFORE = {"of", "end", "info", "debug", "warning", "and", "at", "after", "finished", "done", "in", "starting",
@@ -153,7 +154,7 @@ def _value(found: re.Match[str], name: str) -> float:
     value = float(found["value"].replace(",", ""))
     if found["percent"]:
         return round(value / 100.0, 12)
-    if found["of"] and is_share(name) and float(found["of"]) > 0:
+    if found["of"] and (found["share"] or is_share(name)) and float(found["of"]) > 0:
         return value / float(found["of"])
     return value
 

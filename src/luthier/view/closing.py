@@ -19,7 +19,8 @@ def closing(history: History) -> str:
     lines = ["", verdict(history)]
     if summary.best_config is not None:
         what = "The last configuration of the best training" if len(summary.schedule) > 1 else "Best configuration"
-        lines += ["", f"{what}, trained for {epochs(summary.best_epochs or 0)}:"]
+        counts = "; the best of them counts" if history.objective.reduce == "best" and summary.best_epochs != 1 else ""
+        lines += ["", f"{what}, trained for {epochs(summary.best_epochs or 0)}{counts}:"]
         default = summary.confirmation.default.config if summary.confirmation else {}
         width = max(len(clean(name, 40)) for name in summary.best_config)
         for name, value in summary.best_config.items():

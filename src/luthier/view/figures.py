@@ -281,6 +281,8 @@ def training_figure(data: TrainingPanel) -> ink.Spec:
     layout["margin"]["r"] = 66 if labels else 16
     if data.first < data.last:
         layout["xaxis"]["range"] = [data.first, data.last]
+    if data.unit == "epoch" and data.last - data.first <= 6:  # there is no epoch 1.5
+        layout["xaxis"].update(tick0=data.first, dtick=1)
     low, high = ink.padded(data.low, data.high)
     if data.log:
         spread = (math.log10(data.high) - math.log10(data.low)) * 0.08

@@ -425,6 +425,8 @@ def _ids(ids: Sequence[int]) -> str:
 
 def _stage_lines(history: History, i: int, stage: StageRecord) -> list[str]:
     cost = sum(history.trials[t].spent for t in stage.trials)
+    if stage.skipped and not stage.trials:
+        return [f"  {i}. {clean(stage.name)}  skipped: {clean(stage.because or stage.verdict or '', 600)}"]
     state = "skipped" if stage.skipped else "open" if stage.open else ""
     facts = ", ".join(filter(None, (state, count(len(stage.trials), "trial"), epochs(cost))))
     lines = [f"  {i}. {clean(stage.name)}  ({facts})", f"     why      {clean(stage.why, 600)}"]

@@ -1,5 +1,5 @@
 // The frame: which study, which page, what language; and the stream of changes.
-import { duration, fill, h, keep, request, settings, t, toast } from "./dom.js";
+import { duration, fill, h, keep, request, said, settings, t, toast } from "./dom.js";
 import { ask } from "./actions.js";
 import { Study, StudyPage, studyButtons } from "./study.js";
 import { comparePage, trialPage } from "./trial.js";
@@ -59,7 +59,7 @@ function overview() {
       return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/${s.id}` }, s.study.name), h("div", { class: "note" }, s.place)),
         h("td", {}, h("span", { class: `state ${kind}` }, word)),
         h("td", { class: "meter" }, h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${100 * Math.min(1, part)}%` } })), h("span", { class: "note" }, `${Math.round(s.spent)} ${t("epochs")} · ${duration(s.elapsed)}`)),
-        h("td", {}, s.verdict));
+        h("td", {}, said(s.verdict)));
     }))))));
 }
 

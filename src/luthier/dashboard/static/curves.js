@@ -1,5 +1,5 @@
 // Thousands of learning curves on a canvas: zoom, hover, log scales, keyboard.
-import { css, h, number, t } from "./dom.js";
+import { css, h, number, said, t } from "./dom.js";
 
 const ORDER = ["ended", "failed", "plain", "default", "winner", "running"];
 const PAD = { left: 50, right: 14, top: 10, bottom: 26 };
@@ -66,6 +66,11 @@ export class Panel {
     if (!row) return "plain";
     if (row.status === "running" && row.role === "plain") return "running";
     return row.role;
+  }
+
+  /** What its curves are, by the words of the key. */
+  roles() {
+    return [...this.curves.keys()].map((id) => this.role(id)).map((role) => (role === "ended" ? "failed" : role));
   }
 
   /** The part that is shown: what was zoomed to, else everything worth showing. */
@@ -239,7 +244,7 @@ export class Panel {
     this.tip.hidden = !row;
     if (row) {
       const { xs, ys } = this.curves.get(hit.id), s = this.scales();
-      const stage = row.stage ? ` · ${row.stage}` : "";
+      const stage = row.stage ? ` · ${said(row.stage)}` : "";
       this.tip.replaceChildren(
         h("b", {}, `${t("trial")} ${hit.id}`), stage, h("br"), `${t("epoch")} ${xs[hit.at]} · ${this.metric} `,
         h("b", {}, number(ys[hit.at])), h("br"), h("span", { class: "mono" }, row.config),

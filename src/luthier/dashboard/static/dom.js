@@ -1,4 +1,5 @@
 // Small helpers: elements, words, numbers, requests.
+import { speaker } from "./said.js";
 
 const TEXTS = JSON.parse(document.getElementById("texts").textContent);
 export const settings = {
@@ -16,6 +17,14 @@ export function t(key, fill = {}) {
   const found = TEXTS[key];
   const text = found ? found[settings.lang === "zh" ? 1 : 0] : key;
   return text.replace(/\{(\w+)\}/g, (_, name) => fill[name] ?? "");
+}
+
+let chinese;
+/** A sentence of the log in the language that is set, where its template is known; else as the log has it. */
+export function said(text) {
+  if (settings.lang !== "zh" || !text) return text;
+  chinese ??= speaker(JSON.parse(document.getElementById("said").textContent));
+  return chinese(text.trim()) ?? text;
 }
 
 /** Whether the table has a text. */

@@ -1,5 +1,5 @@
 // The report's figures, drawn by plotly, which is loaded once the page is there.
-import { css, h, request, settings, t, has } from "./dom.js";
+import { css, h, request, said, settings, t, has } from "./dom.js";
 
 let loading;
 function plotly() {
@@ -19,14 +19,16 @@ function word(text) {
   if (has(`ink.${plain}`)) return bold(t(`ink.${plain}`));
   const best = /^Best (.+) so far$/.exec(plain);
   if (best) return bold(t("ink.bestsofar", { name: best[1] }));
+  const loss = /^training loss, (.+)$/.exec(plain);
+  if (loss) return bold(t("ink.loss", { name: loss[1] }));
   const against = /^(\S+) against (\S+)$/.exec(plain);
   if (against) return bold(t("ink.against", { y: against[1], x: against[2] }));
   const trial = /^trial (\d+): (.+)$/.exec(plain);
-  if (trial) return bold(t("ink.trial", { id: trial[1], what: trial[2] }));
+  if (trial) return bold(t("ink.trial", { id: trial[1], what: said(trial[2]) }));
   return text;
 }
 
-function dressed(spec) {
+function dressed(spec, staged) {
   const layout = structuredClone(spec.layout);
   const soft = css("--soft");
   layout.font.color = soft;
@@ -40,7 +42,7 @@ function dressed(spec) {
   }
   if (matchMedia("(pointer: fine)").matches) layout.dragmode = "zoom";
   for (const note of layout.annotations ?? []) {
-    note.text = word(note.text);
+    note.text = staged ? said(word(note.text)) : word(note.text);
     if (note.bgcolor) note.bgcolor = `${css("--paper")}cc`; // a label that stands in front of lines
   }
   Object.assign(layout.hoverlabel, { bgcolor: css("--card"), bordercolor: css("--line") });
@@ -48,13 +50,13 @@ function dressed(spec) {
   return layout;
 }
 
-/** Draw a figure of the server's into `el`; pressing a point opens its trial. */
-export async function draw(el, spec, texts, open) {
+/** Draw a figure of the server's into `el`; pressing a point opens its trial. `staged`: what stands in it are stages. */
+export async function draw(el, spec, texts, open, staged = false) {
   el.style.height = `${spec.layout.height}px`;
   if (spec.layout.meta?.width) el.style.minWidth = `${spec.layout.meta.width}px`; // narrower it is read by scrolling
   const Plotly = await plotly();
   const data = spec.data.map((trace) => (trace.customdata ? { ...trace, text: trace.customdata.map((i) => texts[i] ?? "") } : trace));
-  await Plotly.react(el, data, dressed(spec), { displayModeBar: false, responsive: true, doubleClick: "reset" });
+  await Plotly.react(el, data, dressed(spec, staged), { displayModeBar: false, responsive: true, doubleClick: "reset" });
   el.removeAllListeners("plotly_click");
   el.on("plotly_click", (event) => {
     const trial = event.points[0]?.customdata;
@@ -121,10 +123,10 @@ export class Figures {
         this.el.append(figure);
       }
       figure.firstElementChild.setAttribute("aria-label", `${t(this.label)}: ${title}`);
-      await draw(figure.firstElementChild, spec, texts, this.open);
+      await draw(figure.firstElementChild, spec, texts, this.open, ["progress", "time"].includes(this.name));
       const note = spec.layout.meta?.note ?? (this.name === "importance" ? rests_on : undefined);
       figure.children[1]?.remove();
-      if (note) figure.append(h("figcaption", { class: "note" }, note));
+      if (note) figure.append(h("figcaption", { class: "note" }, said(note)));
       await new Promise((go) => setTimeout(go)); // one at a time: the page can be used meanwhile
     }
   }

@@ -1,5 +1,5 @@
 // The page of a study: what is known of it, kept up to date part by part.
-import { duration, fill, h, has, number, request, settings, t, toast, whole } from "./dom.js";
+import { duration, fill, h, has, number, request, said, settings, t, toast, whole } from "./dom.js";
 import { Figures } from "./ink.js";
 import { Panel } from "./curves.js";
 import { configDialog, stopButton } from "./actions.js";
@@ -88,12 +88,12 @@ export class StudyPage {
   update() {
     const s = this.study;
     fill(this.verdict,
-      h("p", { class: "kicker" }, h("b", {}, s.study.name), h("span", {}, `${s.study.strategy} ${t("strategy")}`), h("span", {}, s.study.goal), h("span", {}, t("upto", { n: s.study.max_epochs })), h("span", {}, `${t("seed")} ${s.study.seed}`)),
-      h("h1", { class: s.tone }, s.verdict),
-      h("dl", { class: "facts" }, s.facts.map(([label, value, fine]) => h("div", {}, h("dt", {}, fact(label)), h("dd", {}, value), h("dd", { class: "fine" }, fine)))));
+      h("p", { class: "kicker" }, h("b", {}, s.study.name), h("span", {}, `${s.study.strategy} ${t("strategy")}`), h("span", {}, said(s.study.goal)), h("span", {}, t("upto", { n: s.study.max_epochs })), h("span", {}, `${t("seed")} ${s.study.seed}`)),
+      h("h1", { class: s.tone }, said(s.verdict)),
+      h("dl", { class: "facts" }, s.facts.map(([label, value, fine]) => h("div", {}, h("dt", {}, fact(label)), h("dd", {}, said(value)), h("dd", { class: "fine" }, said(fine))))));
     this.paintLine();
     this.paintNow();
-    fill(this.said, [...s.said].reverse().slice(0, 24).map(([at, text]) => h("li", {}, h("time", { datetime: new Date(at * 1000).toISOString() }, clock(at)), h("span", {}, text))));
+    fill(this.said, [...s.said].reverse().slice(0, 24).map(([at, text]) => h("li", {}, h("time", { datetime: new Date(at * 1000).toISOString() }, clock(at)), h("span", {}, said(text)))));
     this.table.update();
     for (const one of this.figures) one.want(s.seq);
     this.readNext();
@@ -114,8 +114,7 @@ export class StudyPage {
     const part = budget.epochs ? s.spent / budget.epochs : budget.seconds ? s.elapsed / budget.seconds : s.finished ? 1 : 0;
     const used = budget.epochs ? `${whole(s.spent)} ${t("of")} ${whole(budget.epochs)} ${t("epochs")}` : `${whole(s.spent)} ${t("epochs")}`;
     const time = budget.seconds ? `${duration(s.elapsed)} ${t("of")} ${duration(budget.seconds)}` : duration(s.elapsed);
-    const open = s.stages.findLastIndex((x) => x.state === "open");
-    const shown = this.chosen ?? (open >= 0 ? open : s.stages.findLastIndex((x) => x.state !== "coming"));
+    const shown = this.chosen ?? telling(s.stages);
     const stage = s.stages[shown];
     fill(this.line,
       h("div", { class: "budget", role: "meter", "aria-label": t("budget"), "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * Math.min(part, 1)) },
@@ -127,9 +126,9 @@ export class StudyPage {
           h("span", { class: "name" }, stageName(x)), h("span", { class: "note" }, x.state === "closed" ? `${whole(x.spent)} ${t("epochs")}` : t(`stage.${x.state}`)))))) : null,
       stage ? h("div", { class: "stage-said" },
         h("h3", {}, stageName(stage), stage.again ? ` (${t("stage.again")})` : ""),
-        h("p", { class: "soft" }, stage.why),
-        stage.verdict ? h("p", { class: "answer" }, stage.verdict) : null,
-        stage.because ? h("p", { class: "note" }, stage.because) : null,
+        h("p", { class: "soft" }, said(stage.why)),
+        stage.verdict ? h("p", { class: "answer" }, said(stage.verdict)) : null,
+        stage.because ? h("p", { class: "note" }, said(stage.because)) : null,
         stage.settled?.length ? h("ul", { class: "chips" }, stage.settled.map(([n, v]) => h("li", {}, `${n} = ${v}`))) : null) : null);
     for (const button of this.line.querySelectorAll("[data-stage]")) {
       button.onclick = () => { this.chosen = Number(button.dataset.stage); this.paintLine(); };
@@ -140,15 +139,17 @@ export class StudyPage {
     const s = this.study;
     const waiting = s.pending.configs ? h("p", { class: "note" }, `${s.pending.configs} × ${t("waiting")}`) : null;
     const rows = s.running.map((id) => s.rows.get(id)).filter(Boolean);
-    const state = JSON.stringify([rows, s.pending, settings.lang]);
+    const state = JSON.stringify([rows, s.pending, s.finished, s.kept, settings.lang]);
     if (state === this.nowState) return;
     this.nowState = state;
     fill(this.running, h("p", { class: "note" }, s.paused ? (rows.length ? t("pausing") : t("paused")) : ""), waiting,
       rows.length ? h("ul", { class: "running" }, rows.map((r) => h("li", {},
-        h("div", { class: "who" }, h("a", { href: `#/${s.id}/trial/${r.id}`, "data-focus": `run-${r.id}` }, `${t("trial")} ${r.id}`), h("span", { class: "note" }, [r.probe ? `${t("probe")} ${r.probe}` : "", r.stage ?? ""].filter(Boolean).join(" · "))),
-        h("div", { class: "why" }, r.why),
+        h("div", { class: "who" }, h("a", { href: `#/${s.id}/trial/${r.id}`, "data-focus": `run-${r.id}` }, `${t("trial")} ${r.id}`), h("span", { class: "note" }, [r.probe ? `${t("probe")} ${r.probe}` : "", said(r.stage ?? "")].filter(Boolean).join(" · "))),
+        h("div", { class: "why" }, said(r.why)),
         h("div", { class: "how" }, h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${(100 * r.epoch) / Math.max(1, r.until)}%` } })), h("span", { class: "num" }, `${r.epoch}/${r.until}`), h("span", { class: "num score" }, number(r.score))),
-        h("span", { class: "stop", "data-stop": r.id, "data-own": "" })))) : h("p", { class: "note" }, s.finished ? s.finished : t("now.none")));
+        h("span", { class: "stop", "data-stop": r.id, "data-own": "" })))) : h("p", { class: "note" }, s.finished ? said(s.finished) : t("now.none")),
+      s.finished && s.kept.length ? h("ul", { class: "chips" }, s.kept.map(([n, v]) => h("li", {}, `${n} = ${v}`))) : null);
+    document.getElementById("h-now").textContent = t(s.finished && s.kept.length ? "now.done" : "now");
     for (const place of this.running.querySelectorAll("[data-stop]")) {
       const id = Number(place.dataset.stop), stamp = `${s.id} ${id} ${s.pending.stops.includes(id)} ${settings.lang}`;
       if (place.made !== stamp) place.replaceChildren(stopButton(s, id));
@@ -200,7 +201,8 @@ export class StudyPage {
       logx: () => (g.logx = !g.logx), logy: () => { g.logy = !log; g.view = null; }, hide: () => (g.hide = !g.hide), reset: () => (g.view = null),
     };
     for (const button of this.tools.querySelectorAll("[data-tool]")) button.onclick = () => { acts[button.dataset.tool](); this.paintCurves(); };
-    fill(this.key, ["winner", "default", "running", "plain", "failed"].map((k) => h("span", { class: k }, t(`key.${k}`))));
+    const drawn = new Set(this.panels.flatMap((p) => p.roles()));
+    fill(this.key, ["winner", "default", "running", "plain", "failed"].filter((k) => drawn.has(k)).map((k) => h("span", { class: k }, t(`key.${k}`))));
   }
 
   paintCurves() {
@@ -215,7 +217,7 @@ export class StudyPage {
     this.nextSeq = this.study.seq;
     const found = await request(`${this.base}/lesson`).catch(() => null);
     if (found && !this.closed) {
-      fill(this.next, found.next_steps.map((step) => h("li", {}, step)));
+      fill(this.next, found.next_steps.map((step) => h("li", {}, said(step))));
       document.getElementById("next").hidden = !found.next_steps.length;
     }
     setTimeout(() => { this.nextBusy = false; if (!this.closed) this.readNext(); }, 6000);
@@ -243,6 +245,12 @@ export class StudyPage {
     for (const one of this.figures) one.close();
     for (const panel of this.panels) panel.close();
   }
+}
+
+/** The stage to show first: the open one, the one that ended the study, the proof, else the last that trained anything. */
+function telling(stages) {
+  const tests = [(x) => x.state === "open", (x) => x.state === "failed", (x) => x.state === "closed" && x.name === "confirm", (x) => x.state === "closed", (x) => x.state !== "coming"];
+  return tests.map((test) => stages.findLastIndex(test)).find((at) => at >= 0) ?? -1;
 }
 
 function fact(label) {

@@ -1,5 +1,5 @@
 // The table of trials: sorted, filtered, a window of it at a time, two of them to compare.
-import { fill, h, number, t } from "./dom.js";
+import { fill, h, number, said, t } from "./dom.js";
 
 const STEP = 60;
 
@@ -36,7 +36,7 @@ export class Table {
   chosen() {
     const { by, up } = this.sort;
     const keep = { all: () => true, running: (r) => r.status === "running", failed: (r) => ["failed", "stopped"].includes(r.status), hand: (r) => r.hand }[this.show];
-    const rows = [...this.study.rows.values()].filter((r) => keep(r) && (!this.find || `${r.config} ${r.stage ?? ""} ${r.why} ${r.failure ?? ""}`.toLowerCase().includes(this.find)));
+    const rows = [...this.study.rows.values()].filter((r) => keep(r) && (!this.find || `${r.config} ${r.stage ?? ""} ${said(r.stage)} ${r.why} ${said(r.why)} ${r.failure ?? ""}`.toLowerCase().includes(this.find)));
     return rows.sort((a, b) => {
       const [x, y] = [a[by] ?? null, b[by] ?? null];
       if (x === null || y === null) return (x === null) - (y === null) || b.id - a.id; // without one: last either way
@@ -84,12 +84,12 @@ export class Table {
   row(r, columns) {
     const cells = {
       id: () => h("td", { class: "num" }, h("a", { href: `#/${this.study.id}/trial/${r.id}`, "data-focus": `row-${r.id}` }, String(r.id))),
-      stage: () => h("td", {}, r.stage ?? ""),
-      status: () => h("td", { class: ["failed"].includes(r.status) || r.infeasible ? "bad" : null }, [r.probe ? `${r.probe} ${t("probe")}` : t(`status.${r.status}`), r.infeasible ? t("infeasible") : "", r.hand ? t("byhand") : ""].filter(Boolean).join(", ")),
+      stage: () => h("td", {}, said(r.stage ?? "")),
+      status: () => h("td", { class: ["failed"].includes(r.status) || r.infeasible ? "bad" : null }, [r.probe ? `${said(r.probe)} ${t("probe")}` : t(`status.${r.status}`), r.infeasible ? t("infeasible") : "", r.hand ? t("byhand") : ""].filter(Boolean).join(", ")),
       loss: () => h("td", { class: "num" }, number(r.score)),
       epoch: () => h("td", { class: "num" }, r.probe ? "" : `${r.epoch}/${r.horizon}`),
       config: () => h("td", { class: "mono config" }, r.config),
-      why: () => h("td", { class: "why" }, r.why, r.stop ? h("span", { class: "soft" }, ` — ${r.stop}`) : "", r.failure ? h("span", { class: "bad" }, ` — ${r.failure}`) : ""),
+      why: () => h("td", { class: "why" }, said(r.why), r.stop ? h("span", { class: "soft" }, ` — ${said(r.stop)}`) : "", r.failure ? h("span", { class: "bad" }, ` — ${r.failure}`) : ""),
     };
     return h("tr", { class: r.role }, h("td", { class: "tick" }, r.probe ? "" : h("input", { type: "checkbox", "data-tick": r.id, "aria-label": `${t("compare")} ${r.id}` })), columns.map(([key]) => cells[key]()));
   }

@@ -1,5 +1,5 @@
 // The page of one trial, and of two beside each other.
-import { h, number, request, t } from "./dom.js";
+import { h, number, request, said, t } from "./dom.js";
 import { draw } from "./ink.js";
 import { configDialog, stopButton } from "./actions.js";
 
@@ -19,8 +19,8 @@ function figures(specs, label) {
 function findings(list) {
   if (!list.length) return h("p", { class: "note" }, t("findings.none"));
   return h("ul", { class: "findings" }, list.map((f) => h("li", { class: f.severity },
-    h("h3", {}, f.kind, h("span", { class: "note" }, ` ${f.since === null ? "" : `${t("since")} ${f.since} · `}${f.curve} · ${t("confidence")} ${Math.round(100 * f.confidence)} %`)),
-    h("p", {}, f.text), f.severity === "good" || !f.action.length ? null : h("p", { class: "action" }, `→ ${f.action[0]}`))));
+    h("h3", {}, said(f.kind), h("span", { class: "note" }, ` ${f.since === null ? "" : `${t("since")} ${f.since} · `}${f.curve} · ${t("confidence")} ${Math.round(100 * f.confidence)} %`)),
+    h("p", {}, said(f.text)), f.severity === "good" || !f.action.length ? null : h("p", { class: "action" }, `→ ${said(f.action[0])}`))));
 }
 
 /** Fill `main` with trial `id`; returns a function that reads it again. */
@@ -37,12 +37,12 @@ export async function trialPage(main, study, id) {
       h("p", { class: "note" }, link(study, "", `← ${t("back")}`)),
       h("h1", {}, `${t("trial")[0].toUpperCase()}${t("trial").slice(1)} ${id}`),
       h("p", { class: "facts-line" },
-        h("b", {}, row.probe ? `${t("probe")}: ${row.probe}` : t(`status.${row.status}`)),
-        row.hand ? ` · ${t("byhand")}` : "", row.stage ? ` · ${row.stage}` : "",
+        h("b", {}, row.probe ? `${t("probe")}: ${said(row.probe)}` : t(`status.${row.status}`)),
+        row.hand ? ` · ${t("byhand")}` : "", row.stage ? ` · ${said(row.stage)}` : "",
         ` · ${row.epoch}/${row.horizon} ${t("epochs")} · ${t("seed")} ${found.seed}`,
         row.parent === undefined ? "" : [" · ", t("goes.on"), " ", link(study, `/trial/${row.parent}`, String(row.parent))]),
       found.scores ? h("p", { class: "score" }, found.scores) : null,
-      h("p", { class: "lead" }, row.why, row.stop ? ` — ${t("status.stopped")}: ${row.stop}` : ""),
+      h("p", { class: "lead" }, said(row.why), row.stop ? ` — ${t("status.stopped")}: ${said(row.stop)}` : ""),
       h("div", { class: "buttons start" }, ["running", "paused"].includes(row.status) && !study.finished ? stopButton(study, id) : null,
         study.read_only || study.finished || row.probe ? null : h("button", { class: "quiet", type: "button", onclick: () => configDialog(study, found.raw ?? {}) }, t("add")),
         go));

@@ -11,7 +11,7 @@ from luthier.core.params import Choice, Config, Float, Int, Value
 from luthier.core.space import Space
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, rate_for_batch
-from luthier.playbook.script import Look, Script, Verdict, Wish, number, short, unaffordable
+from luthier.playbook.script import Look, Script, Verdict, Wish, after, number, short, unaffordable
 from luthier.playbook.stages.common import optimizer_of
 from luthier.playbook.stages.search import change, has_role, noise, rates_again
 
@@ -94,7 +94,7 @@ def rates(look: Look) -> Script:
     leader = look.best([best, *tried]) or best
     stays = "stays" if leader is best else f"instead of {short(best.config[rate])}"
     return Verdict(
-        f"{rate} {short(leader.config[rate])} {stays}: {look.said(leader)} after {look.short} epochs",
+        f"{rate} {short(leader.config[rate])} {stays}: {look.said(leader)} {after(look.short)}",
         f"{rate} {look.table([best, *tried], rate)}",
         settled={rate: leader.config[rate]},
     )

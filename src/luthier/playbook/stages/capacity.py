@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.knowledge import find
-from luthier.playbook.script import Look, Script, Verdict, short, unaffordable
+from luthier.playbook.script import Look, Script, Verdict, after, short, unaffordable
 from luthier.playbook.stages.search import climb, has_role, noise, open_names
 
 
@@ -47,5 +47,5 @@ def capacity(look: Look) -> Script:
     text = f"no other size is better: {look.said(best)}"
     if kept:
         values = ", ".join(f"{n} {short(v)}" for n, v in settled.items())
-        text = f"{values}: {look.said(best)} after {epochs} epochs"
+        text = f"{values}: {look.said(best)} {after(epochs)}"
     return Verdict(text, "; ".join(words), settled=settled | {n: best.config[n] for n in names if n in best.config})

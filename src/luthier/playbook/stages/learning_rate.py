@@ -11,7 +11,7 @@ from luthier.core.trial import TrialRecord
 from luthier.knowledge import Prior, find, rate_for_batch, tier_of
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
-from luthier.playbook.script import Look, Part, Script, Verdict, number, short
+from luthier.playbook.script import Look, Part, Script, Verdict, after, number, short
 from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
 from luthier.playbook.stages.search import has_role, noise
 
@@ -72,7 +72,7 @@ def learning_rate(look: Look) -> Script:
         else f" (between the steps; the best of them {short(best.config[rate])})"
     )
     values = ", ".join(f"{n} {short(v)}{between if n == rate else ''}" for n, v in settled.items())
-    text = f"{values}: {look.said(best)} after {epochs} epochs"
+    text = f"{values}: {look.said(best)} {after(epochs)}"
     if default and epochs == look.short:
         text += f" (strong default {look.shown(default[0])})"
     numbers = {**({"start": start} if start else {}), **({"short": epochs} if epochs != look.short else {})}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-COOKIE = "luthier_dashboard"
-LARGEST = 64_000
-"""Bytes of a request's body."""
+JSON = "application/json"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -27,14 +26,20 @@ HEADERS = {
 """Set on every answer: the page runs nothing that is not its own, and nobody may frame it."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What a server expects of those who come.
+
+    Args:
+        what: what it is, in its own errors.
+        cookie: the name of the cookie that keeps the token for a browser which opened ``/?token=...``; None where no
+            browser comes.
+        body: of a request's method and path the type that its body must have, and how many bytes it may have.
+    """
+
+    what: str
+    cookie: str | None
+    body: Callable[[str, str], tuple[str, int]]
 
 
 class Guard:
@@ -45,13 +50,17 @@ class Guard:
 
     Args:
         app: what is guarded.
+        manners: what it expects.
         token: what must be shown; None where nothing need be.
         local: bound to this machine alone, so that no other name than its own is right.
         hosts: further names that are right.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, local: bool, hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, manners: Manners, *, token: str | None, local: bool, hosts: Iterable[str] = ()
+    ) -> None:
         self.app = app
+        self.manners = manners
         self.token = token
         self.local = local
         own = [] if local else [socket.gethostname(), socket.getfqdn()]
@@ -80,37 +89,47 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        host = headers.get("host", "")
+        host, what = headers.get("host", ""), self.manners.what
         if not self._known(host):
-            return _no(421, f"This dashboard does not answer to the host {host[:80]!r}.", "Start it with --allow-host.")
+            return _no(421, f"This {what} does not answer to the host {host[:80]!r}.", "Start it with --allow-host.")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return _no(403, "The request comes from another site.", "Open the dashboard itself.")
+            return _no(403, "The request comes from another site.", f"Open the {what} itself.")
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             # Following a link from elsewhere is no harm; everything but the page itself is.
             navigates = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"
             if not navigates:
-                return _no(403, "The request comes from another site.", "Open the dashboard itself.")
+                return _no(403, "The request comes from another site.", f"Open the {what} itself.")
         if scope["method"] not in ("GET", "HEAD"):
-            if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-                return _no(415, "An action must be sent as application/json.", "")
-            if not headers.get("content-length", "").isdigit() or int(headers["content-length"]) > LARGEST:
-                return _no(413, "The request is too large, or does not say how large it is.", "")
+            kind, most = self.manners.body(scope["method"], scope["path"])
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+                return _no(415, f"The request's body must be {kind}.", f"Send the header Content-Type: {kind}.")
+            length = headers.get("content-length", "0")
+            if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
+                return _no(411, "The request does not say how large it is.", "Send the header Content-Length.")
+            if len(length) > 18 or int(length) > most:
+                return _no(413, f"The request has {length[:30]} bytes; {most:,} are allowed.", "Send less.")
         return self._without_token(scope, headers)
 
     def _without_token(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         if self.token is None:
             return None
         bearer = headers.get("authorization", "")
-        given = bearer[7:] if bearer.lower().startswith("bearer ") else _cookie(headers.get("cookie", ""))
+        cookie = self.manners.cookie
+        shown = bearer[7:] if bearer.lower().startswith("bearer ") else ""
+        given = shown or (_cookie(headers.get("cookie", ""), cookie) if cookie else "")
         if self._same(given):
             return None
+        if cookie is None:
+            wrong = "has another token" if bearer else "asks for its token"
+            return _no(401, f"This {self.manners.what} {wrong}.", "Send the header Authorization: Bearer TOKEN.")
         shown = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and self._same(shown):
             answer = RedirectResponse("/", status_code=303)
-            answer.set_cookie(COOKIE, shown, httponly=True, samesite="strict", path="/")
+            answer.set_cookie(cookie, shown, httponly=True, samesite="strict", path="/")
             return answer
-        return _no(401, "This dashboard asks for its token.", "Open the address with ?token=... that it printed.")
+        mend = "Open the address with ?token=... that it printed."
+        return _no(401, f"This {self.manners.what} asks for its token.", mend)
 
     def _same(self, given: str) -> bool:
         # In a time that does not tell how much of it was right.
@@ -130,9 +149,9 @@ class Guard:
         return address.is_loopback or not self.local  # a number cannot be rebound
 
 
-def _cookie(text: str) -> str:
+def _cookie(text: str, name: str) -> str:
     try:
-        found = SimpleCookie(text).get(COOKIE)
+        found = SimpleCookie(text).get(name)
     except CookieError:
         return ""
     return found.value if found is not None else ""
