@@ -44,6 +44,19 @@ def test_a_paused_training_goes_on_as_if_it_had_not_been_paused():
     assert whole[-1]["lr"] < whole[0]["lr"]
 
 
+def test_several_processes_go_on_as_if_they_had_not_been_paused():
+    whole, parts = whole_and_in_parts(
+        train, SPACE, {"learning_rate": 0.02, "dropout": 0.3}, parts=(2, 4), minimize="val_loss", workers=1, processes=2
+    )
+    assert whole == parts
+
+
+def test_processes_that_luthier_did_not_start_are_refused(monkeypatch):
+    monkeypatch.setattr(accelerate.Accelerator, "num_processes", 2)
+    result = lt.tune(train, SPACE, minimize="val_loss", strategy="random", budget="1 trials", workers=0, quiet=True)
+    assert "The accelerator sees 2 processes, and the trial has 1" in result.trials()[0].failure.reason
+
+
 def test_a_clone_trains_under_its_own_rate():
     first, second = ({"learning_rate": rate, "dropout": 0.0} for rate in (0.1, 0.02))
     result = lt.tune(train, SPACE, minimize="val_loss", strategy=Cloned(first, second), max_epochs=3, workers=0,

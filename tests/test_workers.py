@@ -317,7 +317,7 @@ def test_threads_are_shared_out_among_the_workers():
     def count(trial):
         trial.report(val_loss=float(os.environ["OMP_NUM_THREADS"]))
 
-    from luthier.run.pool import cores
+    from luthier.run.machine import cores
 
     before = os.environ.pop("OMP_NUM_THREADS", None)
     try:

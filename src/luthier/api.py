@@ -27,6 +27,7 @@ from luthier.plots import Plots
 from luthier.request import Names, begin, objectives_from, study_from
 from luthier.run.book import Book
 from luthier.run.crew import LOCAL, Crew
+from luthier.run.gpus import Asked
 from luthier.run.interrupts import Interrupts
 from luthier.run.limits import Limits
 from luthier.run.lock import driving
@@ -191,8 +192,11 @@ def tune(
     max_epochs: int = DEFAULT_EPOCHS,
     budget: str | int | float | Budget | None = None,
     strategy: str | Scheduler = "playbook",
-    workers: int = 1,
+    workers: int | str = 1,
     threads: int | None = None,
+    gpus: Asked = None,
+    processes: int = 1,
+    pin: bool = False,
     executor: str = LOCAL,
     resources: Mapping[str, float] | None = None,
     slurm: Mapping[str, Any] | None = None,
@@ -223,8 +227,13 @@ def tune(
         max_epochs: the length of a full training.
         budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
         strategy: ``"playbook"``, another name in :data:`luthier.strategies.STRATEGIES`, or a Scheduler.
-        workers: processes that train at once; 0 trains in this process, for debugging.
+        workers: trials that train at once, each in a process of its own; ``"auto"``: as many as cores, GPUs and memory
+            bear; 0 trains in this process, for debugging. See ``docs/slots.md``.
         threads: processor threads of each worker; cores / workers where None.
+        gpus: deals GPUs to the workers, each of which sees its own only: ``"auto"`` all that there are, a number how
+            many, a list which. None: every worker sees what this process sees.
+        processes: how many processes train each trial, with the environment that torchrun gives them; 1 or more.
+        pin: whether each worker stays on its share of the cores, with its data loaders.
         executor: where they train: ``"local"``, this machine; ``"ray"``, the cluster of ``RAY_ADDRESS`` or a Ray of
             this machine; ``"ray:ADDRESS"``; ``"slurm"``. See ``docs/cluster.md``.
         resources: what each worker on Ray needs, ``{"CPU": 2, "GPU": 1}``; one CPU where None.
@@ -257,7 +266,7 @@ def tune(
     """
     refuse_while_importing()
     console = Console(quiet=quiet)
-    crew = Crew(workers, threads, executor, resources, slurm)
+    crew = Crew(workers, threads, gpus, processes, pin, executor, resources, slurm)
     limits = Limits.of(timeout, worker_memory, checkpoint_space)
     study = prepare(
         target,
@@ -387,7 +396,7 @@ def drive(
             book.enter(__version__)
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
-            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud)
+            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud, console.say)
             stack.callback(executor.close)
             if isinstance(executor, Attentive):
                 executor.attend(lambda: book.history)

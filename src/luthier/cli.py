@@ -39,12 +39,28 @@ SERVER = "The server"
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line; progress to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")]
 Workers = Annotated[
-    int,
-    typer.Option("--workers", "-w", help="Processes that train at once; 0: in this process.", rich_help_panel=MACHINE),
+    str,
+    typer.Option(
+        "--workers",
+        "-w",
+        metavar="<int|auto>",
+        help="Trials at once; 'auto': what the machine bears; 0: in this process.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(help="Processor threads of each worker (default: cores / workers).", rich_help_panel=MACHINE),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="GPUs to deal to the workers: 'auto', how many, or which: 0,1.", rich_help_panel=MACHINE),
+]
+Processes = Annotated[
+    int, typer.Option(help="Processes of each trial, as torchrun starts them.", rich_help_panel=MACHINE)
+]
+Pin = Annotated[
+    bool, typer.Option("--pin", help="Keep each worker to its share of the cores.", rich_help_panel=MACHINE)
 ]
 Seed = Annotated[int, typer.Option(help="Fixes every decision and every training.")]
 Place = Annotated[str, typer.Argument(metavar="[STUDY]", help="A folder, a .db file or a storage URL.")]
@@ -136,7 +152,7 @@ WarmStart = Annotated[list[str] | None, typer.Option(help="An earlier study; aga
 def quickstart(
     dir: Annotated[Path, typer.Option("--dir", help="Where the study and its report go.")] = Path("luthier-quickstart"),
     seed: Seed = 0,
-    workers: Workers = 2,
+    workers: Workers = "2",
     budget: Annotated[str, typer.Option(help="In full-length trainings, epochs or time.")] = QUICKSTART_BUDGET,
     max_epochs: MaxEpochs = QUICKSTART_EPOCHS,
     json: Json = False,
@@ -185,8 +201,11 @@ def tune(
     max_epochs: MaxEpochs = 30,
     budget: BudgetText = None,
     strategy: Strategy = "playbook",
-    workers: Workers = 1,
+    workers: Workers = "1",
     threads: Threads = None,
+    gpus: Gpus = None,
+    processes: Processes = 1,
+    pin: Pin = False,
     executor: Executor = LOCAL,
     resources: Resources = None,
     slurm: Slurm = None,
@@ -262,7 +281,7 @@ def tune(
         max_epochs=max_epochs,
         budget=budget,
         strategy=strategy,
-        crew=Crew(workers, threads, executor, resources, slurm),
+        crew=Crew(workers, threads, gpus, processes, pin, executor, resources, slurm),
         name=name,
         seed=seed,
         reduce=reduce,
@@ -278,8 +297,11 @@ def tune(
 def resume(
     study: Place = HERE,
     name: Name = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
     threads: Threads = None,
+    gpus: Gpus = None,
+    processes: Processes = 1,
+    pin: Pin = False,
     executor: Executor = LOCAL,
     resources: Resources = None,
     slurm: Slurm = None,
@@ -306,7 +328,7 @@ def resume(
     from luthier.run.lock import driving
     from luthier.view.console import Console
 
-    crew = Crew(workers, threads, executor, resources, slurm)
+    crew = Crew(workers, threads, gpus, processes, pin, executor, resources, slurm)
     limits = Limits.of(timeout, worker_memory, checkpoint_space)
     log = store.open_store(study, name, durability)
     with contextlib.closing(log), contextlib.ExitStack() as stack:

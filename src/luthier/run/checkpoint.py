@@ -20,7 +20,7 @@ import random
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -74,11 +74,18 @@ class _Writer:
         return self._digest.hexdigest()
 
 
-def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mapping[str, Any] | None = None) -> str:
+def save(
+    path: Path,
+    epoch: int,
+    stateful: Mapping[str, Stateful],
+    built: Mapping[str, Any] | None = None,
+    others: Sequence[Any] = (),
+) -> str:
     """Write the states of ``stateful`` and of the random generators after ``epoch``; returns the file's SHA-256.
 
     Args:
         built: :func:`settings` of them before the first epoch.
+        others: :func:`generators` of the processes that train along, from rank 1 on; None where one is not known.
 
     Raises:
         OSError: the file cannot be written: the disk is full, or the folder not writable. Nothing is left of it.
@@ -87,6 +94,7 @@ def save(path: Path, epoch: int, stateful: Mapping[str, Stateful], built: Mappin
         "epoch": epoch,
         "state": {k: v.state_dict() for k, v in stateful.items()},
         "rng": generators(),
+        "others": list(others),
         "built": dict(built or {}),
     }
     torch = sys.modules.get("torch")
@@ -165,7 +173,13 @@ def verify(path: Path, digest: str) -> None:
         raise Damaged(f"it cannot be read: {error.strerror or error}") from None
 
 
-def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = None, digest: str = "") -> int:
+def load(
+    path: Path,
+    stateful: Mapping[str, Stateful],
+    clone_seed: int | None = None,
+    digest: str = "",
+    rank: int = 0,
+) -> int:
     """Restore ``stateful`` and the random generators; returns the epoch after which they were saved.
 
     Args:
@@ -174,6 +188,7 @@ def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = 
             optimizers and schedulers the settings stay as they are now (:func:`luthier.run.inherit.merged`); weights,
             momenta, buffers and whatever else there is come from the checkpoint; the generators begin at this seed, so
             that no two clones see the same batches.
+        rank: which of the processes that train along this is; it gets its own generators back.
 
     Raises:
         Damaged: the file is missing or is not what was written; nothing was restored.
@@ -191,7 +206,8 @@ def load(path: Path, stateful: Mapping[str, Stateful], clone_seed: int | None = 
             state = inherit.merged(thing, state, content.get("built", {}).get(name), mine[name])
         thing.load_state_dict(state)
     if clone_seed is None:
-        restore_generators(content["rng"])
+        others = content.get("others", ())[rank - 1 : rank] if rank else ()
+        restore_generators(next((held for held in others if held is not None), content["rng"]))
     else:
         seed_everything(clone_seed)
     return int(content["epoch"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from luthier.core.typed import typed
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
 from luthier.run.modes import Modes
+from luthier.run.ranks import KEEP, NEXT, Alone, Ranks
 from luthier.run.vault import Folder, Vault
 
 T = TypeVar("T")
@@ -35,6 +38,9 @@ class Trial:
         until: the epoch to train to now.
         max_epochs: the length this trial is meant to be trained to: let schedules decay over this many epochs.
         watched: whether the first epoch's validation is looked at for dropout or batch norm in training mode.
+        rank, processes: which of how many processes this is, where several train each trial (``processes=`` of
+            :func:`luthier.tune`); 0 and 1 elsewhere. All have the same configuration, seed and epochs; what ranks other
+            than 0 report is ignored.
 
     >>> def train(trial):
     ...     model, optimizer = build(**trial.config)
@@ -53,7 +59,10 @@ class Trial:
         vault: Vault | None = None,
         modes: Modes | None = None,
         parked: Callable[[], bool] = lambda: False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks: Ranks = ranks or Alone(stopped, parked)
+        self.rank, self.processes = self._ranks.rank, self._ranks.size
         self.config: dict[str, Value] = dict(job.config)
         self.id = job.trial
         self.seed = job.seed
@@ -68,7 +77,6 @@ class Trial:
         sources = () if job.checkpoint is None else ((job.checkpoint, job.digest, job.clone_of is not None),)
         self._sources: tuple[tuple[str, str, bool], ...] = (*sources, *job.fallback)
         self._verified = False
-        self._parked = parked
         self._send = send
         self._stopped = stopped
         self._files = files
@@ -96,7 +104,8 @@ class Trial:
 
     @property
     def should_stop(self) -> bool:
-        """Whether this trial was ended by a decision. ``trial.epochs`` looks for you."""
+        """Whether this trial was ended by a decision. ``trial.epochs`` looks for you, at the same epoch in all
+        processes of the trial; here one may hear of it before the others."""
         return self._stopped()
 
     def typed(self, config: type[T], **given: Any) -> T:
@@ -132,11 +141,15 @@ class Trial:
         """A place for the state after the epoch that was reported last, in a format of one's own, a file or a folder.
 
         It counts once the block ends without an error: a checkpoint is whole or not there. A full disk is recorded, and
-        training goes on.
+        training goes on. Of several processes rank 0's counts; what the others write here is thrown away.
 
         >>> with trial.saving() as path:
         ...     trainer.save_checkpoint(path)
         """
+        if self.rank:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / "state"
+            return
         name = self._place()
         with self._unless_full():
             place = self._vault.place(name)
@@ -160,14 +173,16 @@ class Trial:
         finally:
             self._iterating = before
         self.epoch = int(epoch)
-        if self.epoch < self.until and not self._stopped() and self._parked():
-            self.interrupted = True
-        return self.epoch < self.until and not self._stopped() and not self.interrupted
+        if self.epoch >= self.until:
+            return False
+        verdict = self._ranks.agree(self.epoch, NEXT)
+        self.interrupted = verdict == "park"
+        return verdict == "go"
 
     @property
     def to_be_saved(self) -> bool:
         """Whether the state is worth keeping: the job is done or the study interrupted, and the trial not ended."""
-        return (self.epoch >= self.until or self.interrupted) and not self._stopped()
+        return (self.epoch >= self.until or self.interrupted) and self._ranks.agree(self.epoch, KEEP) != "stop"
 
     def _place(self) -> str:
         return f"checkpoints/trial-{self.id:05d}/epoch-{self.epoch:05d}.ckpt"
@@ -200,8 +215,12 @@ class Trial:
 
         def save() -> None:
             name = self._place()
+            drawn = self._ranks.gather(name, pickle.dumps(checkpoint.generators()) if self.processes > 1 else b"")
+            if self.rank:
+                return
+            others = [None if held is None else pickle.loads(held) for held in drawn[1:]]
             with self._unless_full():
-                digest = checkpoint.save(self._vault.place(name), self.epoch, stateful, built)
+                digest = checkpoint.save(self._vault.place(name), self.epoch, stateful, built, others)
                 self._vault.keep(name)
                 self.digest, self.saved = digest, name
 
@@ -213,7 +232,8 @@ class Trial:
         Args:
             restore: called before the first epoch of a trial that goes on, with the file or folder that ``save`` wrote.
                 Of a clone (:attr:`cloned`) it must see to it that this trial's own configuration holds.
-            save: called after the last epoch with a place to write to; it counts once it returns.
+            save: called after the last epoch with a place to write to; it counts once it returns. Both are called in
+                each process of the trial, with the same place.
 
         >>> for epoch in trial.epochs_with(accelerator.load_state, accelerator.save_state):
         """
@@ -222,8 +242,15 @@ class Trial:
         self.epoch = self.start
 
         def keep() -> None:
+            name = self._place()
+            if self.rank:
+                save(Path(self._ranks.share(name)))
+                self._ranks.gather(name, b"")
+                return
             with self.saving() as path:
+                self._ranks.share(name, str(path))
                 save(path)
+                self._ranks.gather(name, b"")
 
         yield from self._loop(keep)
 
@@ -233,9 +260,10 @@ class Trial:
         self._since = time.perf_counter()
         try:
             for epoch in range(first, self.until + 1):
-                if self._stopped():
+                verdict = self._ranks.agree(epoch - 1, NEXT)
+                if verdict == "stop":
                     return
-                if self._parked():
+                if verdict == "park":
                     if save is not None and epoch > first:
                         save()
                     self._leave()
@@ -253,7 +281,7 @@ class Trial:
             path, digest, cloned = self._sources[0]
             try:
                 seed = self.seed if cloned else None
-                self.epoch = checkpoint.load(self._vault.bring(path), stateful, clone_seed=seed, digest=digest)
+                self.epoch = checkpoint.load(self._vault.bring(path), stateful, seed, digest, self.rank)
                 break
             except checkpoint.Damaged as error:
                 self._send(CheckpointLost(self.id, path, str(error)))
@@ -291,16 +319,28 @@ class Trial:
         """Report the metrics of an epoch: numbers or one-element tensors by name.
 
         Inside ``trial.epochs`` the epoch is known. In a loop of your own each report counts as the next epoch unless
-        ``epoch=`` says otherwise, and once the job is over the report does not return.
+        ``epoch=`` says otherwise, and once the job is over the report does not return: where several processes train a
+        trial so, each must report, and only what rank 0 says counts.
 
         Raises:
             UserError: a metric is no number, nothing was reported, or validation ran in training mode.
         """
         values = {**(metrics or {}), **named}
-        if not values:
-            raise UserError("trial.report() got no metrics.", "Write trial.report(val_loss=0.5).")
         if epoch is None:
             epoch = self.epoch + 1
+        if self.rank == 0:
+            self._tell(values, int(epoch))
+        if not self._iterating:
+            self.epoch = int(epoch)
+            verdict = "stop" if self.epoch >= self.until else self._ranks.agree(self.epoch, NEXT)
+            if verdict == "stop":
+                raise EndOfTrial
+            if verdict == "park":
+                self._leave()
+
+    def _tell(self, values: Mapping[str, Any], epoch: int) -> None:
+        if not values:
+            raise UserError("trial.report() got no metrics.", "Write trial.report(val_loss=0.5).")
         if epoch <= self._reported:
             raise UserError(
                 f"Epoch {epoch} was reported already.", "Pass all metrics of an epoch in one trial.report(...)."
@@ -308,18 +348,10 @@ class Trial:
         if self._modes is not None:
             modes, self._modes = self._modes, None
             modes.verdict() if self.watched else modes.close()
-        self._reported = int(epoch)
+        self._reported = epoch
         now = time.perf_counter()
-        self._send(
-            Reported(self.id, int(epoch), {k: _number(k, v) for k, v in values.items()}, round(now - self._since, 6))
-        )
+        self._send(Reported(self.id, epoch, {k: _number(k, v) for k, v in values.items()}, round(now - self._since, 6)))
         self._since = now
-        if not self._iterating:
-            self.epoch = int(epoch)
-            if self.epoch >= self.until or self._stopped():
-                raise EndOfTrial
-            if self._parked():
-                self._leave()
 
 
 def _number(name: str, value: Any) -> float:

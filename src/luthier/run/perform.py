@@ -13,6 +13,7 @@ from luthier.core.events import Ended, Event, Failed, Interrupted, plain
 from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.modes import Modes, PipelineError
+from luthier.run.ranks import Ranks
 from luthier.run.vault import Folder, Vault
 
 TAIL = 4000
@@ -40,10 +41,13 @@ def perform(
     files: Path,
     parked: Callable[[], bool] = lambda: False,
     vault: Vault | None = None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train or answer ``job``; whatever the target does, exactly one Ended, Failed or Interrupted is sent at the end.
 
-    Its checkpoints are kept in ``vault``, in the folder ``files`` where that is None.
+    Args:
+        vault: where its checkpoints are kept; the folder ``files`` where None.
+        ranks: the way to the other processes that train the same job; None where there are none.
 
     KeyboardInterrupt passes through: it belongs to whoever pressed the key.
     """
@@ -57,8 +61,10 @@ def perform(
             last = Ended(job.trial, 0, complete=True, answer=plain(answer), cost=float(cost))
         else:
             # A recipe's own sanity probe looks at its modes.
-            modes = None if hasattr(target, "probe") else Modes()
-            trial = Trial(job, send=send, stopped=stopped, files=files, vault=vault, modes=modes, parked=parked)
+            modes = None if hasattr(target, "probe") or (ranks is not None and ranks.rank) else Modes()
+            trial = Trial(
+                job, send=send, stopped=stopped, files=files, vault=vault, modes=modes, parked=parked, ranks=ranks
+            )
             with suppress(EndOfTrial):
                 target(trial)
             last = _end_of(trial, job)

@@ -1,191 +1,37 @@
-"""Executors on this machine: worker processes that live as long as the study, or the driver's own process."""
+"""The executor on this machine: worker processes that live as long as the study."""
 
 from __future__ import annotations
 
 import json
 import os
 import select
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
-from multiprocessing.connection import Connection
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.errors import RunError, UserError
-from luthier.core.events import Ended, Event, Failed, Interrupted, decode
+from luthier.core.events import Ended, Event, Failed, Interrupted, Reported, decode
+from luthier.run.hired import Hired
 from luthier.run.limits import Limits
-from luthier.run.machine import memory, oom_kills
-from luthier.run.perform import perform
-from luthier.run.search_path import package, search_path
+from luthier.run.machine import memory, peak
 from luthier.run.seat import STARTS, pickle
-from luthier.run.vault import vault_of
+from luthier.run.slots import Measured, Plan, less
 
 ROUNDS = 0.1
 """Seconds between two looks at workers that say nothing."""
+
+MEASURE = 1.0
+"""Seconds between two measures of what the workers hold, where their number depends on it."""
 
 MESSAGES = 500
 """What is heard of one worker at once."""
 
 STARTUP = 300.0
 """Seconds that a new worker has at least, whatever the timeout: it imports the training function."""
-
-# Threads that spin long while they wait starve each other as soon as a core is shared, with the driver or another
-# worker; threads that sleep at once lose as much on idle cores. A tenth of GCC's default spins keeps the idle speed.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class InProcess:
-    """Trains in the driver's own process, one job at a time: for debugging, with ``workers=0``.
-
-    Args:
-        asked: whether the study was asked to stop.
-        url: where checkpoints go; empty for ``files``.
-    """
-
-    def __init__(
-        self, target: Callable[..., Any], files: Path, asked: Callable[[], bool] = lambda: False, url: str = ""
-    ) -> None:
-        self._target = target
-        self._files = files
-        self._vault = vault_of(files, url)
-        self._asked = asked
-        self._job: Job | None = None
-        self._stopped: set[int] = set()
-
-    @property
-    def free(self) -> int:
-        """One, while no job waits."""
-        return int(self._job is None)
-
-    def submit(self, job: Job) -> None:
-        """Keep the job for the next poll."""
-        self._job = job
-
-    def poll(self, hear: Callable[..., None], timeout: float) -> None:
-        """Do the job that waits, to its end; each event is heard as it happens, so that a stop can be obeyed."""
-        if self._job is None:
-            time.sleep(timeout)  # the study is paused
-            return
-        job, self._job = self._job, None
-        self._stopped.discard(job.trial)
-        trouble: list[Exception] = []
-
-        def send(event: Event) -> None:
-            # What the driver objects to is no failure of the training function: it passes around it.
-            try:
-                if not trouble:
-                    hear(event)
-            except Exception as error:
-                trouble.append(error)
-                self._stopped.add(job.trial)
-
-        stopped = partial(self._stopped.__contains__, job.trial)
-        perform(self._target, job, send=send, stopped=stopped, files=self._files, parked=self._asked, vault=self._vault)
-        if trouble:
-            raise trouble[0]
-
-    def stop(self, trial: int) -> None:
-        """The running trial sees it at its next epoch."""
-        self._stopped.add(trial)
-
-    def park(self) -> None:
-        """Nothing runs between two polls; the running trial asks ``asked`` itself."""
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-
-class _Worker:
-    """A worker process and the driver's end of its socket."""
-
-    def __init__(self, number: int, pickled: bytes, files: Path, threads: int, url: str) -> None:
-        ours, theirs = socket.socketpair()
-        folder = files / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"worker-{number}.log"
-        settings = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), "GOMP_SPINCOUNT": "30000"}
-        environment = {**settings, **os.environ, "LUTHIER_WORKER": "1"}  # what the user set stays
-        environment["PYTHONPATH"] = package()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "luthier.run.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                # Ctrl-C in the terminal goes to the driver alone; it ends the workers in order.
-                start_new_session=True,
-            )
-        theirs.close()
-        self.number = number
-        self.link = Connection(ours.detach())
-        self.ear = select.poll()  # Connection.poll() makes an object of this kind each time
-        self.ear.register(self.link.fileno(), select.POLLIN)
-        self.job: Job | None = None
-        self.ready = False
-        self.heard = time.monotonic()
-        self.verdict: tuple[str, str] | None = None
-        self.kills = oom_kills()
-        self.tell({"path": search_path(), "files": str(files.resolve()), "url": url})
-        self._send(pickled)
-
-    def tell(self, message: dict[str, Any]) -> None:
-        self._send(json.dumps(message).encode())
-
-    def _send(self, data: bytes) -> None:
-        with suppress(OSError):  # it is dead: the poll that follows finds out how
-            self.link.send_bytes(data)
-
-    def obituary(self) -> tuple[str, str]:
-        """How the process ended, as a failure's kind and reason."""
-        code = self.process.wait()
-        if self.verdict is not None:
-            return self.verdict
-        if code == -signal.SIGKILL and oom_kills() > self.kills:
-            return "oom-killed", "its worker was killed by SIGKILL while the system ran out of memory"
-        if code < 0:
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-            return "killed", f"its worker was killed by {name}"
-        return "died", f"its worker exited with code {code}"
-
-    def tail(self, size: int = 2000) -> str:
-        """The end of what it printed."""
-        try:
-            return self.log.read_bytes()[-size:].decode(errors="replace")
-        except OSError:
-            return ""
-
-    def note(self, text: str) -> None:
-        """A line of ours in its log."""
-        with suppress(OSError), self.log.open("a") as log:
-            log.write(f"luthier: {text}\n")
-
-    def kill(self) -> None:
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)  # its data-loader processes go with it
-        except (ProcessLookupError, PermissionError):
-            self.process.kill()
-        self.process.wait()
-
-    def end(self) -> None:
-        self.link.close()
-        if self.process.poll() is None:
-            self.kill()
-        self.process.wait()
 
 
 class LocalPool:
@@ -195,11 +41,12 @@ class LocalPool:
 
     Args:
         target: the training function or recipe; travels by cloudpickle, so it may live in ``__main__``.
-        workers: how many processes.
+        plan: how many workers, and what each gets; or that by what was measured so far, asked again as it changes.
         files: the study's folder of files (checkpoints, logs).
-        threads: processor threads of each worker; cores / workers where None.
         limits: when a worker is taken to hang, or to be too large.
         url: where checkpoints go; empty for ``files``.
+        processes: how many processes train each trial; the first is the worker, which starts the others.
+        say: told how many workers there are, and why, whenever that changes.
 
     Raises:
         UserError: the target cannot be pickled.
@@ -208,37 +55,82 @@ class LocalPool:
     def __init__(
         self,
         target: Callable[..., Any],
-        workers: int,
+        plan: Plan | Callable[[Measured], Plan],
         files: Path,
-        threads: int | None = None,
-        limits: Limits | None = None,
+        limits: Limits,
+        *,
         url: str = "",
+        processes: int = 1,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         if not hasattr(socket, "socketpair") or os.name != "posix":  # pragma: no cover
             raise UserError("Worker processes need Linux or macOS.", "Use workers=0 to train in this process.")
         self._pickled = pickle(target)
         self._files = files
         self._url = url
-        self._threads = threads or max(1, cores() // workers)
-        self._limits = limits or Limits()
+        self._limits = limits
+        self._processes = processes
+        self._say = say
+        self._planned = None if isinstance(plan, Plan) else plan
+        self._measured = self._planned_for = Measured()
+        self._plan = plan if isinstance(plan, Plan) else plan(self._measured)
         self._early_deaths = 0
-        self._rounds = 0.0
+        self._rounds = self._looked = 0.0
         self._ears = select.poll()
-        self._workers = [self._hire(n) for n in range(workers)]
+        self._workers: dict[int, Hired] = {}
+        say(self._plan.why)
+        self._arrange()
 
-    def _hire(self, number: int) -> _Worker:
-        worker = _Worker(number, self._pickled, self._files, self._threads, self._url)
+    # -- who works -----------------------------------------------------------------------------------------------------
+
+    def _arrange(self) -> None:
+        """Workers as planned; who has a job keeps it to its end."""
+        for place, slot in enumerate(self._plan.slots):
+            if place not in self._workers:
+                self._hire(place)
+            elif self._workers[place].job is None and self._workers[place].slot != slot:
+                self._replace(place)
+        for place in [p for p, w in self._workers.items() if p >= len(self._plan.slots) and w.job is None]:
+            self._dismiss(place)
+
+    def _hire(self, place: int) -> None:
+        worker = Hired(
+            place, self._pickled, self._files, self._plan.slots[place], url=self._url, processes=self._processes
+        )
+        self._workers[place] = worker
         self._ears.register(worker.link.fileno(), select.POLLIN)
-        return worker
+
+    def _dismiss(self, place: int) -> None:
+        worker = self._workers.pop(place)
+        self._ears.unregister(worker.link.fileno())
+        worker.end()
+
+    def _replace(self, place: int) -> None:
+        """A new worker for an old one, where there is still to be one."""
+        self._dismiss(place)
+        if place < len(self._plan.slots):
+            self._hire(place)
+
+    def _replan(self) -> None:
+        """Plan anew where something new was measured."""
+        if self._planned is None or self._measured == self._planned_for:
+            return
+        self._planned_for = self._measured
+        before, self._plan = self._plan, self._planned(self._measured)
+        if self._plan.slots != before.slots:
+            self._say(self._plan.why)
+            self._arrange()
+
+    # -- what the loop asks --------------------------------------------------------------------------------------------
 
     @property
     def free(self) -> int:
         """Workers without a job; one that is still importing takes its first job already."""
-        return sum(w.job is None for w in self._workers)
+        return sum(w.job is None for p, w in self._workers.items() if p < len(self._plan.slots))
 
     def submit(self, job: Job) -> None:
         """Give the job to a free worker."""
-        worker = next(w for w in self._workers if w.job is None)
+        worker = next(w for p, w in self._workers.items() if w.job is None and p < len(self._plan.slots))
         worker.job = job
         worker.heard = time.monotonic()
         worker.tell({"do": "train", "job": {**asdict(job), "config": dict(job.config)}})
@@ -252,12 +144,33 @@ class LocalPool:
             self._rounds = now
         events: list[Event] = []
         try:
-            for place, worker in enumerate(self._workers):
+            for place, worker in list(self._workers.items()):
                 if rounds or worker.link.fileno() in woken:
                     events += self._visit(place, now)
+            self._measure(events, now)
+            self._replan()
         finally:
             if events:
                 hear(*events)
+
+    def stop(self, trial: int) -> None:
+        """Tell the worker that trains ``trial``; it leaves at its next epoch."""
+        for worker in self._workers.values():
+            if worker.job is not None and worker.job.trial == trial:
+                worker.tell({"do": "stop", "trial": trial})
+
+    def park(self) -> None:
+        """Tell every worker with a job to save it and leave it after its epoch."""
+        for worker in self._workers.values():
+            if worker.job is not None:
+                worker.tell({"do": "park"})
+
+    def close(self) -> None:
+        """End every worker at once."""
+        for place in list(self._workers):
+            self._dismiss(place)
+
+    # -- what the workers do -------------------------------------------------------------------------------------------
 
     def _visit(self, place: int, now: float) -> list[Event]:
         """What a worker said, and how it does: it may hang, have grown too large, or be dead."""
@@ -274,21 +187,21 @@ class LocalPool:
                 worker.kill()
         if worker.process.poll() is not None:
             return [*events, *self._drain(worker), *self._bury(place)]  # its last words, said before it died
-        if busy and worker.job is None and limits.worker_memory is not None:
-            held = memory(worker.process.pid)
-            if held > limits.worker_memory:
-                worker.note(f"replaced between two jobs: it held {held:,} bytes of {limits.worker_memory:,} allowed")
-                self._replace(place)
+        if busy and worker.job is None:
+            self._look_after(place)
         return events
 
-    def _replace(self, place: int) -> None:
-        """A new worker for an old one."""
-        old = self._workers[place]
-        self._ears.unregister(old.link.fileno())
-        old.end()
-        self._workers[place] = self._hire(old.number)
+    def _look_after(self, place: int) -> None:
+        """A worker has ended its job: is it to take another one?"""
+        worker, most = self._workers[place], self._limits.worker_memory
+        held = memory(worker.pid) if most is not None and worker.pid is not None else 0
+        if most is not None and held > most:
+            worker.note(f"replaced between two jobs: it held {held:,} bytes of {most:,} allowed")
+            self._replace(place)
+        elif worker.spent or place >= len(self._plan.slots) or worker.slot != self._plan.slots[place]:
+            self._replace(place)
 
-    def _drain(self, worker: _Worker) -> list[Event]:
+    def _drain(self, worker: Hired) -> list[Event]:
         events: list[Event] = []
         try:
             # Not for ever: what was said is acknowledged only once it has been written down.
@@ -297,16 +210,21 @@ class LocalPool:
                     break
                 message = json.loads(worker.link.recv_bytes())
                 if message["say"] == "ready":
-                    worker.ready = True
+                    worker.ready, worker.pid = True, message["pid"]
                 elif message["say"] == "broken":
                     raise RunError(
                         f"A worker could not load the training function: {message['reason']}\n{message['detail']}"
                     )
+                elif message["say"] == "spent":
+                    worker.spent = True
+                elif message["say"] == "device":
+                    self._measured = replace(self._measured, device=max(self._measured.device, message["held"]))
                 else:
                     event = decode(message["say"], message["data"])
                     if isinstance(event, Ended | Failed | Interrupted):
                         worker.job = None
-                    events.append(event)
+                    worker.proved = worker.proved or isinstance(event, Reported)
+                    events.append(self._blamed(event, worker) if isinstance(event, Failed) else event)
         except (EOFError, OSError):
             worker.process.wait()  # the other end closed: it is leaving
         return events
@@ -318,22 +236,30 @@ class LocalPool:
             self._early_deaths += 1
             if self._early_deaths >= STARTS:
                 raise RunError(f"Workers die before they are ready ({reason}). The end of {dead.log}:\n{dead.tail()}")
+        job = dead.job
         self._replace(place)
-        return [Failed(dead.job.trial, kind, reason, dead.tail())] if dead.job else []
+        return [] if job is None else [self._blamed(Failed(job.trial, kind, reason, dead.tail()), dead)]
 
-    def stop(self, trial: int) -> None:
-        """Tell the worker that trains ``trial``; it leaves at its next epoch."""
-        for worker in self._workers:
-            if worker.job is not None and worker.job.trial == trial:
-                worker.tell({"do": "stop", "trial": trial})
+    # -- how many there may be -----------------------------------------------------------------------------------------
 
-    def park(self) -> None:
-        """Tell every worker with a job to save it and leave it after its epoch."""
-        for worker in self._workers:
-            if worker.job is not None:
-                worker.tell({"do": "park"})
+    def _measure(self, events: list[Event], now: float) -> None:
+        """The most that a worker has held so far, once in a while and at the first report of all."""
+        first = not self._measured.memory and any(isinstance(event, Reported) for event in events)
+        if self._planned is None or (now - self._looked < MEASURE and not first):
+            return
+        self._looked = now
+        held = [peak(w.pid) for w in self._workers.values() if w.proved and w.pid is not None]
+        self._measured = replace(self._measured, memory=max([self._measured.memory, *held]))
 
-    def close(self) -> None:
-        """End every worker at once."""
-        for worker in self._workers:
-            worker.end()
+    def _blamed(self, failed: Failed, worker: Hired) -> Failed:
+        """Where memory ran out that other workers took too, fewer are to run, and the trial is not to blame."""
+        if self._planned is None or failed.kind not in ("oom", "oom-killed"):
+            return failed
+        host = failed.kind == "oom-killed" or any(word in failed.reason for word in ("MemoryError", "CPUAllocator"))
+        device = worker.slot.devices is not None and not host
+        workers, sharing = len(self._plan.slots), worker.slot.sharing
+        if (sharing if device else workers) == 1:
+            return failed
+        self._measured = less(self._measured, workers, sharing, device=device)
+        told = f"{failed.reason}; {'its GPU was shared' if device else 'other workers ran'}, and fewer do from now on"
+        return replace(failed, kind="oom-killed", reason=told)

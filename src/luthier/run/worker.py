@@ -2,7 +2,9 @@
 
 ``python -m luthier.run.worker FD``: ``FD`` is a socket to the driver. Messages are JSON, save the target itself,
 which comes by cloudpickle from the driver that started this process. When the driver is gone the socket closes and
-the worker leaves at once, so that no orphan goes on training.
+the worker leaves at once, so that no orphan goes on training; the guard above it (``guard.py``) sees to the rest.
+
+Where several processes train each trial this one is rank 0 and starts the others (``leader.py``).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 from luthier.contracts import Job
 from luthier.core.events import Event, encode
 from luthier.run.interrupts import pass_on
+from luthier.run.leader import Leader
 from luthier.run.perform import TAIL, perform
 from luthier.run.vault import vault_of
 
@@ -46,6 +49,14 @@ def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int], p
             parked.set()
 
 
+def device_memory() -> int:
+    """The most that PyTorch has held of one GPU in this process, in bytes; 0 where it uses none."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_initialized():
+        return 0
+    return max((int(cuda.max_memory_reserved(device)) for device in range(cuda.device_count())), default=0)
+
+
 def main(descriptor: int) -> None:
     """Serve jobs until the driver closes the connection."""
     link = Connection(descriptor)
@@ -55,11 +66,32 @@ def main(descriptor: int) -> None:
     sys.path[:] = hello["path"]
     files = Path(hello["files"])
     vault = vault_of(files, hello["url"])
+    if hello["cores"] is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, hello["cores"])
+
+    speaking = threading.Lock()  # where several processes train a trial, a thread may say how that ended
 
     def tell(message: dict[str, Any]) -> None:
-        link.send_bytes(json.dumps(message).encode())
+        with speaking:
+            link.send_bytes(json.dumps(message).encode())
 
+    def send(event: Event) -> None:
+        held = device_memory()
+        if held > told[0]:
+            told[0] = held
+            tell({"say": "device", "held": held})
+        if leader is not None and leader.spent:
+            tell({"say": "spent"})
+        kind, data = encode(event)
+        tell({"say": kind, "data": data})
+
+    told = [0]
+    leader: Leader | None = None
+    stopped: set[int] = set()
+    parked = threading.Event()
     pickled = link.recv_bytes()
+    if hello["processes"] > 1:
+        leader = Leader(hello["processes"], hello, pickled, send, stopped.__contains__, parked.is_set)
     try:
         import cloudpickle
 
@@ -68,25 +100,22 @@ def main(descriptor: int) -> None:
         tell({"say": "broken", "reason": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()[-TAIL:]})
         return
     del pickled
-    tell({"say": "ready"})
+    tell({"say": "ready", "pid": os.getpid()})
 
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    stopped: set[int] = set()
-    parked = threading.Event()
     threading.Thread(target=_listen, args=(link, jobs, stopped, parked), daemon=True).start()
     # Slurm sends SIGTERM to every process of a job: the driver is asked too, and ends this one in order.
     me = os.getpid()
     signal.signal(signal.SIGTERM, lambda number, frame: None if pass_on(me, number) else parked.set())
 
-    def send(event: Event) -> None:
-        kind, data = encode(event)
-        tell({"say": kind, "data": data})
-
     while True:
         job = jobs.get()
         stop = partial(stopped.__contains__, job.trial)
         print(MARK.format(trial=job.trial, start=job.start + 1, until=job.until), flush=True)
-        perform(target, job, send=send, stopped=stop, files=files, parked=parked.is_set, vault=vault)
+        if leader is not None:
+            leader.begin(job)
+        say = send if leader is None else leader.say
+        perform(target, job, send=say, stopped=stop, files=files, parked=parked.is_set, vault=vault, ranks=leader)
         parked.clear()
 
 

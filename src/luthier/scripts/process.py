@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).parents[1] / "run" / "guard.py"
 
 TAIL = 4000
 """Bytes of each stream that are kept for a failure's reason."""

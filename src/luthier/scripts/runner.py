@@ -16,6 +16,7 @@ from typing import Any
 from luthier.core.errors import nearest
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.perform import TrainingFailed
+from luthier.scripts import launched
 from luthier.scripts.files import Events, Table
 from luthier.scripts.gather import Gatherer, Report
 from luthier.scripts.lines import Expressions, Row, Stream
@@ -108,7 +109,9 @@ class _Job:
             self.trained.file.write_text(text, encoding="utf-8")
         words = self.script.words_for(self.trained, self.names, self.memory["path"] if self.resumed else None)
         more = {"LUTHIER_TRIAL": str(self.trial.id), "LUTHIER_OUT": str(out), "LUTHIER_SEED": str(self.trial.seed),
-                "LUTHIER_EPOCHS": str(self.trial.max_epochs)}  # fmt: skip
+                "LUTHIER_EPOCHS": str(self.trial.max_epochs),
+                **launched.settings(self.place, os.environ)}  # fmt: skip
+        shutil.rmtree(self.place / launched.FOLDER, ignore_errors=True)
         cwd = Path(str(self.script.cwd))
         source = self._source()
         with (self.place / "output.log").open("ab") as log:
@@ -197,6 +200,9 @@ class _Job:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
             raise TrainingFailed("killed", f"its script was killed by {name}", tail)
         if code > 0:
+            told = launched.cause(self.place, tail)
+            if told is not None:
+                raise TrainingFailed("died", told[0][:300], told[1])
             raise TrainingFailed("died", f"the script exited with code {code}" + (f": {final}" if final else ""), tail)
         if not self.gatherer.told and not self.resumed:  # one that went on may have been at its end already
             self._silent()
