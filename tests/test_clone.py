@@ -16,6 +16,7 @@ import luthier as lt
 from luthier.contracts import Done, Job, Resume, Start, Wait
 from luthier.core import events as ev
 from luthier.core.errors import RunError
+from luthier.core.index import Pace
 from luthier.core.lineage import lineage
 from luthier.core.trial import Status
 from luthier.recipe import Recipe
@@ -43,7 +44,7 @@ def test_a_clone_goes_on_from_its_parents_checkpoint_and_pays_for_its_own_epochs
     own = history_of(*born, *trained(1, 3, 6), ev.Resumed(1, 9, ""))
     assert job_of(own, 1) == Job(1, clone.config, 1, 6, 9, 9, checkpoint="t1/6")
     assert (own.trials[1].spent, own.spent) == (3, 6)
-    assert own.seconds_per_epoch() == 0.0
+    assert own.pace() == Pace()
     nothing_saved = history_of(*born, *trained(1, 3, 6, checkpoint=None), ev.Resumed(1, 9, ""))
     assert job_of(nothing_saved, 1).clone_of == 0  # it begins again from its parent's, and pays again
     assert nothing_saved.trials[1].spent == 6
@@ -52,7 +53,7 @@ def test_a_clone_goes_on_from_its_parents_checkpoint_and_pays_for_its_own_epochs
 def test_the_seconds_of_a_clone_are_for_its_own_epochs():
     reports = [ev.Reported(1, e, {"val_loss": 1.0}, 2.0) for e in (4, 5)]
     history = history_of(started(0, 3), *trained(0, 0, 3), started(1, 6, parent=0, clone=True), *reports)
-    assert history.seconds_per_epoch(without=(0,)) == 2.0
+    assert history.pace(without=(0,)) == Pace(0.0, 2.0)
 
 
 def test_who_gives_up_its_place_is_stopped():

@@ -16,13 +16,14 @@ from luthier.contracts import Resume, Start
 from luthier.core import events as ev
 from luthier.core.goals import ranked_at
 from luthier.core.history import Entry, History, fold
-from luthier.core.index import Answered, Ranking, mend
+from luthier.core.index import Answered, Pace, Ranking, mend
 from luthier.core.ordered import Ordered
 from luthier.core.rows import Rows
 from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import ENDED, Status
 from luthier.expert.evidence import Explosions, Origins, Tried
 from luthier.run.decisions import decision_rng
+from luthier.schedule.budget import Within
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Hyperband, brackets, rungs
 from luthier.schedule.median import Median
@@ -125,7 +126,10 @@ def compare(history: History) -> None:
     assert history.committed == history.spent + sum(max(0, t.until - t.epoch) for t in running)
     epochs = sum(t.epoch for t in history.trials)
     seconds = sum(r.seconds for t in history.trials for r in t.reports)
-    assert math.isclose(history.seconds_per_epoch(), seconds / epochs if epochs else 0.0, rel_tol=1e-6)
+    starts = sum(history.pace().start for t in history.trials if t.reports)
+    if starts:  # else the first reports were the quicker ones
+        assert math.isclose(starts + epochs * history.pace().epoch, seconds, rel_tol=1e-6)
+    assert history.pace() == history.pace(without=(len(history.trials),))
 
 
 @settings(max_examples=60)
@@ -447,3 +451,29 @@ def test_a_grid_of_billions_of_cells_is_no_list():
         seen.append((job.config["optimizer"], job.config.get("momentum"), job.config["x19"]))
         study.tell(job, 1, val_loss=1.0)
     assert seen == [("a", None, 0.0), ("b", 0.0, 0.0), ("b", 0.5, 0.0), ("b", 1.0, 0.0), ("a", None, 0.5)]
+
+
+def test_what_a_training_takes_to_begin_is_told_from_its_epochs():
+    """A script that imports for ten seconds has its first epoch after eleven."""
+    history = created()
+    for trial, epochs in ((0, 3), (1, 1)):
+        history = history.then(Entry(0.0, ev.Started(trial, {"x": 0.5}, 0, epochs, LONGEST, "")))
+        for epoch in range(1, epochs + 1):
+            seconds = 11.0 if epoch == 1 else 1.0
+            history = history.then(Entry(0.0, ev.Reported(trial, epoch, {"metric": 1.0}, seconds)))
+    assert history.pace() == Pace(start=10.0, epoch=1.0)
+    assert history.pace().takes(9) == 19.0
+    # As long as nothing but first epochs is known, they are what an epoch takes.
+    assert history.pace(without=(0,)) == Pace(start=0.0, epoch=11.0)
+    assert history.pace(without=(0, 1)) == Pace()
+
+
+def test_a_budget_in_seconds_pays_for_a_start_once():
+    study = Study("s", SPACE, Objective("metric", True), 20, Budget(seconds=60.0))
+    history = fold([Entry(0.0, ev.Created(study)), Entry(0.0, ev.Started(0, {"x": 0.5}, 0, 2, 20, ""))])
+    for epoch, at in ((1, 11.0), (2, 12.0)):
+        history = history.then(Entry(at, ev.Reported(0, epoch, {"metric": 1.0}, 11.0 if epoch == 1 else 1.0)))
+    history = history.then(Entry(12.0, ev.Ended(0, 2)))
+    asked = Within(Full(Random())).propose(history, decision_rng(history))
+    assert isinstance(asked, Start)  # 10 s and 20 of 1 s fit in the 48 that are left
+    assert asked.until == 20

@@ -13,7 +13,7 @@ from luthier.core import goals
 from luthier.core.errors import StorageError
 from luthier.core.evolve import evolve
 from luthier.core.fold import FOLD, Folding
-from luthier.core.index import Best, Index, Ranking, Reached, Sorted, Totals
+from luthier.core.index import Best, Index, Pace, Ranking, Reached, Sorted, Totals
 from luthier.core.params import Config
 from luthier.core.records import Entry, Place, RangeRecord, StageRecord
 from luthier.core.rows import Rows
@@ -220,14 +220,11 @@ class History:
         """Wall-clock time that is left; infinite without a bound."""
         return math.inf if self.study.budget.seconds is None else self.study.budget.seconds - self.elapsed
 
-    def seconds_per_epoch(self, without: tuple[int, ...] = ()) -> float:
-        """How long a worker takes for an epoch, by the reports of all trials but ``without``; 0 before the first."""
+    def pace(self, without: tuple[int, ...] = ()) -> Pace:
+        """How long trainings take, by the reports of all trials but ``without``."""
         if not without:
-            totals = self.index(Totals())
-            return totals.nanoseconds / 1e9 / totals.epochs if totals.epochs else 0.0
-        trials = [t for t in self.trials if t.reports and t.id not in without]
-        epochs = sum(t.epoch - t.begin for t in trials)
-        return sum(r.seconds for t in trials for r in t.reports) / epochs if epochs else 0.0
+            return self.index(Totals()).pace
+        return Totals().change(Totals(), [(None, t) for t in self.trials if t.id not in without]).pace
 
     # -- folding ---------------------------------------------------------------------------------------------------
     def then(self, entry: Entry) -> History:

@@ -205,6 +205,23 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How long trainings take.
+
+    Args:
+        start: seconds until the first epoch begins: a script that imports, data that are read.
+        epoch: seconds of each epoch.
+    """
+
+    start: float = 0.0
+    epoch: float = 0.0
+
+    def takes(self, epochs: float) -> float:
+        """Seconds of a training of so many epochs."""
+        return self.start + epochs * self.epoch if epochs > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """Sums over all trials; itself the index that keeps them.
 
@@ -213,6 +230,8 @@ class Totals:
         owed: epochs that running jobs are still going to take.
         epochs, nanoseconds: what was trained in all, and how long workers took for it by their reports. Whole numbers,
             so that the sums do not depend on their order.
+        firsts, first_epochs, first_nanoseconds: how many trials have reported, and the same sums over their first
+            reports, in which the start is.
         by_hand: trials whose configuration was added by hand.
     """
 
@@ -220,7 +239,22 @@ class Totals:
     owed: int = 0
     epochs: int = 0
     nanoseconds: int = 0
+    firsts: int = 0
+    first_epochs: int = 0
+    first_nanoseconds: int = 0
     by_hand: int = 0
+
+    @property
+    def pace(self) -> Pace:
+        """What the reports tell: an epoch takes what it takes after the first report of a trial, and what that took
+        beyond an epoch's time was the start. No time at all before the first report."""
+        if not self.epochs:
+            return Pace()
+        later = self.epochs - self.first_epochs
+        if not later:
+            return Pace(0.0, self.nanoseconds / 1e9 / self.epochs)
+        epoch = (self.nanoseconds - self.first_nanoseconds) / 1e9 / later
+        return Pace(max(0.0, (self.first_nanoseconds / 1e9 - self.first_epochs * epoch) / self.firsts), epoch)
 
     def empty(self) -> Totals:
         """Nothing."""
@@ -229,6 +263,7 @@ class Totals:
     def change(self, value: Totals, changes: Changes) -> Totals:
         """With what the trials add now, and without what they added before."""
         probes, owed, epochs, nanoseconds = value.probes, value.owed, value.epochs, value.nanoseconds
+        firsts, first_epochs, first_nanoseconds = value.firsts, value.first_epochs, value.first_nanoseconds
         by_hand = value.by_hand
         for sign, trial in ((s, t) for pair in changes for s, t in zip((-1, 1), pair) if t is not None):
             probes += sign * (trial.probe is not None)
@@ -236,4 +271,9 @@ class Totals:
             owed += sign * (max(0, trial.until - trial.epoch) if trial.status is Status.RUNNING else 0)
             epochs += sign * (trial.epoch - trial.begin)
             nanoseconds += sign * sum(round(r.seconds * 1e9) for r in trial.reports)
-        return Totals(probes, owed, epochs, nanoseconds, by_hand)
+            if trial.reports:
+                first = trial.reports[0]
+                firsts += sign
+                first_epochs += sign * (first.epoch - trial.begin)
+                first_nanoseconds += sign * round(first.seconds * 1e9)
+        return Totals(probes, owed, epochs, nanoseconds, firsts, first_epochs, first_nanoseconds, by_hand)

@@ -134,14 +134,14 @@ def trainings(history: History, stage: StageRecord) -> float | None:
     by_epochs = math.inf if budget.epochs is None else budget.epochs / full
     if budget.seconds is None:
         return by_epochs
-    pace = history.seconds_per_epoch(without=stage.trials)
-    if pace == 0:
+    takes = history.pace(without=stage.trials).takes(full)
+    if takes == 0:
         probed = next((t.answer.get("seconds_per_epoch") for t in history.trials if t.probe and t.answer), None)
-        pace = float(probed) if isinstance(probed, int | float) else 0.0
-    if pace == 0:
+        takes = float(probed) * full if isinstance(probed, int | float) else 0.0
+    if takes == 0:
         return None if math.isinf(by_epochs) else by_epochs
     # Several workers train at once: as many as their reports' seconds go into the time that had passed.
     before = (t for t in history.trials if t.id not in stage.trials)
     busy = sum(r.seconds for t in before for r in t.reports)
     workers = max(1.0, busy / stage.opened) if stage.opened > 0 else 1.0
-    return min(by_epochs, budget.seconds * workers / (pace * full))
+    return min(by_epochs, budget.seconds * workers / takes)

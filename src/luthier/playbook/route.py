@@ -128,8 +128,8 @@ class Route:
     def affords(self, name: str, epochs: float) -> bool:
         """Whether a stage could pay for ``epochs`` now."""
         allowance, seconds = self.allowance(self.stages[name])
-        pace = self.history.seconds_per_epoch()
-        return (allowance is None or allowance >= epochs) and (seconds is None or seconds >= max(epochs * pace, 1e-9))
+        takes = self.history.pace().takes(epochs)
+        return (allowance is None or allowance >= epochs) and (seconds is None or seconds >= max(takes, 1e-9))
 
     @property
     def short(self) -> int:

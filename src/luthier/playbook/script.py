@@ -246,13 +246,13 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
     """The next action of a stage: its first unanswered wish, a wait for one that runs, or the verdict."""
     play = script(Look(history, stage))
     allowance = math.inf if stage.allowance is None else stage.allowance
-    pace = history.seconds_per_epoch(without=stage.trials)
+    pace = history.pace(without=stage.trials)
     used, paid = 0.0, set[int]()
 
     def in_time(wish: Wish) -> bool:
         """Whether a new training fits the stage's time, at the pace seen before the stage."""
         passed = history.elapsed - stage.opened
-        return stage.seconds is None or (passed < stage.seconds and passed + wish.epochs * pace <= stage.seconds)
+        return stage.seconds is None or (passed < stage.seconds and passed + pace.takes(wish.epochs) <= stage.seconds)
 
     answers: list[TrialRecord] | None = None
     while True:

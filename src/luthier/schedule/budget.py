@@ -36,7 +36,7 @@ class Within:
         if history.epochs_left <= 0 or cost > history.epochs_left:
             return self._spent(history)
         if math.isfinite(history.seconds_left):
-            takes = cost * history.seconds_per_epoch()
+            takes = history.pace().takes(cost)
             if history.seconds_left <= 0 or takes > history.seconds_left:
                 return self._spent(history)
         return action

@@ -65,9 +65,10 @@ def reserved(history: History, later: Collection[str], plan: Plan) -> float:
 
 
 def affordable_epochs(look: Look) -> float:
-    """How many epochs fit the stage's time, at the pace seen before the stage; infinite without a bound."""
-    pace = look.history.seconds_per_epoch(without=look.stage.trials)
-    return math.inf if look.stage.seconds is None or pace == 0 else look.stage.seconds / pace
+    """How many epochs of full trainings fit the stage's time, at the pace seen before the stage; infinite without a
+    bound."""
+    takes = look.history.pace(without=look.stage.trials).takes(look.full)
+    return math.inf if look.stage.seconds is None or takes == 0 else look.stage.seconds / takes * look.full
 
 
 def confirm(look: Look) -> Script:
