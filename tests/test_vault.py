@@ -7,6 +7,7 @@ from pathlib import Path
 
 import clusters
 import pytest
+from clones import history_of, started
 from clusters import tune
 from kill import entries_of
 
@@ -14,7 +15,8 @@ import luthier as lt
 from luthier.core import events as ev
 from luthier.core.errors import UserError
 from luthier.run.checkpoint import Damaged, digest_of
-from luthier.run.vault import Bucket
+from luthier.run.retention import drop_old
+from luthier.run.vault import Bucket, Folder
 from luthier.store import open_store
 
 fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
@@ -45,6 +47,29 @@ def test_a_trial_goes_on_from_a_bucket_and_nothing_stays_on_the_disk(tmp_path, b
     assert {k.removesuffix(".tar") for k in kept} == {t.checkpoint.path for t in found.trials()}
     assert not list(bucket[0].rglob("parts/*"))
     assert not list((tmp_path / "s.files").rglob("*.ckpt*"))
+
+
+def test_what_a_trial_has_uploaded_since_is_not_swept():
+    """A bucket is swept by and by: its trial may be further when its turn comes."""
+    names = [f"checkpoints/trial-00000/epoch-{epoch:05d}.ckpt" for epoch in (1, 3, 9)]
+    history = history_of(
+        *(started(0, 1), ev.Reported(0, 1, {"val_loss": 1.0}), ev.Ended(0, 1, checkpoint=names[0])),
+        *(ev.Resumed(0, 3, ""), ev.Reported(0, 3, {"val_loss": 1.0}), ev.Ended(0, 3, checkpoint=names[1])),
+    )
+    later = Later()
+    drop_old(history, 0, later)
+    assert later.folders == {"checkpoints/trial-00000"}
+    assert [name for name in names if later.goes(name)] == names[:1]
+
+
+class Later(Folder):
+    """Does not sweep yet."""
+
+    def __init__(self):
+        super().__init__(Path())
+
+    def sweep(self, folders, goes):
+        self.folders, self.goes = folders, goes
 
 
 def test_a_study_that_goes_on_remembers_its_bucket(tmp_path, bucket):

@@ -537,7 +537,8 @@ def test_the_same_words_as_tune(tmp_path):
 
     commands = get_command(app).commands
     tune, serve = ({o for p in commands[name].params for o in p.opts} for name in ("tune", "serve"))
-    of_tune_alone = {"--workers", "-w", "--threads", "--storage", "--dry-run", "--timeout", "--worker-memory", "target"}
+    of_tune_alone = {"--workers", "-w", "--threads", "--gpus", "--processes", "--pin", "--executor", "--resources"}
+    of_tune_alone |= {"--slurm", "--storage", "--dry-run", "--timeout", "--worker-memory", "target"}
     scripts = {
         o for p in commands["tune"].params for o in p.opts if "Scripts" in str(getattr(p, "rich_help_panel", ""))
     }

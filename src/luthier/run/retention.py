@@ -28,8 +28,9 @@ def drop_old(history: History, trial_id: int, vault: Vault) -> None:
     kept = {t.checkpoint.path for t in (trial, *kin) if t.checkpoint is not None and t.id != trial.instead_of}
     kept |= {path for i, path in history.index(Borrowed()).items() if i != trial.instead_of}
     places = [trial.checkpoint, trial.inherited, None if left is None else left.checkpoint]
-    # An ancestor may have written its next one already, of which the log has not heard: what is newer stays.
-    known = {_folder(t.checkpoint.path): t.checkpoint.path for t in kin if t.checkpoint is not None}
+    # A worker may have written the next one already, of which the log has not heard; or this is swept late, when it
+    # knows more: what is newer stays.
+    known = {_folder(t.checkpoint.path): t.checkpoint.path for t in (*kin, trial) if t.checkpoint is not None}
 
     def goes(name: str) -> bool:
         return name not in kept and not (_folder(name) in known and name > known[_folder(name)])

@@ -17,6 +17,8 @@ OTHERS = ",".join(f"{rank}:3" for rank in range(1, 10))  # it reads one digit; t
 PEER = r"closed by peer|reset by peer|Broken pipe|ncclRemoteError"
 """What a rank says that failed because another one had."""
 
+TRACEBACK = "Traceback (most recent call last):"
+
 FOLDER = "ranks"
 """Of a trial: what ranks other than 0 print."""
 
@@ -54,9 +56,15 @@ def cause(place: Path, tail: str) -> tuple[str, str] | None:
             told[path.parent.name] = path.read_text(errors="replace")
     told = {rank: re.sub(r"(?m)^\[rank\d+\]: ?", "", text).strip() for rank, text in told.items()}
     root = found[1]
-    ends = {rank: text.rpartition("\n")[2].strip() for rank, text in told.items() if "Traceback" in text}
+    ends = {rank: _error(text) for rank, text in told.items() if TRACEBACK in text}
     # Where several have failed between two of its looks torchrun takes the lowest rank for the cause.
     if re.search(PEER, ends.get(root, "")):
         root = next((rank for rank, end in ends.items() if not re.search(PEER, end)), root)
     reason = ends.get(root) or (found[2] or "").partition(" received")[0].strip() or "it failed"
     return f"rank {root}: {reason}", told[root] or tail
+
+
+def _error(text: str) -> str:
+    """The error below the last traceback; a process that is torn down may say something after it."""
+    after = text.rpartition(TRACEBACK)[2].strip("\n").splitlines()
+    return next((line for line in after if line and not line[0].isspace()), after[-1] if after else "").strip()
