@@ -87,7 +87,7 @@ def test_imbalanced_finds_that_weights_help_the_rare_classes(example, capfd):
 
 
 def test_causal_lm_learns_more_than_how_frequent_each_byte_is(example):
-    module, result = example("causal_lm", "8 trials", 3, TRAIN_BYTES=2**16, VAL_BYTES=2**12)
+    module, result = example("causal_lm", "8 trials", 3, TRAIN_BYTES=2**14, VAL_BYTES=2**11)
     assert result.best_score < module.unigram(*module.data())
     assert any(len(values(result, name)) > 1 for name in ("depth", "width", "heads", "context"))
 

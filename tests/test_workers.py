@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -341,3 +342,24 @@ def test_a_trial_is_the_same_wherever_it_runs():
     here, there = (tune(noisy, workers=w, seed=5) for w in (0, 2))
     curves = [sorted(tuple(r.metrics["val_loss"] for r in t.reports) for t in x.trials()) for x in (here, there)]
     assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_function_that_imports_pytorch_itself_trains_with_the_seed_of_its_trial_from_the_first_on(workers):
+    pytest.importorskip("torch")
+
+    def draws(trial):
+        already = "torch" in sys.modules
+        import torch
+
+        trial.report(val_loss=float(torch.rand(())), seed=trial.seed, already=already)
+
+    drawn = {}
+    for trial in tune(draws, workers=workers, max_epochs=1, budget="3 trials").trials():
+        drawn[trial.metrics["seed"]] = trial.metrics["val_loss"]
+        if trial.id == 0:
+            assert not trial.metrics["already"]
+    import torch
+
+    for seed, value in drawn.items():
+        assert value == float(torch.rand((), generator=torch.Generator().manual_seed(int(seed))))

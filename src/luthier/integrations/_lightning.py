@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luthier.core.errors import UserError
-from luthier.run import checkpoint as states
-from luthier.run import inherit
+from luthier.run import inherit, randomness
 from luthier.run.handle import Trial
 
 
@@ -41,15 +40,15 @@ class Reporting:
     # -- state -----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """The random generators, and what optimizers and schedules were built with."""
-        return {"rng": states.generators(), "built": self._built}
+        return {"rng": randomness.generators(), "built": self._built}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Set the generators, before anything draws the order of the data; the rest waits for the optimizers."""
         self._restored = state_dict
         if self.trial.cloned:
-            states.seed_everything(self.trial.seed)
+            randomness.seed_everything(self.trial.seed)
         else:
-            states.restore_generators(state_dict["rng"])
+            randomness.restore_generators(state_dict["rng"])
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The checkpoint itself, of which the optimizers are restored after ``on_fit_start``."""

@@ -20,8 +20,8 @@ from accelerate import Accelerator
 
 from luthier.core.errors import UserError
 from luthier.run import inherit
-from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import Trial
+from luthier.run.randomness import seed_everything
 
 BUILT = "luthier.pt"
 SHUFFLES = "luthier-shuffles.pt"

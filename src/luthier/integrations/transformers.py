@@ -27,8 +27,8 @@ from luthier.core.errors import UserError, nearest
 from luthier.core.params import Choice, Float
 from luthier.core.space import Space
 from luthier.run import inherit
-from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import Trial
+from luthier.run.randomness import seed_everything
 
 BUILT = "luthier.pt"
 """Beside the Trainer's own files in a checkpoint: what the optimizer and the schedule were built with."""

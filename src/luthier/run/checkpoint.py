@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import random
 import shutil
 import sys
 import zipfile
@@ -25,9 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import numpy as np
-
 from luthier.run import inherit, safepickle
+from luthier.run.randomness import generators, restore_generators, seed_everything
 
 
 class Stateful(Protocol):
@@ -235,43 +233,6 @@ def settings(stateful: Mapping[str, Stateful]) -> dict[str, Any]:
     """What the optimizers and schedulers among ``stateful`` are set to, by name: a copy."""
     found = {name: inherit.settings(thing) for name, thing in stateful.items()}
     return {name: held for name, held in found.items() if held is not None}
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and, where it is loaded, PyTorch's generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.manual_seed(seed)
-
-
-def generators() -> dict[str, Any]:
-    """The state of the random generators: Python's, NumPy's and, where it is loaded, PyTorch's; plain data, tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)),
-    }
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        state["torch"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_generators(state: Mapping[str, Any]) -> None:
-    """The inverse of :func:`generators`."""
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    kind, words, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.asarray(words, dtype=np.uint32), position, has_gauss, cached))
-    torch = sys.modules.get("torch")
-    if torch is not None and "torch" in state:
-        torch.set_rng_state(state["torch"])
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _sync(path: Path) -> None:

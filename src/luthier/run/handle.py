@@ -18,6 +18,7 @@ from luthier.core.typed import typed
 from luthier.run import checkpoint
 from luthier.run.checkpoint import Stateful
 from luthier.run.modes import Modes
+from luthier.run.randomness import generators
 from luthier.run.ranks import KEEP, NEXT, Alone, Ranks
 from luthier.run.vault import Folder, Vault
 
@@ -215,7 +216,7 @@ class Trial:
 
         def save() -> None:
             name = self._place()
-            drawn = self._ranks.gather(name, pickle.dumps(checkpoint.generators()) if self.processes > 1 else b"")
+            drawn = self._ranks.gather(name, pickle.dumps(generators()) if self.processes > 1 else b"")
             if self.rank:
                 return
             others = [None if held is None else pickle.loads(held) for held in drawn[1:]]

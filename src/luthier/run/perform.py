@@ -10,9 +10,9 @@ from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.events import Ended, Event, Failed, Interrupted, plain
-from luthier.run.checkpoint import seed_everything
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.modes import Modes, PipelineError
+from luthier.run.randomness import seed_everything
 from luthier.run.ranks import Ranks
 from luthier.run.vault import Folder, Vault
 
