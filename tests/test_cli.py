@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from luthier import __version__
-from luthier.cli import STRATEGY_HELP
+from luthier.options import STRATEGY_HELP
 from luthier.playbook.playbook import STAGES
 from luthier.strategies import STRATEGIES
 
