@@ -25,6 +25,10 @@ _LOOK = 2.0
 """Seconds between looks at whether the asker lives, where a child that it forked keeps its end of the socket open."""
 
 
+_SEEK = 5.0
+"""Seconds for which processes are looked for that are to end, at most."""
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         import ctypes
@@ -45,6 +49,7 @@ def _guards(pid: int) -> bool:
 def _descendants() -> list[int]:
     """Every living process below this one, but what has another guard; nothing where there is no /proc."""
     below: dict[int, list[int]] = {}
+    dead = set[int]()
     for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
         if entry.isdigit():
             try:
@@ -52,15 +57,16 @@ def _descendants() -> list[int]:
                     state, parent = file.read().rpartition(")")[2].split()[:2]
             except OSError:
                 continue
-            if state != "Z":
-                below.setdefault(int(parent), []).append(int(entry))
+            below.setdefault(int(parent), []).append(int(entry))
+            if state == "Z":
+                dead.add(int(entry))  # what was read before it died still names it as its parent
     found: list[int] = []
     todo = [os.getpid()]
     while todo:
         own = [pid for pid in below.get(todo.pop(), []) if not _guards(pid)]
         found += own
         todo += own
-    return found
+    return [pid for pid in found if pid not in dead]
 
 
 def _each(number: int, *, apart: bool = False) -> None:
@@ -127,12 +133,13 @@ def main() -> None:
             if grace > 0:
                 os.killpg(os.getpgrp(), signal.SIGTERM)
                 _each(signal.SIGTERM, apart=True)
-    for _ in range(20):  # a process that is forking while it is looked for is found the next time
+    # A process that forks, or whose parent dies, while it is looked for is found the next time.
+    last, empty = time.monotonic() + _SEEK, 0
+    while empty < 2 and time.monotonic() < last:
         _each(signal.SIGKILL)
-        if not _descendants():
-            break
+        _reap(running)
+        empty = 0 if _descendants() else empty + 1
         time.sleep(0.005)
-    _reap(running)
     if running.returncode is None:
         running.kill()
     code = running.wait()
