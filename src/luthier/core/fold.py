@@ -205,13 +205,15 @@ def _ended(history: History, event: ev.Ended) -> Changes:
     done = event.complete or trial.probe is not None or event.epoch >= trial.horizon
     changes = _put(
         history,
-        replace(
+        evolve(
             trial,
-            status=Status.DONE if done else Status.PAUSED,
-            checkpoint=_kept(event) or trial.saved or trial.checkpoint,
-            saved=None,
-            answer=event.answer,
-            spent=trial.spent + event.cost,
+            {
+                "status": Status.DONE if done else Status.PAUSED,
+                "checkpoint": _kept(event) or trial.saved or trial.checkpoint,
+                "saved": None,
+                "answer": event.answer,
+                "spent": trial.spent + event.cost,
+            },
         ),
     )
     changes["spent"] = history.spent + event.cost
