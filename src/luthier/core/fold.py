@@ -321,17 +321,20 @@ class Folding:
         metric, sign, last = objective.metric, 1.0 if objective.minimize else -1.0, objective.reduce == "last"
         spent, elapsed, last_at, count = self._spent, self._elapsed, self._last_at, self._length
         new, isfinite = tuple.__new__, math.isfinite
+        curve: _Curve | None = None
+        current = -1  # nearly always the next report is of another epoch of the same trial
         for at, kind, data in lines:
             if kind != "Reported":
                 self._spent, self._elapsed, self._last_at, self._length = spent, elapsed, last_at, count
                 self._other(Entry(at, ev.decode(kind, data)))
                 spent, elapsed, last_at, count = self._spent, self._elapsed, self._last_at, self._length
-                trials = self._history.trials
+                trials, current = self._history.trials, -1
                 continue
             trial, epoch, metrics, seconds = data if type(data) is list else ev.fields(data)
-            curve = curves.get(trial)
-            if curve is None:
-                curve = curves[trial] = _Curve(trials[trial])
+            if trial != current or curve is None:
+                current, curve = trial, curves.get(trial)
+                if curve is None:
+                    curve = curves[trial] = _Curve(trials[trial])
             for value in metrics.values():
                 if type(value) is not float:
                     metrics = ev.numbers(metrics)

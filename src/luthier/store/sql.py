@@ -269,7 +269,7 @@ class SqlStore:
             for lines in self._lines(0):
                 with self._sound():
                     if folding is None:
-                        at, kind, data = lines.pop(0)
+                        at, kind, data = next(lines)
                         folding = Folding(start(Entry(at, decode(kind, data))))
                     folding.lines(lines)
         finally:
@@ -277,15 +277,16 @@ class SqlStore:
                 gc.enable()
         return None if folding is None else folding.history()
 
-    def _lines(self, after: int) -> Iterator[list[tuple[float, str, Any]]]:
+    def _lines(self, after: int) -> Iterator[Iterator[tuple[float, str, Any]]]:
         """When, which kind and the data of the events from number ``after`` on, many at a time."""
         for rows in self.rows(after):
             with self._sound():
-                if rows[-1][0] != after + len(rows) - 1:
-                    raise ValueError(f"some of the events {after} to {rows[-1][0]} are missing")
-                datas = _parsed(rows)
+                seqs, ats, kinds, texts = zip(*rows)
+                if seqs[-1] != after + len(rows) - 1:
+                    raise ValueError(f"some of the events {after} to {seqs[-1]} are missing")
+                datas = _parsed(kinds, texts)
             after += len(rows)
-            yield [(at, kind, data) for (_, at, kind, _), data in zip(rows, datas)]
+            yield zip(ats, kinds, datas)
 
     def rows(self, after: int = 0) -> Iterator[Sequence[Any]]:
         """The log's lines as they lie there, ``(seq, at, kind, data)``, from number ``after`` on, many at a time."""
@@ -336,12 +337,17 @@ class SqlStore:
         self._engine.dispose()
 
 
-def _parsed(rows: Sequence[Any]) -> list[Any]:
+def _parsed(kinds: Sequence[str], texts: Sequence[str]) -> list[Any]:
     """The data of some lines. Those of the reports, nearly all, in one parse, in which the names of the metrics are
     shared; the others by a parser that knows whole numbers of any size."""
-    told = f"[{','.join([data for _, _, kind, data in rows if kind == 'Reported'])}]"
+    told = iter(_reports([text for kind, text in zip(kinds, texts) if kind == "Reported"]))
+    return [next(told) if kind == "Reported" else json.loads(text) for kind, text in zip(kinds, texts)]
+
+
+def _reports(texts: Sequence[str]) -> list[Any]:
+    whole = f"[{','.join(texts)}]"
     try:
-        reports = iter(orjson.loads(told))
+        found: list[Any] = orjson.loads(whole)
     except ValueError:  # half a character in the name of a metric, say
-        reports = iter(json.loads(told))
-    return [next(reports) if kind == "Reported" else json.loads(data) for _, _, kind, data in rows]
+        found = json.loads(whole)
+    return found
