@@ -50,7 +50,7 @@ def test_two_drivers_share_a_study_without_loss_or_double(database, tmp_path):
     assert [d.returncode for d in both] == [0, 0]
     found = two_drivers.check(locate(database), trials=60, epochs=2)
     assert found["decisions"] == 61
-    assert sum(s["appends"] for s in said) > 100
+    assert sum(s["appends"] for s in said) > 60  # each decision is one; reports may come together
 
 
 def test_a_living_driver_finishes_what_a_killed_one_had_begun(database, tmp_path):

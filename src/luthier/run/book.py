@@ -48,6 +48,7 @@ class Book:
 
     Attributes:
         driver: this driver's number; 0 where the study has one driver at a time, and before :meth:`enter`.
+        taken_in: how many entries of others were read on.
     """
 
     def __init__(self, store: Store, history: History, *, clock: Callable[[], float] | None = None) -> None:
@@ -59,6 +60,7 @@ class Book:
         self._listened = -math.inf
         self._missed: dict[int, float] = {}
         self.driver = 0
+        self.taken_in = 0
         self.history = history
 
     @classmethod
@@ -198,6 +200,7 @@ class Book:
         for entry in entries:
             self.history = self.history.then(entry)
             self._recent.append(entry.event)
+        self.taken_in += len(entries)
 
     def obey(self) -> tuple[ev.Stopped | ev.Requeued, ...]:
         """Look, at most every :data:`LISTENS` seconds, for what others have appended: end what somebody asked to end,

@@ -54,7 +54,7 @@ def run(
         UserError: the metric was never reported.
         RunError: the first trials all failed, or the strategy is at fault.
     """
-    seen = book.history.length
+    seen, taken_in = book.history.length, book.taken_in
 
     def look() -> None:
         nonlocal seen
@@ -85,7 +85,11 @@ def run(
         let_go()
         look()
 
-    def let_go() -> None:
+    def let_go(obeyed: bool = False) -> None:
+        nonlocal taken_in
+        if book.taken_in == taken_in and not obeyed:  # what ends a job behind the executor's back comes from others
+            return
+        taken_in = book.taken_in
         for trial in [i for i in out if not book.holds(i)]:  # stopped by hand, or taken over by another driver
             out.discard(trial)
             executor.stop(trial)
@@ -113,8 +117,9 @@ def run(
             out.add(job.trial)
             executor.submit(job)
         executor.poll(hear, timeout=0.5)
-        backlog.extend(what.trial for what in book.obey() if isinstance(what, ev.Requeued))
-        let_go()
+        obeyed = book.obey()
+        backlog.extend(what.trial for what in obeyed if isinstance(what, ev.Requeued))
+        let_go(bool(obeyed))
         look()
     executor.park()
     patience = time.monotonic() + GRACE
