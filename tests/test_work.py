@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kill import LUTHIER, SPACE, decisions_of, reports_of
+from kill import LUTHIER, SPACE, TRAIN, decisions_of, reports_of
 from served import SPACE as TYPED
 from served import Served, call, served, study_of
 from test_serve import ask, report, upload
@@ -132,23 +132,6 @@ def test_a_worker_outlives_the_server(tmp_path, lost):
     assert len(again.told(ev.Opened)) == 2
 
 
-JOB = """
-import random, time
-
-class Weights:
-    def __init__(self): self.value = 0.0
-    def state_dict(self): return {"value": self.value}
-    def load_state_dict(self, state): self.value = state["value"]
-
-def train(trial):
-    weights = Weights()
-    for epoch in trial.epochs(weights=weights):
-        weights.value += random.random()
-        trial.report(train_loss=1 / epoch, val_loss=trial.config["learning_rate"] + 1 / (1 + weights.value))
-        if SLOWLY: time.sleep(0.05)
-"""
-
-
 @pytest.fixture
 def started():
     """Starts commands in folders of their own."""
@@ -223,7 +206,7 @@ def test_from_the_terminal_a_worker_that_is_told_to_leave_gives_its_job_back_sav
     url = ""
     while not url and (line := server.stdout.readline()):
         url = line.split()[-1] if "Serving at" in line else ""
-    first = started(tmp_path / "first", "work", url, "job.py:train", job=JOB.replace("SLOWLY", "True"))
+    first = started(tmp_path / "first", "work", url, "job.py:train", job=TRAIN.replace("PAUSE", "0.05"))
     log = SqlStore(locate(tmp_path / "server" / "s.db"), "s")
     deadline = time.monotonic() + 60
     while sum(isinstance(e.event, ev.Reported) for e in log.read()) < 3:
@@ -234,14 +217,14 @@ def test_from_the_terminal_a_worker_that_is_told_to_leave_gives_its_job_back_sav
     assert first.returncode == 128 + signal.SIGTERM
     assert "Trial 0 was given back after epoch" in said
     assert "unsaved" not in said
-    second = started(tmp_path / "second", "work", url, "job.py:train", job=JOB.replace("SLOWLY", "False"))
+    second = started(tmp_path / "second", "work", url, "job.py:train", job=TRAIN.replace("PAUSE", "0"))
     assert second.communicate()[0].count("--- trial") == 2
     assert (second.returncode, server.wait()) == (0, 0)
     assert "Report: " in server.stdout.read()
     entries = list(log.read())
     log.close()
     here = tmp_path / "here"
-    tuned = started(here, "tune", "job.py:train", "--storage", "s.db", *words, job=JOB.replace("SLOWLY", "False"))
+    tuned = started(here, "tune", "job.py:train", "--storage", "s.db", *words, job=TRAIN.replace("PAUSE", "0"))
     tuned.communicate()
     other = SqlStore(locate(here / "s.db"), "s")
     assert decisions_of(entries) == decisions_of(list(other.read()))
