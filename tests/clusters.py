@@ -90,6 +90,22 @@ def obedient(trial: lt.Trial) -> None:
         trial.report(val_loss=1 / epoch)
 
 
+def quarrelling(place: str) -> Any:
+    """A training of several processes: in the first trial rank 1 raises, in the second one it is killed once."""
+
+    def train(trial: lt.Trial) -> None:
+        mark = Path(place, "killed")
+        for epoch in trial.epochs():
+            if trial.rank == 1 and epoch == 2 and trial.id == 0:
+                raise ValueError("only here")
+            if trial.rank == 1 and epoch == 2 and trial.id == 1 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            trial.report(val_loss=1 / epoch, ranks=trial.processes)
+
+    return train
+
+
 class StopFirst(Full):
     """Ends the first trial after its first epoch."""
 
@@ -157,24 +173,43 @@ def check_stop(folder: Path, **elsewhere: Any) -> None:
     assert len(found.history.trials[0].reports) == 1
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def check_ranks(folder: Path, **elsewhere: Any) -> None:
+    """Trials of two processes are paused and resumed as here, and fail as here, by the rank that is at fault."""
+    from parallel import parallel
+
+    asha = {"strategy": "asha", "max_epochs": 3, "budget": "3 trials", "seed": 3, "processes": 2, "threads": 1}
+    tune(parallel, folder / "here.db", **asha)
+    tune(parallel, folder / "there.db", **asha, **elsewhere)
+    here, there = entries_of(folder / "here.db"), entries_of(folder / "there.db")
+    assert decisions_of(there) == decisions_of(here)
+    assert reports_of(there) == reports_of(here)
+    assert any(isinstance(e.event, ev.Resumed) for e in there)
+
+    first, second, third, *_ = tune(quarrelling(str(folder)), folder / "s.db", processes=2, **elsewhere).history.trials
+    assert (first.failure.kind, first.failure.reason) == ("raised", "rank 1: ValueError: only here")
+    assert (second.status.value, second.attempts) == ("done", 2)
+    assert (third.status.value, third.metrics["ranks"]) == ("done", 2.0)
+
+
+NOTE = "open(PIDS, 'a').write(f'{__import__(\"os\").getpid()}\\n'); time.sleep(0.1)"
+
+
+def command(folder: Path, *more: str, train: str = TRAIN.replace("time.sleep(PAUSE)", NOTE)) -> list[str]:
     """A study from the terminal, whose trials write down which process trains them."""
     folder.mkdir()
-    note = "open(PIDS, 'a').write(f'{__import__(\"os\").getpid()}\\n'); time.sleep(0.1)"
-    text = TRAIN.replace("time.sleep(PAUSE)", note).replace("PIDS", repr(str(folder / "pids")))
-    (folder / "job.py").write_text(text)
+    (folder / "job.py").write_text(train.replace("PIDS", repr(str(folder / "pids"))))
     (folder / "space.yaml").write_text(SPACE)
     return ["tune", "job.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "20", "--budget",
             "1 trials", "--strategy", "random", "--storage", "s.db", "--seed", "3", *more]  # fmt: skip
 
 
-def begin(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+def begin(folder: Path, *more: str, **given: str) -> subprocess.Popen[bytes]:
     """That study, of which a few reports are in the log."""
 
     def heard() -> None:  # a suite that runs in the background hands down a Ctrl-C that is ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    driver = subprocess.Popen([*LUTHIER, *command(folder, *more)], cwd=folder, stdout=subprocess.PIPE,
+    driver = subprocess.Popen([*LUTHIER, *command(folder, *more, **given)], cwd=folder, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, preexec_fn=heard)  # fmt: skip
     wait_for(lambda: driver.poll() is not None or sum(isinstance(e.event, ev.Reported) for e in log(folder)) >= 4)
     assert driver.poll() is None, driver.communicate()[0].decode()

@@ -29,4 +29,5 @@ def parallel(trial):
         dist.all_reduce(drawn)
         if trial.rank == 0:
             trial.report(val_loss=loss / dist.get_world_size(), drawn=drawn)
+    dist.barrier()  # else gloo may still hold the last collective's tensor as its group ends, and hang
     dist.destroy_process_group()

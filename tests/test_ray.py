@@ -11,6 +11,7 @@ import clusters
 import pytest
 from clusters import (
     begin,
+    check_ranks,
     check_same_decisions,
     check_stop,
     check_trouble,
@@ -58,6 +59,11 @@ def test_a_killed_actor_is_replaced_and_its_trial_put_back(cluster, tmp_path):
 
 def test_a_stop_reaches_an_actor_that_trains(cluster, tmp_path):
     check_stop(tmp_path, executor="ray", workers=2)
+
+
+def test_trials_of_two_processes(cluster, tmp_path):
+    pytest.importorskip("torch")
+    check_ranks(tmp_path, executor="ray")
 
 
 def test_a_trial_that_hangs_is_tried_again(cluster, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import slurm_here
 from clusters import (
     begin,
+    check_ranks,
     check_same_decisions,
     check_stop,
     check_trouble,
@@ -82,6 +83,50 @@ def test_a_stop_reaches_a_worker_that_trains(options, tmp_path):
     check_stop(tmp_path, executor="slurm", slurm=options, workers=2)
 
 
+def test_trials_of_two_processes(options, tmp_path):
+    pytest.importorskip("torch")
+    check_ranks(tmp_path, executor="slurm", slurm=options)
+
+
+LOADED = """
+import os, time, torch
+
+def slowly(parts):
+    time.sleep(0.005)
+    return torch.tensor(parts)
+
+def train(trial):
+    model = torch.nn.Linear(1, 1)
+    data = torch.utils.data.DataLoader(range(20), num_workers=1, collate_fn=slowly)
+    for epoch in trial.epochs(model=model):
+        with open(PIDS, "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        total = sum(int(part) for part in data)
+        trial.report(val_loss=trial.config["learning_rate"] + 1 / epoch, total=total)
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_slurms_signal_reaches_loaders_and_ranks_and_the_trial_is_saved_all_the_same(
+    real, tmp_path, monkeypatch, processes
+):
+    """Slurm signals every process of a job, those too that feed the training or train along with it."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("SLURM_CONF", str(real))
+    folder = tmp_path / "here"
+    driver = begin(folder, *words({"partition": "here"}), "--processes", processes, train=LOADED)
+    ids = subprocess.run(["squeue", "-h", "-o", "%A"], capture_output=True, text=True, timeout=30).stdout.split()
+    subprocess.run(["scancel", "--signal=USR2", *ids], check=True, timeout=30)
+    assert driver.communicate() is not None
+    assert driver.returncode == 0
+    happened = [e.event for e in log(folder)]
+    (left_at,) = (e for e in happened if isinstance(e, ev.Interrupted))
+    assert left_at.checkpoint is not None
+    assert not any(isinstance(e, ev.Requeued | ev.Failed) for e in happened)
+    assert sorted(e.epoch for e in happened if isinstance(e, ev.Reported)) == list(range(1, 21))
+    assert len(trained_by(folder)) == 2 * int(processes)
+
+
 def test_before_its_time_is_over_a_worker_saves_its_trial_and_the_next_job_goes_on(options, tmp_path, calm):
     folder = tmp_path / "here"
     driver = begin(folder, *words(options))
@@ -137,7 +182,7 @@ def test_a_worker_without_a_job_leaves_and_the_next_job_brings_another(tmp_path)
     ("options", "said"),
     [
         ({"cluster": "local", "partitoin": "gpu"}, "Did you mean 'partition'"),
-        ({"cluster": "local", "nodes": 2}, "nodes=2: a trial trains in one process"),
+        ({"cluster": "local", "nodes": 2}, "nodes=2: a trial trains on one node"),
         ({"cluster": "local", "time": "1h"}, "is no number of minutes"),
         ({"cluster": "local", "idle": 0}, "is no number of seconds"),
         ({"cluster": "locl"}, "doesn't know any executor named locl"),

@@ -33,7 +33,7 @@ class Crew:
         workers: how many train at once; 0 trains in the driver's own process; ``"auto"``: as many as the machine bears.
         threads: processor threads of each process; its share of the cores where None.
         gpus: which GPUs the workers are dealt: ``"auto"`` for all, how many, or which; None deals none.
-        processes: how many processes train each trial.
+        processes: how many processes train each trial, all on one node.
         pin: whether each worker is kept to its own share of the cores.
         executor: ``"local"``, ``"ray"``, ``"ray:ADDRESS"`` or ``"slurm"``.
         resources: what a worker on Ray needs, ``{"CPU": 2, "GPU": 1}`` or ``"CPU=2,GPU=1"``.
@@ -93,15 +93,23 @@ class Crew:
                     f"{name}={given!r} is for executor={kind!r}, this one is {self.executor!r}.",
                     f"Write executor={kind!r}, or leave {name} out.",
                 )
-        here = {"gpus": self.gpus is not None, "processes": self.processes > 1, "pin": self.pin}
+        here = {"gpus": self.gpus is not None, "pin": self.pin}
         here |= {'workers="auto"': self.workers == "auto"}
         if self.kind != LOCAL and (said := next((name for name, given in here.items() if given), None)):
             raise UserError(
                 f"{said} is for the workers of this machine, not for executor={self.executor!r}.",
                 'Say what a worker needs: resources={"GPU": 1} on Ray, slurm={"gpus_per_node": 1} on Slurm.',
             )
-        amounts("resources", self.resources)
-        options("slurm", self.slurm)
+        has = {
+            "resources: GPU": amounts("resources", self.resources).get("GPU", 0),
+            "slurm: gpus_per_node": options("slurm", self.slurm).get("gpus_per_node", 0),
+        }
+        for name, count in has.items():
+            if isinstance(count, int | float) and 0 < count < self.processes:
+                raise UserError(
+                    f"{name}={count:g}: {self.processes} processes of a trial cannot have one each.",
+                    f"Ask for {self.processes}, or for fewer processes.",
+                )
 
     @property
     def parting(self) -> str:
@@ -220,12 +228,22 @@ class Crew:
                 address=self.address,
                 resources=amounts("resources", self.resources),
                 threads=self.threads,
+                processes=self.processes,
                 limits=limits,
             )
         from luthier.run.slurm_pool import SlurmPool
 
         asked = options("slurm", self.slurm)
-        return SlurmPool(target, self.workers, files, url, asked=asked, threads=self.threads, limits=limits)
+        return SlurmPool(
+            target,
+            self.workers,
+            files,
+            url,
+            asked=asked,
+            threads=self.threads,
+            processes=self.processes,
+            limits=limits,
+        )
 
 
 def amounts(name: str, given: Mapping[str, Any] | str | None) -> dict[str, float]:

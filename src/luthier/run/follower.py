@@ -22,7 +22,7 @@ from typing import Any
 from luthier.contracts import Job
 from luthier.core.events import Ended, Event, Failed, Interrupted
 from luthier.run.handle import EndOfTrial
-from luthier.run.interrupts import pass_on
+from luthier.run.interrupts import ignore_notices, pass_on
 from luthier.run.leader import leaves_something
 from luthier.run.perform import perform
 from luthier.run.ranks import NEXT, Verdict
@@ -106,6 +106,7 @@ class Follower:
 
 def main(descriptor: int) -> None:
     """Train job after job, until rank 0 is gone."""
+    ignore_notices()
     link = Connection(descriptor)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)

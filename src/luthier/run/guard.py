@@ -91,8 +91,9 @@ def main() -> None:
     asker = socket.socket(fileno=own)
     grace, command = float(sys.argv[2]), sys.argv[3:]
     _prctl(_SUBREAPER, 1)
-    # A handler, and not SIG_IGN, which the command would inherit.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # A handler, and not SIG_IGN, which the command would inherit. USR1 and USR2 are Slurm's, to all processes of a job.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)

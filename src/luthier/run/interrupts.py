@@ -12,6 +12,9 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm sends before a job's time is over, to all processes of it, where it was told to (``--signal``)."""
+
 GRACE = 25.0
 """Seconds that running trials have to come to the end of their epoch: Slurm and Kubernetes kill after 30."""
 
@@ -78,6 +81,12 @@ class Interrupts:
         self.signal = number
         with suppress(OSError, RuntimeError):  # the terminal is gone, or was being written to
             self._say(f"{signal.Signals(number).name}: {self._parting}; once more to stop at once.")
+
+
+def ignore_notices() -> None:
+    """They are for whoever leads this process. Not by SIG_IGN, which the programs that it starts would inherit."""
+    for number in NOTICES:
+        signal.signal(number, lambda *_: None)
 
 
 def pass_on(process: int, number: int) -> bool:

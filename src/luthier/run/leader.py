@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from luthier.contracts import Job
-from luthier.core.events import Ended, Event, Failed, Interrupted
+from luthier.core.events import Ended, Event, Failed, Interrupted, Reported
 from luthier.run.ended import how_it_ended
 from luthier.run.machine import oom_kills
 from luthier.run.ranks import Verdict, free_port
@@ -27,7 +27,11 @@ SETTLE = 1.0
 """Seconds after the first failure of a rank in which a better reason may come: one that dies takes the others along."""
 
 PATIENCE = 60.0
-"""Seconds that rank 0 waits for what the others have to give or to finish."""
+"""Seconds that rank 0 waits for what the others have to give."""
+
+LINGER = 10.0
+"""Seconds that the others have to come to their end after rank 0 has; what they still do then counts for nothing. One
+may hang for ever: PyTorch's gloo group, ended at the last collective, can wait for a thread that waits for Python."""
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Leader:
         self.size = size
         self._tell, self._stopped, self._parked = tell, stopped, parked
         self._job: Job | None = None
+        self._epoch = 0
         self._verdicts: dict[tuple[int, str], Verdict] = {}
         self._changed = threading.Condition()
         self._told = True
@@ -109,7 +114,7 @@ class Leader:
             other.done = False
         port = str(free_port())
         os.environ["MASTER_PORT"] = port
-        self._job, self._told = job, False
+        self._job, self._epoch, self._told = job, job.start, False
         self._send({"do": "train", "job": {**asdict(job), "config": dict(job.config)}, "port": port})
         self._attending = threading.Thread(target=self._attend, daemon=True)
         self._attending.start()
@@ -149,6 +154,8 @@ class Leader:
     def say(self, event: Event) -> None:
         """Tell the driver; an end once the other ranks have come to theirs, and with the failure that came first."""
         if not isinstance(event, Ended | Failed | Interrupted):
+            if isinstance(event, Reported):
+                self._epoch = event.epoch
             self._tell(event)
             return
         now = time.monotonic()
@@ -156,7 +163,7 @@ class Leader:
         with self._changed:
             others = self._ranks.values()
             quick = isinstance(event, Failed)  # the others may hang in what they wait for of this rank
-            self._changed.wait_for(lambda: all(o.over for o in others), SETTLE if quick else PATIENCE)
+            self._changed.wait_for(lambda: all(o.over for o in others), SETTLE if quick else LINGER)
         self._end(event, now)
 
     def _end(self, own: Event | None, at: float = 0.0) -> None:
@@ -172,6 +179,8 @@ class Leader:
             if failures:
                 _, _, rank, failed = min(failures, key=lambda f: f[:3])
                 own = replace(failed, reason=f"rank {rank}: {failed.reason}")
+                if self._parked():  # as in perform(): the signal that asks to leave may take a rank along
+                    own = Interrupted(failed.trial, self._epoch)
             assert own is not None
             self._tell(own)
 

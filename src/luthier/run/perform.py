@@ -45,6 +45,9 @@ def perform(
 ) -> None:
     """Train or answer ``job``; whatever the target does, exactly one Ended, Failed or Interrupted is sent at the end.
 
+    A training that fails once it was asked to leave is not blamed: the signal that asked may have reached its data
+    loaders too. It goes on from its last checkpoint, and fails again if it is at fault.
+
     Args:
         vault: where its checkpoints are kept; the folder ``files`` where None.
         ranks: the way to the other processes that train the same job; None where there are none.
@@ -54,6 +57,7 @@ def perform(
     seed_everything(job.seed)
     vault = vault or Folder(files)
     modes: Modes | None = None
+    trial: Trial | None = None
     last: Event
     try:
         if job.probe is not None:
@@ -82,6 +86,9 @@ def perform(
         if modes is not None:
             modes.close()
         vault.rest()
+    if isinstance(last, Failed) and last.kind != "pipeline" and trial is not None and parked():
+        print(f"Failed as it was asked to leave: {last.reason}\n{last.detail}", flush=True)
+        last = Interrupted(job.trial, trial.epoch)
     send(last)  # whoever hears it may end this process
 
 

@@ -40,12 +40,14 @@ class LocalPool:
     A worker that is killed is replaced; what became of its trial is said by a Failed event.
 
     Args:
-        target: the training function or recipe; travels by cloudpickle, so it may live in ``__main__``.
+        target: the training function or recipe; travels by cloudpickle, so it may live in ``__main__``. Or what
+            cloudpickle made of it.
         plan: how many workers, and what each gets; or that by what was measured so far, asked again as it changes.
         files: the study's folder of files (checkpoints, logs).
         limits: when a worker is taken to hang, or to be too large.
         url: where checkpoints go; empty for ``files``.
         processes: how many processes train each trial; the first is the worker, which starts the others.
+        first: the number of the first worker; names its log.
         say: told how many workers there are, and why, whenever that changes.
 
     Raises:
@@ -54,22 +56,24 @@ class LocalPool:
 
     def __init__(
         self,
-        target: Callable[..., Any],
+        target: Callable[..., Any] | bytes,
         plan: Plan | Callable[[Measured], Plan],
         files: Path,
         limits: Limits,
         *,
         url: str = "",
         processes: int = 1,
+        first: int = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         if not hasattr(socket, "socketpair") or os.name != "posix":  # pragma: no cover
             raise UserError("Worker processes need Linux or macOS.", "Use workers=0 to train in this process.")
-        self._pickled = pickle(target)
+        self._pickled = target if isinstance(target, bytes) else pickle(target)
         self._files = files
         self._url = url
         self._limits = limits
         self._processes = processes
+        self._first = first
         self._say = say
         self._planned = None if isinstance(plan, Plan) else plan
         self._measured = self._planned_for = Measured()
@@ -94,9 +98,8 @@ class LocalPool:
             self._dismiss(place)
 
     def _hire(self, place: int) -> None:
-        worker = Hired(
-            place, self._pickled, self._files, self._plan.slots[place], url=self._url, processes=self._processes
-        )
+        number, slot = self._first + place, self._plan.slots[place]
+        worker = Hired(number, self._pickled, self._files, slot, url=self._url, processes=self._processes)
         self._workers[place] = worker
         self._ears.register(worker.link.fileno(), select.POLLIN)
 
@@ -212,9 +215,7 @@ class LocalPool:
                 if message["say"] == "ready":
                     worker.ready, worker.pid = True, message["pid"]
                 elif message["say"] == "broken":
-                    raise RunError(
-                        f"A worker could not load the training function: {message['reason']}\n{message['detail']}"
-                    )
+                    raise RunError(message["why"])
                 elif message["say"] == "spent":
                     worker.spent = True
                 elif message["say"] == "device":

@@ -14,8 +14,8 @@ import queue
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from luthier.core.events import Event
 from luthier.run.limits import Limits
 from luthier.run.search_path import package, search_path
 from luthier.run.seat import STARTS, Seat, pickle
-from luthier.run.trainer import Trainer, told
+from luthier.run.team import employ
+from luthier.run.trainer import Station, told
 
 TOGETHER = 500
 """Messages that are answered at once."""
@@ -40,11 +41,11 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 class Actor:
-    """What runs in the cluster: a :class:`Trainer`, and what it said."""
+    """What runs in the cluster: whoever trains, and what it said."""
 
-    def __init__(self, number: int, pickled: bytes, path: Sequence[str], files: str, url: str) -> None:
+    def __init__(self, station: Station, pickled: bytes) -> None:
         self._said: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
-        self._trainer = Trainer(number, pickled, path, Path(files), url, self._said.put)
+        self._trainer = employ(station, pickled, self._said.put)
 
     def hear(self) -> list[Mapping[str, Any]]:
         """Waits for the first message, and answers with all that there are."""
@@ -62,11 +63,11 @@ class Actor:
             os._exit(1)
 
     def stop(self, ticket: int) -> None:
-        """See :meth:`Trainer.stop`."""
+        """The job with that ticket leaves at its next epoch."""
         self._trainer.stop(ticket)
 
     def park(self, ticket: int) -> None:
-        """See :meth:`Trainer.park`."""
+        """It saves its state after its epoch, and leaves."""
         self._trainer.park(ticket)
 
 
@@ -89,8 +90,9 @@ class RayPool:
         url: where checkpoints go instead; empty for ``files``, which all nodes must then share.
         address: the cluster's; where it is empty what ``RAY_ADDRESS`` says, else a Ray of this machine that ends with
             the study. A connection that the program has already is used as it is.
-        resources: what each actor needs, by Ray's names; one CPU where nothing is said.
-        threads: processor threads of each worker; its CPUs where None.
+        resources: what each actor needs, by Ray's names; one CPU for each process where nothing is said.
+        threads: processor threads of each process; its share of the CPUs where None.
+        processes: how many processes train each trial, all of them below its actor.
         limits: when a worker is taken to hang.
 
     Raises:
@@ -108,14 +110,18 @@ class RayPool:
         address: str = "",
         resources: Mapping[str, float] | None = None,
         threads: int | None = None,
+        processes: int = 1,
         limits: Limits | None = None,
     ) -> None:
         pickled = pickle(target)
         self._ray, self._ours = _connect(address)
-        self._limits = limits or Limits()
+        timeout = (limits or Limits()).timeout
+        self._timeout = timeout if processes == 1 else None
         self._files = files.resolve()
         self._early_deaths = 0
-        wanted = {"CPU": 1.0, **(resources or {})}
+        wanted = {"CPU": float(processes), **(resources or {})}
+        if processes > 1 and threads is None:  # Ray's own is all CPUs, for each of them
+            threads = max(1, int(wanted["CPU"]) // processes)
         try:
             _find_room(self._ray, wanted, fixed=self._ours)
         except UserError:
@@ -130,11 +136,12 @@ class RayPool:
         self._class = self._ray.remote(
             concurrency_groups={"hear": 1, "tell": 1}, max_restarts=0, resources=wanted, **options
         )(heard)
-        self._begin = (self._ray.put(pickled), search_path(), str(self._files), url)
+        self._station = Station(0, tuple(search_path()), str(self._files), url, processes, timeout)
+        self._target = self._ray.put(pickled)
         self._placed = [self._place(Seat(n, self._files / "logs" / f"worker-{n}.log")) for n in range(workers)]
 
     def _place(self, seat: Seat) -> _Placed:
-        actor = self._class.remote(seat.number, *self._begin)
+        actor = self._class.remote(replace(self._station, number=seat.number), self._target)
         return _Placed(seat, actor, actor.hear.remote())
 
     @property
@@ -158,8 +165,8 @@ class RayPool:
             for call in answered:
                 events += self._visit(calls[call])
             for placed in self._placed:
-                if placed.seat.silent(self._limits.timeout):
-                    events += self._replace(placed, "hung", f"no report for {self._limits.timeout:g} s (timeout)")
+                if placed.seat.silent(self._timeout):
+                    events += self._replace(placed, "hung", f"no report for {self._timeout:g} s (timeout)")
         finally:
             if events:
                 hear(*events)

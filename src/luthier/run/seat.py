@@ -51,7 +51,7 @@ class Seat:
             self.ready = True
             return None
         if message["say"] == "broken":
-            raise RunError(f"A worker could not load the training function: {message['reason']}\n{message['detail']}")
+            raise RunError(message["why"])
         event = decode(message["say"], message["data"])
         if isinstance(event, Ended | Failed | Interrupted):
             self.job = None

@@ -39,12 +39,15 @@ class SlurmJobs:
         asked: the user's options.
         threads: processor threads of each job's libraries; as they like where None.
         most: how many jobs may run at once.
+        processes: how many processes each job starts for a trial; it gets a processor for each where nothing is said.
 
     Raises:
         UserError: submitit is missing, there is no Slurm, or it knows no such option.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any], threads: int | None, most: int) -> None:
+    def __init__(
+        self, folder: Path, asked: Mapping[str, Any], threads: int | None, most: int, processes: int = 1
+    ) -> None:
         try:
             import submitit
         except ModuleNotFoundError:
@@ -59,7 +62,7 @@ class SlurmJobs:
             )
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-            self._executor.update_parameters(**_parameters(given, threads, most))
+            self._executor.update_parameters(**_parameters(given, threads, most, processes))
         except (ValueError, NameError, AssertionError, TypeError) as error:
             raise UserError(f"slurm={dict(asked)!r}: {str(error).splitlines()[0]}") from None
         self._jobs: dict[str, Any] = {}
@@ -132,7 +135,7 @@ def cancel_all(ids: Iterable[str]) -> None:
             subprocess.run(["scancel", *ids], capture_output=True, timeout=60)
 
 
-def _parameters(given: Mapping[str, Any], threads: int | None, most: int) -> dict[str, Any]:
+def _parameters(given: Mapping[str, Any], threads: int | None, most: int, processes: int) -> dict[str, Any]:
     """What submitit calls the user's options."""
     from submitit import SlurmExecutor
 
@@ -142,7 +145,10 @@ def _parameters(given: Mapping[str, Any], threads: int | None, most: int) -> dic
             raise UserError(f"slurm: {name!r} is no option of a Slurm job.", nearest(name, known))
     for name in ("nodes", "tasks_per_node", "ntasks_per_node"):
         if given.get(name, 1) != 1:
-            raise UserError(f"slurm: {name}={given[name]!r}: a trial trains in one process.", f"Leave {name} out.")
+            raise UserError(
+                f"slurm: {name}={given[name]!r}: a trial trains on one node, in one task.",
+                f"Leave {name} out; processes=2 starts two in it.",
+            )
     minutes = given.get("time", given.get("timeout_min", 60 * HOURS))
     if isinstance(minutes, bool) or not isinstance(minutes, int) or minutes < 1:
         raise UserError(f"slurm: time={minutes!r} is no number of minutes.", 'Write slurm={"time": 240}.')
@@ -153,6 +159,8 @@ def _parameters(given: Mapping[str, Any], threads: int | None, most: int) -> dic
     if threads is not None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         own["setup"] = [*own.get("setup", ()), *(f"export {name}={threads}" for name in names)]
+    if processes > 1:
+        rest.setdefault("cpus_per_task", processes)
     general = {"name": "luthier", **{k: v for k, v in rest.items() if k in GENERAL}, "timeout_min": minutes}
     return {**general, **{f"slurm_{k}": v for k, v in own.items()}}
 

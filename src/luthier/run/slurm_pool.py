@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from luthier.run.search_path import search_path
 from luthier.run.seat import STARTS, Seat, pickle
 from luthier.run.slurm_jobs import BLAMELESS, SlurmJobs, cancel_all
 from luthier.run.slurm_worker import BEATS, STALE, serve
-from luthier.run.trainer import told
+from luthier.run.trainer import Station, told
 
 LOOKS = 500
 """Files that are looked into in a second, at most."""
@@ -71,6 +71,7 @@ class SlurmPool:
         url: where checkpoints go instead; empty for ``files``.
         asked: options of the Slurm jobs, and ``idle``: the seconds that a worker without a job keeps its node.
         threads: processor threads of each worker's libraries; as they like where None.
+        processes: how many processes train each trial, all of them in its worker's Slurm job.
         limits: when a worker is taken to hang.
 
     Raises:
@@ -86,6 +87,7 @@ class SlurmPool:
         *,
         asked: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        processes: int = 1,
         limits: Limits | None = None,
     ) -> None:
         pickled = pickle(target)
@@ -93,14 +95,16 @@ class SlurmPool:
         idle = options.pop("idle", IDLE)
         if isinstance(idle, bool) or not isinstance(idle, int | float) or idle <= 0:
             raise UserError(f"slurm: idle={idle!r} is no number of seconds.", 'Write slurm={"idle": 120}.')
-        self._limits = limits or Limits()
+        timeout = (limits or Limits()).timeout
+        self._timeout = timeout if processes == 1 else None
         self._files = files.resolve()
         _clear(self._files / "slurm")
         self._session = self._files / "slurm" / uuid.uuid4().hex[:12]
-        self._jobs = SlurmJobs(self._session / "jobs", options, threads, workers)
+        self._jobs = SlurmJobs(self._session / "jobs", options, threads, workers, processes)
         self._session.mkdir(parents=True, exist_ok=True)
         (self._session / "target").write_bytes(pickled)
-        self._common = (search_path(), str(self._files), url, float(idle))
+        self._station = Station(0, tuple(search_path()), str(self._files), url, processes, timeout)
+        self._idle = float(idle)
         self._pause = max(LOOK, workers / LOOKS)
         self._deaths = self._refused = self._rooms = 0
         self._closed = threading.Event()
@@ -123,7 +127,7 @@ class SlurmPool:
             for name in ("in", "out"):
                 (desk.room / name).touch()
             desk.letters, desk.asleep = Inbox(desk.room / "out"), False
-            each.append((desk.seat.number, str(desk.room), *self._common))
+            each.append((replace(self._station, number=desk.seat.number), str(desk.room), self._idle))
         for desk, job in zip(desks, self._jobs.submit(serve, each), strict=True):
             desk.slurm = job
         with (self._session / "ids").open("a") as file:
@@ -199,9 +203,9 @@ class SlurmPool:
             events.append(self._dismiss(desk, "", "its Slurm job was over before it began"))
         elif end is not None:
             events.append(self._bury(desk, end))
-        elif desk.seat.silent(self._limits.timeout):
+        elif desk.seat.silent(self._timeout):
             self._jobs.cancel(desk.slurm)
-            events.append(self._dismiss(desk, "hung", f"no report for {self._limits.timeout:g} s (timeout)"))
+            events.append(self._dismiss(desk, "hung", f"no report for {self._timeout:g} s (timeout)"))
         return [event for event in events if event is not None]
 
     def _bury(self, desk: _Desk, end: str) -> Event | None:

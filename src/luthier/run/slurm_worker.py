@@ -11,14 +11,14 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from luthier.run.interrupts import pass_on
+from luthier.run.interrupts import NOTICES, pass_on
 from luthier.run.mail import Inbox, Outbox
-from luthier.run.trainer import Trainer
+from luthier.run.team import Team, employ
+from luthier.run.trainer import Station, Trainer
 
 LOOK = 0.2
 """Seconds between two looks into ``in``."""
@@ -32,27 +32,25 @@ BEATS = 5.0
 LEAVING = {"say": "leaving"}
 """The last word of a worker that ends in order."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, *NOTICES)
 """What Slurm sends before it takes a node away, and what submitit has it send before the time is over."""
 
 
-def serve(number: int, room: str, path: Sequence[str], files: str, url: str, idle: float) -> None:
-    """Train what is asked for, until there was nothing for ``idle`` seconds, or the node is to be left.
-
-    Args:
-        number: as for :class:`Trainer`, with ``path``, ``files`` and ``url``.
-    """
+def serve(station: Station, room: str, idle: float) -> None:
+    """Train what is asked for, until there was nothing for ``idle`` seconds, or the node is to be left."""
     place = Path(room)
     if (place / "out").stat().st_size:
         return  # Slurm started the job a second time: its orders were another's
     out = Outbox(place / "out")
     jobs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    trainer = Trainer(number, (place.parent / "target").read_bytes(), path, Path(files), url, out.send)
+    trainer = employ(station, (place.parent / "target").read_bytes(), out.send)
     leaving = threading.Event()
     ticket = 0
 
     def leave(asked: int, frame: FrameType | None) -> None:
-        if pass_on(me, asked):
+        if os.getpid() != me:  # a data loader's process: the epoch that it feeds is to come to its end
+            if asked == signal.SIGTERM:
+                pass_on(me, asked)
             return
         leaving.set()
         trainer.park(ticket)
@@ -77,7 +75,7 @@ def serve(number: int, room: str, path: Sequence[str], files: str, url: str, idl
     out.close()
 
 
-def _listen(place: Path, trainer: Trainer, jobs: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+def _listen(place: Path, trainer: Trainer | Team, jobs: queue.SimpleQueue[dict[str, Any] | None]) -> None:
     """The listening thread: jobs into the queue, stops and parks to the trainer, and out when the driver is gone."""
     inbox, pulse = Inbox(place / "in"), _Pulse(place.parent / "driver")
     while True:

@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.events import Event, encode
-from luthier.run.perform import TAIL, perform
+from luthier.run.perform import perform
 from luthier.run.vault import vault_of
-from luthier.run.worker import MARK
+from luthier.run.worker import MARK, broken
 
 
 def told(job: Job) -> dict[str, Any]:
     """A job as JSON data."""
     return {**asdict(job), "config": dict(job.config)}
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """What a worker on a cluster is told as it begins.
+
+    Args:
+        number: which of the study's workers it is; names its log.
+        path: where the driver looks for modules; what is there on this machine too is looked through last.
+        files: the study's folder of files.
+        url: where its checkpoints go instead; empty for ``files``.
+        processes: how many train each trial, all on its node.
+        timeout: seconds without a report after which a trial of several processes is taken to hang; of one in a single
+            process the driver says so.
+    """
+
+    number: int
+    path: tuple[str, ...]
+    files: str
+    url: str = ""
+    processes: int = 1
+    timeout: float | None = None
+
+    def settle(self) -> None:
+        """Make this process a worker: it finds the user's modules, and prints into its log."""
+        os.environ["LUTHIER_WORKER"] = "1"
+        sys.path.extend(p for p in self.path if p not in sys.path and os.path.exists(p))
+        _write_to(Path(self.files) / "logs" / f"worker-{self.number}.log")
 
 
 class Trainer:
@@ -29,38 +56,24 @@ class Trainer:
     Each job has a ticket, a number of its own: a stop or a park that comes late must not meet the trial's next job.
 
     Args:
-        number: which of the study's workers this is; names its log.
+        station: what this worker is.
         pickled: the training function or recipe, by cloudpickle.
-        path: where the driver looks for modules; what is there on this machine too is looked through last.
-        files: the study's folder of files.
-        url: where its checkpoints go instead; empty for ``files``.
         say: takes each message, plain data: ``ready`` or ``broken`` once, then the events of the jobs.
     """
 
-    def __init__(
-        self,
-        number: int,
-        pickled: bytes,
-        path: Sequence[str],
-        files: Path,
-        url: str,
-        say: Callable[[Mapping[str, Any]], None],
-    ) -> None:
-        os.environ["LUTHIER_WORKER"] = "1"
-        sys.path.extend(p for p in path if p not in sys.path and os.path.exists(p))
-        self._files = files
+    def __init__(self, station: Station, pickled: bytes, say: Callable[[Mapping[str, Any]], None]) -> None:
+        station.settle()
+        self._files = Path(station.files)
         self._say = say
         self._stopped: set[int] = set()
         self._parked: set[int] = set()
-        _write_to(files / "logs" / f"worker-{number}.log")
         try:
             import cloudpickle
 
             self._target = cloudpickle.loads(pickled)
-            self._vault = vault_of(files, url)
+            self._vault = vault_of(self._files, station.url)
         except BaseException as error:
-            detail = traceback.format_exc()[-TAIL:]
-            say({"say": "broken", "reason": f"{type(error).__name__}: {error}", "detail": detail})
+            say(broken(error))
         else:
             say({"say": "ready"})
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from luthier.contracts import Job
 from luthier.core.events import Event, encode
-from luthier.run.interrupts import pass_on
+from luthier.run.interrupts import ignore_notices, pass_on
 from luthier.run.leader import Leader
 from luthier.run.perform import TAIL, perform
 from luthier.run.vault import vault_of
@@ -49,6 +49,15 @@ def _listen(link: Connection, jobs: queue.SimpleQueue[Job], stopped: set[int], p
             parked.set()
 
 
+def broken(error: BaseException) -> dict[str, str]:
+    """What a worker says that could not load the training function; to be called while that is handled."""
+    trace = traceback.format_exc()[-TAIL:]
+    return {
+        "say": "broken",
+        "why": f"A worker could not load the training function: {type(error).__name__}: {error}\n{trace}",
+    }
+
+
 def device_memory() -> int:
     """The most that PyTorch has held of one GPU in this process, in bytes; 0 where it uses none."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
@@ -59,6 +68,7 @@ def device_memory() -> int:
 
 def main(descriptor: int) -> None:
     """Serve jobs until the driver closes the connection."""
+    ignore_notices()
     link = Connection(descriptor)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # who looks at the log of a running trial sees its last line
@@ -97,7 +107,7 @@ def main(descriptor: int) -> None:
 
         target = cloudpickle.loads(pickled)
     except BaseException as error:
-        tell({"say": "broken", "reason": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()[-TAIL:]})
+        tell(broken(error))
         return
     del pickled
     tell({"say": "ready", "pid": os.getpid()})
