@@ -27,7 +27,7 @@ import yaml
 import luthier as lt
 from luthier import cli
 from luthier.core.study import Budget
-from luthier.run.crew import LOCAL, Crew
+from luthier.run.crew import Crew
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(
@@ -194,7 +194,8 @@ def small(monkeypatch: Any) -> None:
     def small_tune(target: Any, space: Any = None, **asked: Any) -> lt.Result:
         longest = asked.pop("max_epochs", EPOCHS)
         Budget.parse(asked.pop("budget", None), longest)
-        Crew(executor=asked.pop("executor", LOCAL), **{k: asked.pop(k, None) for k in ("resources", "slurm")})
+        crew = ("executor", "resources", "slurm", "gpus", "processes", "pin")
+        Crew(asked.get("workers", 1), **{k: asked.pop(k) for k in crew if k in asked})
         if "://" in str(asked.get("files")):
             del asked["files"]
         least = 8 if asked.get("strategy") in ("pbt", "pb2") else TRIALS
