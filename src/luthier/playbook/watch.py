@@ -115,7 +115,7 @@ def _end(stage: StageRecord, text: str, why: str) -> StageClosed:
 
 def read(history: History, trial: TrialRecord) -> Sign:
     """What a training that ended shows."""
-    name = find(history.space, "learning_rate")
+    name = find(history.space, "learning_rate", trial.config)
     given = trial.config.get(name) if name else None
     rate = float(given) if isinstance(given, int | float) else None
     at = f"rate {rate:.2g}: " if rate is not None else ""
@@ -202,10 +202,13 @@ def _collapsed(curves: Curves, val: Series, share: Series | None) -> bool:
 
 
 def rate_range(history: History) -> tuple[float, float] | None:
-    """The ends of the learning rate's range as it was asked for; None where the space does not search one."""
-    name = find(history.space, "learning_rate")
-    param = history.asked_space[name] if name is not None else None
-    if param is None or isinstance(param, Choice | Constant):
+    """The ends of the learning rate's range as it was asked for; None where the space does not search one, or where
+    each optimizer has its own."""
+    space = history.asked_space
+    name = find(space, "learning_rate")
+    param = space[name] if name is not None else None
+    several = find(space, "learning_rate", [n for n in space if n != name]) is not None
+    if param is None or (param.when and several) or isinstance(param, Choice | Constant):
         return None
     return float(param.low), float(param.high)
 
