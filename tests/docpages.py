@@ -216,10 +216,10 @@ def small(monkeypatch: Any) -> None:
 
 
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of each command of a shell block, without comments and prompts."""
+    """The words of each command of a shell block, without comments, prompts and the file that it is written to."""
     for line in block.text.replace("\\\n", " ").splitlines():
         if words := shlex.split(line.removeprefix("$ "), comments=True):
-            yield words
+            yield words[: words.index(">")] if ">" in words else words
 
 
 def check_command(words: list[str]) -> None:

@@ -11,9 +11,11 @@ from conftest import EVERY, bowl, log_of
 import luthier as lt
 from luthier.contracts import Done
 from luthier.core import events as ev
-from luthier.core.errors import Conflict
+from luthier.core.errors import Conflict, UserError
 from luthier.core.history import Entry, fold
+from luthier.core.study import Objective, Study
 from luthier.core.trial import Status
+from luthier.knowledge import default_config
 from luthier.run import book as books
 from luthier.run.book import Book
 from luthier.run.decisions import replay
@@ -106,6 +108,123 @@ def test_a_configuration_by_hand_costs_a_grid_no_cell():
         study.tell(job, 1, val_loss=1.0)
     assert sorted(seen) == [1, 2, 3, 3]
     assert seen[1] == 3
+
+
+def trained_all(study: lt.AskTell) -> lt.AskTell:
+    while job := study.ask():
+        for epoch in range(job.start + 1, job.until + 1):
+            if study.tell(job, epoch, val_loss=bowl(job.config, epoch)) == "stop":
+                break
+    return study
+
+
+KNOWN = [{"learning_rate": 0.002, "depth": 3}, {"optimizer": "sgd", "nesterov": True}]
+
+
+@pytest.mark.parametrize("strategy", ["random", "grid", "asha", "pbt", "expert", "playbook"])
+def test_what_is_enqueued_is_trained_first_at_full_length(space, strategy):
+    study = lt.AskTell(
+        space, minimize="val_loss", max_epochs=9, budget="14 trials", strategy=strategy, enqueue=[*KNOWN, KNOWN[0]]
+    )
+    trained_all(study)
+    one, two, *rest = study.history.trials
+    assert one.config == {**default_config(space), **KNOWN[0]}
+    assert two.config == default_config(space, KNOWN[1])
+    assert two.config["momentum"] == 0.9  # the strong default of it, which 0.895 in the middle of the range is not
+    assert [t.until for t in (one, two)] == [9, 9]
+    assert not any(t.by_hand for t in rest)
+    assert study.history.spent <= 14 * 9
+    assert replay(log_of(study), build(strategy)) == study.history.decisions
+
+
+def test_a_study_that_goes_on_trains_no_configuration_twice(space, tmp_path):
+    def opened(*configs, budget="4 trials"):
+        return lt.AskTell(
+            space, minimize="val_loss", max_epochs=2, budget=budget, strategy="random", storage=tmp_path / "a.db",
+            enqueue=configs,
+        )  # fmt: skip
+
+    first = opened(*KNOWN)
+    job = first.ask()
+    first.close()
+    again = opened(*KNOWN)
+    assert again.ask() == job  # the one that was never told to its end
+    again.enqueue(KNOWN[1])
+    trained_all(again).close()
+    more = opened(*KNOWN, {"learning_rate": 0.05}, budget="6 trials")
+    history = trained_all(more).history
+    more.close()
+    added = [t.id for t in history.trials if t.by_hand]
+    assert added == [0, 1, 4]
+    assert history.trials[4].config["learning_rate"] == 0.05
+    assert len(history.trials) == 6
+    with pytest.raises(UserError, match=r"The study is finished .*; it trains no configuration that is added now"):
+        opened({"learning_rate": 0.06}, budget="6 trials")
+    opened(*KNOWN, budget="6 trials").close()  # nothing new, as when a finished script is run again
+
+
+@pytest.mark.parametrize(
+    ("configs", "said"),
+    [
+        ({"learning_rate": 0.01}, r"enqueue= must be a list of configurations, got \{'learning_rate': 0.01\}"),
+        ([KNOWN[0], {"learning_rat": 0.01}], r"Configuration 2 of 2 .*'learning_rat' is not in .*'learning_rate'"),
+        ([{"learning_rate": 3.0}], r"enqueue: learning_rate: 3.0 is not in \[1e-05, 0.1\]"),
+        ([{"optimizer": "adam"}], r"enqueue: optimizer: 'adam' is none of \['adamw', 'sgd'\]"),
+        ([{"optimizer": "adamw", "momentum": 0.9}], r"momentum has no effect .*It needs optimizer is sgd"),
+        ([{}], "The configuration is empty"),
+        ([{"depth": d} for d in (1, 2, 3, 4)], r"take 8 epochs, and the budget of 6 epochs has 6 left"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_enqueued_is_refused_before_anything_is_written(space, tmp_path, configs, said):
+    place = tmp_path / "study.db"
+    asked = {"minimize": "val_loss", "max_epochs": 2, "budget": "3 trials", "strategy": "random", "storage": place}
+    with pytest.raises(UserError, match=said):
+        lt.AskTell(space, **asked, enqueue=configs)
+    with pytest.raises(UserError, match=said):
+        lt.tune(lambda trial: None, space, **asked, workers=0, quiet=True, enqueue=configs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_time_that_is_up_starts_nothing_that_was_enqueued(space):
+    many = [{"depth": d} for d in (1, 2, 3)]
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=2, budget="60 s", strategy="random", enqueue=many)
+    job = study.ask()
+    later = study.history.last_at + 61
+    study._book._clock = lambda: later
+    assert study.tell(job, 1, val_loss=1.0) == "stop"
+    assert isinstance(study.ask(), Done)
+    assert len(study.history.trials) == 1
+    assert len(study.history.to_start) == 2  # for a larger budget
+
+
+def test_a_known_good_configuration_that_the_stages_do_not_reach_is_proven():
+    known = {"learning_rate": 0.05, "dropout": 0.43, "width": 31}
+    space = lt.Space(
+        learning_rate=lt.Float(1e-5, 1e-1, log=True), dropout=lt.Float(0.0, 0.5), width=lt.Int(16, 256, log=True)
+    )
+
+    def loss(job, epoch):
+        apart = sum(abs(space[n].to_unit(job.config[n]) - space[n].to_unit(v)) for n, v in known.items())
+        luck = (job.seed % 97) / 97 * 0.02
+        return (0.3 if apart < 0.05 else 1.0 + 0.1 * apart) + 1.0 / epoch + luck
+
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="30 trials", enqueue=[known])
+    while job := study.ask():
+        for epoch in range(job.start + 1, job.until + 1):
+            if study.tell(job, epoch, val_loss=loss(job, epoch)) == "stop":
+                break
+    assert study.best_config == known
+    assert study.summary.confirmation.proven
+    assert replay(log_of(study), build("playbook")) == study.history.decisions
+
+
+def test_the_expert_takes_its_range_test_after_what_was_enqueued(space):
+    study = Study("s", space, Objective("val_loss", True), 4, seed=0, strategy="expert", probes=("lr_range",))
+    book = Book.create(MemoryStore(), study)
+    book.enqueue([BY_HAND])
+    expert = build("expert")
+    assert book.next(expert).config == BY_HAND
+    assert book.next(expert).probe == "lr_range"
 
 
 def test_another_driver_is_still_a_conflict(space):

@@ -14,6 +14,7 @@ import pytest
 from luthier import __version__
 from luthier.options import STRATEGY_HELP
 from luthier.playbook.playbook import STAGES
+from luthier.store import history_of, open_store
 from luthier.strategies import STRATEGIES
 
 JOB = """
@@ -73,6 +74,13 @@ BAD_SPACES = {
         ([*TUNE, "--reduce", "mean"], "reduce= must be 'best' or 'last', got 'mean'", ""),
         ([*TUNE, "--minimize", "val_accuracy"], "'val_accuracy' is both minimized and maximized", "Keep one"),
         ([*TUNE, "--constraint", "ms about 9"], "The constraint 'ms about 9' cannot be read", "latency_ms <= 20"),
+        ([*TUNE, "--enqueue", "learning_rate"], "'learning_rate' gives no hyperparameter a value", "NAME=VALUE"),
+        ([*TUNE, "--enqueue", "learning_rate=a"], "learning_rate must be a number, got 'a'", ""),
+        ([*TUNE, "--enqueue", "lerning_rate=1"], "'lerning_rate' is not in the space", "'learning_rate'"),
+        ([*TUNE, "--enqueue", "none.yaml"], "none.yaml cannot be read", "Name a YAML or JSON file"),
+        ([*TUNE, "--enqueue", "learning_rate=0.01", "--budget", "3 epochs"], "take 4 epochs", "larger budget"),
+        ([*TUNE, "--fix", "learning_rate=2"], "--fix learning_rate: 2.0 is not in [1e-05, 0.1]", "of its range"),
+        (["tune", "job.py:train", "--maximize", "x", "--fix", "a=2"], "there is none", "--space FILE"),
         ([*TUNE, "--storage", "garbage.db"], "not a database", "Name a Luthier study"),
         ([*TUNE, "--storage", "no/such/folder/s.db"], "folder no/such/folder does not exist", "Create it"),
         ([*TUNE, "--storage", "mongodb://x"], "'mongodb://x' cannot be used", "sqlite:///study.db"),
@@ -222,6 +230,35 @@ def test_tune_show_report_resume(folder):
     assert json.loads(again.stdout.splitlines()[-1])["trials"] == 5
     more = luthier("resume", "luthier.db", "--budget", "7 trials", "--json", cwd=folder)
     assert json.loads(more.stdout.splitlines()[-1])["trials"] == 7
+
+
+def test_known_good_configurations_are_trained_first_and_values_are_held(folder):
+    (folder / "wide.yaml").write_text(
+        SPACE
+        + "optimizer: {type: choice, choices: [adamw, sgd, none]}\n"
+        + "momentum: {type: float, low: 0.5, high: 0.99, when: {optimizer: sgd}}\n"
+        + "layers: {type: int, low: 1, high: 4}\n"
+    )
+    (folder / "known.yaml").write_text("learning_rate: 2e-2\nlayers: 3\noptimizer: none\n")
+    words = ["tune", "job.py:train", "--space", "wide.yaml", "--maximize", "val_accuracy", "--max-epochs", "2"]
+    words += ["--strategy", "random", "--json"]
+    first = "learning_rate=3e-4,optimizer=sgd,momentum=0.7"
+    done = luthier(*words, "--enqueue", first, "--enqueue", "known.yaml", "--budget", "3 trials", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    again = luthier("resume", "--enqueue", first, "--enqueue", "layers=4", "--budget", "4 trials", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    log = open_store(folder / "luthier.db")
+    trials = history_of(log).trials
+    log.close()
+    assert [t.by_hand for t in trials] == [True, True, False, True]
+    assert trials[0].config.items() >= {"learning_rate": 3e-4, "optimizer": "sgd", "momentum": 0.7}.items()
+    assert trials[1].config == {"learning_rate": 0.02, "optimizer": "none", "layers": 3}
+    assert trials[3].config["layers"] == 4
+    held = luthier(*words, "--fix", "optimizer=adamw", "--fix", "layers=2", "--dry-run", cwd=folder)
+    shown = json.loads(held.stdout.splitlines()[-1])["commands"]
+    assert all(c.keys() == {"learning_rate", "optimizer", "layers"} and c["layers"] == 2 for c in shown)
+    planned = luthier(*words[:-1], "--enqueue", first, "--dry-run", cwd=folder)
+    assert '"momentum": 0.7' in planned.stdout.splitlines()[0]
 
 
 def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):

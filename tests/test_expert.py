@@ -244,12 +244,41 @@ def test_it_begins_with_the_best_of_earlier_studies(wide, tmp_path):
     assert first["learning_rate"] == best["learning_rate"]
     assert study.best_score <= valley(first, 9)
     assert replay(log_of(study), build("expert")) == study.history.decisions
-    with pytest.raises(UserError, match="'tpe' does not learn from earlier studies"):
-        lt.AskTell(wide, minimize="val_loss", strategy="tpe", warm_start=where)
+    for strategy in ("playbook", "tpe"):  # the others train the best of each first
+        study = drive(wide, strategy, valley, budget="3 trials", warm_start=where)
+        one, *rest = study.history.trials
+        assert (one.config, one.until, one.why) == (first, 9, "among the best of an earlier study")
+        assert not any(t.by_hand for t in rest)
+        assert replay(log_of(study), build(strategy)) == study.history.decisions
     with pytest.raises(UserError, match=r"holds no study"):
         lt.AskTell(wide, minimize="val_loss", strategy="expert", warm_start=[tmp_path / "none.db"])
     with pytest.raises(UserError, match="must be a list"):
         lt.AskTell(wide, minimize="val_loss", strategy="expert", warm_start="old.db")
+
+
+def test_earlier_studies_are_ranked_by_the_new_question_and_refused_where_they_say_nothing_of_it(tmp_path):
+    old = lt.Space(learning_rate=lt.Float(1e-4, 1.0, log=True), momentum=lt.Float(0.5, 0.99))
+    place = tmp_path / "old.db"
+    earlier = lt.AskTell(
+        old, minimize="val_loss", max_epochs=2, budget="9 trials", strategy="random", storage=place, name="old"
+    )
+    while job := earlier.ask():
+        for epoch in (1, 2):
+            rate = job.config["learning_rate"]
+            earlier.tell(job, epoch, val_loss=rate, val_accuracy=rate, params=1e6)
+    rates = [t.config["learning_rate"] for t in earlier.history.trials]
+
+    def first(space=old, **goal):
+        study = lt.AskTell(space, **goal, max_epochs=4, budget="9 trials", strategy="expert", warm_start=[place])
+        return study.ask().config
+
+    assert first(minimize="val_loss")["learning_rate"] == min(rates)
+    assert first(maximize="val_accuracy")["learning_rate"] == max(rates)
+    assert first(minimize="valid_loss")["learning_rate"] == min(rates)  # the same under another name
+    with pytest.raises(UserError, match=r"old.db says .*'old' never reported 'val_f1' .*, but val_loss, val_accuracy"):
+        first(maximize="val_f1")
+    with pytest.raises(UserError, match=r"'old' has no hyperparameter in common .*\(learning_rate, momentum there"):
+        first(lt.Space(foo=lt.Float(0.0, 1.0)), minimize="val_loss")
 
 
 def test_how_many_samples_an_epoch_has_moves_the_priors(wide):

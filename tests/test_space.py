@@ -86,6 +86,19 @@ def test_fixing_values_drops_what_can_no_longer_be_active(space):
     assert sgd.from_unit([0.5] * 5)["depth"] == 3
 
 
+def test_one_line_holds_a_choice_fixed_in_a_file():
+    whole = """
+optimizer: {type: choice, choices: [adamw, sgd, rmsprop]}
+beta2: {type: float, low: 0.9, high: 0.999, when: {optimizer: adamw}}
+momentum: {type: float, low: 0.8, high: 0.99, when: {optimizer: [sgd, rmsprop]}}
+nesterov: {type: choice, choices: [true, false], when: {optimizer: sgd}}
+dampening: {type: float, low: 0.0, high: 0.5, when: {nesterov: false}}
+"""
+    text = whole.replace("{type: choice, choices: [adamw, sgd, rmsprop]}", "sgd")
+    assert lt.Space.from_yaml(text) == lt.Space.from_yaml(whole).fix({"optimizer": "sgd"})
+    assert list(lt.Space.from_yaml(text.replace("sgd\nbeta2", "adamw\nbeta2"))) == ["optimizer", "beta2"]
+
+
 def test_complete_fills_in_defaults_and_refuses_what_is_not_there(space):
     config = space.complete({"optimizer": "sgd", "nesterov": False})
     assert set(config) == set(space)

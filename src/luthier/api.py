@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import insight
+from luthier.configs import enqueued
 from luthier.contracts import Attentive, Scheduler, Store
 from luthier.core.errors import RunError, StorageError, UserError
 from luthier.core.goals import Point, hypervolume
@@ -24,7 +25,7 @@ from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
 from luthier.plots import Plots
-from luthier.request import Names, begin, objectives_from, study_from
+from luthier.request import Names, begin, first_trainings, objectives_from, study_from
 from luthier.run.book import Book
 from luthier.run.crew import LOCAL, Crew
 from luthier.run.gpus import Asked
@@ -211,6 +212,7 @@ def tune(
     checkpoint_space: str | int | None = None,
     durability: str = "process",
     files: str | Path | None = None,
+    enqueue: Sequence[Config] = (),
 ) -> Result:
     """Tune a training function or a recipe.
 
@@ -221,7 +223,8 @@ def tune(
             Each may be a list: with several objectives the first one leads, see ``docs/goals.md``.
         samples: how many samples a training epoch has: so the priors of ``"expert"`` know how many updates a training
             makes. A recipe says it by itself; 4,000 are supposed where nobody does.
-        warm_start: earlier studies, ``["study.db"]``, whose best configurations ``"expert"`` begins with.
+        warm_start: earlier studies, ``["study.db"]``: the best of each by this study's metric is moved into its space
+            and trained first; ``"expert"`` begins with the three best.
         constraints: bounds on reported metrics, ``{"latency_ms": "<= 20", "params": "<= 1e6"}``. A trial that keeps
             them beats every one that does not.
         max_epochs: the length of a full training.
@@ -253,6 +256,8 @@ def tune(
         files: the folder for checkpoints and logs; where None the one that was named when the study was trained last,
             else beside the database. A database on a server has nothing beside it: name a folder that all who train can
             reach, or for checkpoints a URL as ``"s3://bucket/folder"``.
+        enqueue: configurations to train first, at full length: ``[{"learning_rate": 3e-4}]``. What one leaves out takes
+            the strong default. Those that the study was given before are not trained again.
 
     Ctrl-C and SIGTERM stop a study with ``storage`` once its running trials are saved, a second one at once; the same
     call goes on. See ``docs/lasting.md``.
@@ -297,6 +302,7 @@ def tune(
             limits=limits,
             durability=durability,
             files=files,
+            enqueue=enqueue,
         )
     except KeyboardInterrupt as stop:
         if storage is not None:
@@ -318,9 +324,11 @@ def launch(
     limits: Limits | None = None,
     durability: str = "process",
     files: str | Path | None = None,
+    enqueue: Sequence[Config] = (),
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
     crew.accept(target, kept=storage is not None)
+    configs = enqueued(study.space, enqueue)
     with ExitStack() as stack:
         store: Store = MemoryStore()
         place, cloud, fresh = None, "", False
@@ -337,6 +345,7 @@ def launch(
         if storage is not None and files is not None:
             log.keep_files(files)
         try:
+            book.enqueue(first_trainings(book.history.study, strategy, configs))
             return drive(book, target, strategy, crew, place, console, observers, limits=limits, cloud=cloud)
         except StorageError:
             raise  # the study is no mistake: its disk is full, or its file damaged

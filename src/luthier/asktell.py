@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luthier import __version__
+from luthier.configs import enqueued
 from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import UserError, nearest
@@ -17,7 +18,7 @@ from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
-from luthier.request import Names, begin, objectives_from, study_from
+from luthier.request import Names, begin, first_trainings, objectives_from, study_from
 from luthier.run.decisions import job_of
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
@@ -61,6 +62,7 @@ class AskTell:
         name: str = "study",
         seed: int = 0,
         reduce: str = "best",
+        enqueue: Sequence[Config] = (),
     ) -> None:
         study = study_from(
             name=name,
@@ -75,9 +77,16 @@ class AskTell:
             warm_start=warm_start,
         )
         self._scheduler = build(strategy)
+        configs = enqueued(study.space, enqueue)
         self._store = _store(storage, name)
         try:
-            self._book, _ = begin(self._store, study)
+            self._book, begun = begin(self._store, study)
+            try:
+                self._book.enqueue(first_trainings(self._book.history.study, strategy, configs))
+            except UserError:
+                if begun and self._book.mistaken():
+                    self._store.forget()
+                raise
             if self._store.drivers is not None:
                 self._book.enter(__version__)
         except BaseException:
@@ -85,6 +94,14 @@ class AskTell:
             raise
         self._owed = [back.trial for back in self._book.take_over()]
         self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
+
+    def enqueue(self, config: Config) -> None:
+        """Have a configuration trained next, at full length; nothing where it was enqueued before.
+
+        Raises:
+            UserError: it does not lie in the space; the study is finished, or its budget does not pay for it.
+        """
+        self._book.enqueue(enqueued(self._book.history.space, [config]))
 
     def ask(self) -> Job | Wait | Done:
         """The next job. ``Wait`` (jobs are out, tell them first) and ``Done`` are false, each with its ``why``.

@@ -73,12 +73,12 @@ def target_of(target: str | None, words: Sequence[str] | None, options: Mapping[
     return targets.load(target)
 
 
-def dry_run(study: Any, target: Callable[..., Any], url: str, json: bool) -> None:
-    """Print the commands of the first configurations; nothing is run or written."""
+def dry_run(study: Any, target: Callable[..., Any], url: str, json: bool, enqueue: Sequence[Any] = ()) -> None:
+    """Print the commands of the first configurations, the enqueued ones first; nothing is run or written."""
     from luthier import store
     from luthier.scripts.script import Script, Trained
 
-    configs, certain = _first(study)
+    configs, certain = _first(study, enqueue)
     files = store.files_beside(url, study.name) or Path("files")
     shown: list[Any] = []
     lines = []
@@ -100,17 +100,20 @@ def dry_run(study: Any, target: Callable[..., Any], url: str, json: bool) -> Non
     typer.echo(jsonlib.dumps(plain({"commands": shown})) if json else "\n".join(lines))
 
 
-def _first(study: Any) -> tuple[list[tuple[dict[str, Any], int, int]], int]:
+def _first(study: Any, enqueue: Sequence[Any]) -> tuple[list[tuple[dict[str, Any], int, int]], int]:
     """Configuration, length and seed of the first trainings, and how many of them do not depend on a result."""
     import numpy as np
 
+    from luthier.configs import enqueued
     from luthier.contracts import Job
+    from luthier.request import first_trainings
     from luthier.run.book import Book
     from luthier.run.decisions import trial_seed
     from luthier.run.memory import MemoryStore
     from luthier.strategies import build
 
     book, scheduler = Book.create(MemoryStore(), study), build(study.strategy)
+    book.enqueue(first_trainings(study, study.strategy, enqueued(study.space, enqueue)))
     out: list[tuple[dict[str, Any], int, int]] = []
     while len(out) < SHOWN:
         job = book.next(scheduler)

@@ -94,7 +94,25 @@ Constraints = Annotated[
 ]
 MaxEpochs = Annotated[int, typer.Option(help="Length of a full training.")]
 BudgetText = Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')]
-Strategy = Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        help=STRATEGY_HELP.replace(",", " (default),", 1),  # a line of its own would push the help off the screen
+        show_default=False,
+        autocompletion=_strategies,
+    ),
+]
 Reduce = Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")]
 Samples = Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")]
 WarmStart = Annotated[list[str] | None, typer.Option(help="An earlier study; again for a second one.")]
+Enqueue = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Train a configuration first: lr=3e-4,layers=2, or a YAML or JSON file; again for a second one.",
+    ),
+]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Hold a hyperparameter of the space at a value; again for a second one."),
+]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest, whole
-from luthier.core.history import History
-from luthier.core.params import Config, Float, Int, Value
+from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
-from luthier.knowledge import default_config
+from luthier.earlier import earlier_best
 from luthier.run.book import Book
-from luthier.strategies import WARM, budget_for, check_fit, check_goals, check_strategy
+from luthier.strategies import budget_for, check_fit, check_goals, check_strategy, takes_earlier
 
 Names = str | Sequence[str] | None
 """A metric, or several."""
@@ -142,72 +142,17 @@ def study_from(
         also=objectives[1:],
         constraints=constraints_from(constraints),
         samples=samples,
-        earlier=earlier_best(warm_start, space, label) if warm_start else (),
     )
+    if warm_start:
+        study = replace(study, earlier=earlier_best(warm_start, study, 3 if takes_earlier(strategy) else 1))
     check_fit(strategy, study)
     return study
 
 
-EARLIER = 3
-"""Configurations that are taken over from each earlier study."""
-
-
-def earlier_best(places: Sequence[str | Path], space: Space, strategy: str) -> tuple[Config, ...]:
-    """The best configurations of earlier studies, moved into ``space``, the best of each first.
-
-    Hyperparameters that ``space`` does not have are left out, those it has beyond them take the strong default.
-
-    Raises:
-        UserError: a strategy that does not look at them, a place that is one string, or no study there.
-    """
-    if isinstance(places, str | Path):
-        raise UserError(f"warm_start= must be a list of studies, got {str(places)!r}.", f"Write [{str(places)!r}].")
-    if strategy not in WARM:
-        raise UserError(
-            f"The strategy {strategy!r} does not learn from earlier studies.", f"warm_start= is for {', '.join(WARM)}."
-        )
-    from luthier import store
-
-    found: list[list[Config]] = []
-    for place in places:
-        url = store.locate(place)
-        file = store.file_of(url)
-        names = store.study_names(url) if file is None or file.is_file() else []
-        if not names:
-            raise UserError(
-                f"warm_start=: {store.shown(place)} holds no study.", "Name the .db file or the folder of a study."
-            )
-        for name in names:
-            log = store.SqlStore(url, name)
-            try:
-                history = store.history_of(log)
-            finally:
-                log.close()
-            found.append(_best(history, space))
-    in_turn = [configs[i] for i in range(EARLIER) for configs in found if i < len(configs)]
-    return tuple(c for i, c in enumerate(in_turn) if c not in in_turn[:i])
-
-
-def _best(history: History, space: Space) -> list[Config]:
-    """The best of a study that were trained to the end, as configurations of ``space``."""
-    best: list[Config] = []
-    for _, i in history.ranked(history.study.max_epochs):
-        trial = history.trials[i]
-        if len(best) == EARLIER or history.score(trial) is None:
-            break
-        known = {n: space.clip(n, v) for n, v in trial.config.items() if n in space and not space.follows(n)}
-        config = default_config(space, {n: v for n, v in known.items() if _fits(space, n, trial.config[n])})
-        if config not in best:
-            best.append(config)
-    return best
-
-
-def _fits(space: Space, name: str, value: Value) -> bool:
-    """Whether a value can be taken over: a choice must be one of the space's; a number is moved into its range."""
-    param = space[name]
-    if isinstance(param, Float | Int):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return space.clip(name, value) == value
+def first_trainings(study: Study, strategy: str | Scheduler, enqueue: Sequence[Config]) -> tuple[Config, ...]:
+    """What is enqueued before a study goes on: the best of earlier ones where its strategy does not look at them, then
+    what the user wants."""
+    return (*(() if takes_earlier(strategy) else study.earlier), *enqueue)
 
 
 def same_question(old: Study, new: Study) -> None:

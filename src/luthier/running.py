@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +63,7 @@ def tune(
         ),
     ] = None,
     space: opt.SpaceFile = None,
+    fix: opt.Fix = None,
     maximize: opt.Maximize = None,
     minimize: opt.Minimize = None,
     metric: opt.Metric = None,
@@ -84,6 +85,7 @@ def tune(
     reduce: opt.Reduce = "best",
     samples: opt.Samples = None,
     warm_start: opt.WarmStart = None,
+    enqueue: opt.Enqueue = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run first, and run nothing.")] = False,
     style: Annotated[str | None, typer.Option(help=STYLE_HELP, rich_help_panel=SCRIPT)] = None,
     template: Annotated[
@@ -139,6 +141,7 @@ def tune(
     _tune(
         commands.target_of(target, ctx.meta.get(commands.AFTER), options),
         read_space(space) if space else None,
+        fix=fix or (),
         dry_run=dry_run,
         storage=storage,
         make_folder=False,
@@ -157,6 +160,7 @@ def tune(
         reduce=reduce,
         samples=samples,
         warm_start=warm_start or (),
+        enqueue=enqueue or (),
         limits=Limits.of(timeout, worker_memory, checkpoint_space),
         durability=durability,
         files=files,
@@ -178,6 +182,7 @@ def resume(
         str | None,
         typer.Option(help="A new budget; a finished study goes on with it."),
     ] = None,
+    enqueue: opt.Enqueue = None,
     target: Annotated[str | None, typer.Option(help="Where the training function is now, FILE.py:NAME.")] = None,
     timeout: opt.Timeout = None,
     worker_memory: opt.WorkerMemory = None,
@@ -192,6 +197,7 @@ def resume(
 
     from luthier import api, request, store
     from luthier import target as targets
+    from luthier.configs import enqueued, read_configs
     from luthier.core.study import Budget
     from luthier.run.book import Book
     from luthier.run.lock import driving
@@ -218,6 +224,9 @@ def resume(
         if budget is not None:
             now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
             request.go_on(book, now)
+        if enqueue:
+            space = book.history.space
+            book.enqueue(enqueued(space, read_configs(enqueue, space)))
         if files is not None:
             log.keep_files(files)
         console = Console(json=json, quiet=quiet)
@@ -239,22 +248,35 @@ def _tune(
     limits: Limits | None = None,
     durability: str = "process",
     files: str | None = None,
+    enqueue: Sequence[str] = (),
+    fix: Sequence[str] = (),
     **asked: Any,
 ) -> None:
     from luthier import api, store
+    from luthier.configs import fixed, read_configs
     from luthier.view.console import Console
 
     console = Console(json=json, quiet=quiet)
     url = store.locate(storage)
-    study = api.prepare(target, space, console.say, **asked)
+    study = api.prepare(target, fixed(space, target, fix), console.say, **asked)
+    configs = read_configs(enqueue, study.space)
     if dry_run:
-        commands.dry_run(study, target, url, json)
+        commands.dry_run(study, target, url, json, configs)
         return
     file = store.file_of(url)
     if make_folder and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     with interruptible("luthier resume", storage):
         result = api.launch(
-            study, target, asked["strategy"], url, crew, console, limits=limits, durability=durability, files=files
+            study,
+            target,
+            asked["strategy"],
+            url,
+            crew,
+            console,
+            limits=limits,
+            durability=durability,
+            files=files,
+            enqueue=configs,
         )
     finish(result, report_path(url), json)

@@ -62,6 +62,7 @@ def dashboard(
 def serve(
     study: opt.Place,
     space: opt.SpaceFile = None,
+    fix: opt.Fix = None,
     maximize: opt.Maximize = None,
     minimize: opt.Minimize = None,
     metric: opt.Metric = None,
@@ -74,6 +75,7 @@ def serve(
     reduce: opt.Reduce = "best",
     samples: opt.Samples = None,
     warm_start: opt.WarmStart = None,
+    enqueue: opt.Enqueue = None,
     target: Annotated[
         str | None, typer.Option(help="A Recipe that the workers train, FILE.py:NAME: brings space, metric, probes.")
     ] = None,
@@ -141,6 +143,8 @@ def serve(
             asked,
             Console(json=json, quiet=quiet),
             how,
+            enqueue=enqueue or (),
+            fix=fix or (),
             limits=Limits.of(checkpoint_space=checkpoint_space),
             durability=durability,
             files=files,

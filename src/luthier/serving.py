@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import api, store
 from luthier import target as targets
+from luthier.configs import fixed, read_configs
 from luthier.core.errors import StorageError, UserError
 from luthier.core.study import Budget, Study
 from luthier.run.crew import Crew
@@ -16,6 +17,7 @@ from luthier.run.crew import Crew
 if TYPE_CHECKING:
     from luthier.view.console import Console
 
+_ITS_SPACE = "Give --space FILE too; or leave it out, to go on with the study that is there."
 EXTRA = "pip install 'luthier[serve]'"
 
 
@@ -27,6 +29,8 @@ def serve(
     asked: Mapping[str, Any],
     console: Console,
     how: Mapping[str, Any],
+    enqueue: Sequence[str] = (),
+    fix: Sequence[str] = (),
     **more: Any,
 ) -> api.Result:
     """Serve the study at ``place``, a new one where ``space`` or ``target`` describe it.
@@ -34,6 +38,7 @@ def serve(
     Args:
         asked: the arguments of :func:`luthier.tune` that describe a study.
         how: the fields of :class:`luthier.serve.host.House`.
+        enqueue, fix: configurations and values as the terminal has them.
         more: those of :func:`luthier.api.launch`.
 
     Raises:
@@ -48,11 +53,14 @@ def serve(
     url = store.locate(place)
     trained = targets.load(target) if target is not None else nobody()
     if space is None and target is None:
+        if fix:
+            raise UserError("--fix describes a new study, and no --space was given.", _ITS_SPACE)
         study = _as_it_is(place, name, asked)
     else:
-        study = api.prepare(trained, space, console.say, name=name, **asked)
+        study = api.prepare(trained, fixed(space, trained, fix), console.say, name=name, **asked)
     crew = Crew(elsewhere=House(say=console.say, **how))
-    return api.launch(study, trained, study.strategy, url, crew, console, **more)
+    configs = read_configs(enqueue, study.space)
+    return api.launch(study, trained, study.strategy, url, crew, console, enqueue=configs, **more)
 
 
 def nobody() -> Callable[[Any], None]:
@@ -70,7 +78,7 @@ def _as_it_is(place: str, name: str | None, asked: Mapping[str, Any]) -> Study:
         if asked[word]:
             raise UserError(
                 f"--{word.removesuffix('s').replace('_', '-')} describes a new study, and no --space was given.",
-                "Give --space FILE too; or leave it out, to go on with the study that is there.",
+                _ITS_SPACE,
             )
     try:
         log = store.open_store(place, name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.api import DEFAULT_EPOCHS, Result
+from luthier.configs import enqueued
 from luthier.contracts import Scheduler
 from luthier.core import events as ev
 from luthier.core.errors import UserError
@@ -16,7 +17,7 @@ from luthier.core.history import Entry, History
 from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
-from luthier.request import Names, objectives_from, study_from
+from luthier.request import Names, first_trainings, objectives_from, study_from
 from luthier.run.book import Book
 from luthier.run.loop import run
 from luthier.run.memory import MemoryStore
@@ -128,6 +129,7 @@ def simulate(
     name: str = "simulation",
     seed: int = 0,
     reduce: str = "best",
+    enqueue: Sequence[Config] = (),
 ) -> SimulatedResult:
     """Run a study on known curves and simulated workers; nothing is trained, and the seed fixes everything.
 
@@ -141,8 +143,8 @@ def simulate(
     Args:
         curves: ``(config, epoch, seed) -> metrics`` (or one number, the metric), or a :class:`luthier.Table`.
         space: what to search; a table brings its own.
-        minimize, maximize, metric, constraints, samples, warm_start, budget, strategy, name, seed, reduce: as for
-            :func:`luthier.tune`.
+        minimize, maximize, metric, constraints, samples, warm_start, budget, strategy, name, seed, reduce, enqueue: as
+            for :func:`luthier.tune`.
         max_epochs: the length of a full training; that of the table's curves, or 30, where None.
         workers: how many train at once.
         seconds_per_epoch: simulated seconds of an epoch, or a function of the configuration.
@@ -182,5 +184,6 @@ def simulate(
     )
     store, watch = MemoryStore(), _Watch()
     book = Book.create(store, study, clock=lambda: pool.now)
+    book.enqueue(first_trainings(study, strategy, enqueued(study.space, enqueue)))
     run(book, build(strategy), pool, None, [watch])
     return SimulatedResult(book.history, store.read(), pool, watch.moments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 
@@ -79,9 +79,6 @@ STRATEGIES: dict[str, Callable[[], Scheduler]] = {
     "pbt": PBT,
     "pb2": PB2,
 }
-
-WARM = ("expert", "custom")
-"""Strategies that look at what did best in earlier studies."""
 
 ENDLESS = frozenset(STRATEGIES) - {"grid"}
 """Strategies that go on until the budget is spent: without one they get ``DEFAULT_BUDGET``."""
@@ -168,16 +165,28 @@ def _check_installed(strategy: str) -> None:
         )
 
 
+def takes_earlier(strategy: str | Scheduler) -> bool:
+    """Whether a strategy, by itself or within another, looks at what did best in earlier studies. For the others that
+    is enqueued."""
+    return any(getattr(s, "warm", False) for s in _nested(strategy))
+
+
 def check_fit(strategy: str | Scheduler, study: Study) -> None:
     """Let a strategy that does not suit every study, by itself or within another, say what it cannot work with.
 
     Raises:
         UserError: what that is.
     """
-    scheduler: object = STRATEGIES[strategy]() if isinstance(strategy, str) else strategy
-    while scheduler is not None:
+    for scheduler in _nested(strategy):
         if isinstance(scheduler, Particular):
             scheduler.accept(study)
+
+
+def _nested(strategy: str | Scheduler) -> Iterator[object]:
+    """A scheduler and those within it."""
+    scheduler: object = STRATEGIES[strategy]() if isinstance(strategy, str) else strategy
+    while scheduler is not None:
+        yield scheduler
         scheduler = getattr(scheduler, "inner", None)
 
 

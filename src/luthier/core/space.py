@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from luthier.core.errors import SpaceError, nearest
+from luthier.core.evolve import evolve
 from luthier.core.params import Choice, Config, Constant, Float, Follows, Int, Param, Value, When
 
 
@@ -249,7 +250,7 @@ class Space(Mapping[str, Param]):
             if held:
                 continue
             params[name] = Constant(values[name], when=param.when, role=param.role) if name in values else param
-        return Space({n: params[n] for n in self._params if n in params})
+        return Space(_possible({n: params[n] for n in self._params if n in params}))
 
     def replace(self, **changes: Param) -> Space:
         """The same space with some hyperparameters exchanged or added."""
@@ -316,13 +317,16 @@ class Space(Mapping[str, Param]):
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """A space from plain data; every mistake is named with its place."""
+        """A space from plain data; every mistake is named with its place.
+
+        What a constant leaves without effect is dropped, as by :meth:`fix`: one line is all that holds a choice fixed.
+        """
         if not isinstance(data, Mapping):
             raise SpaceError(
                 f"A space is a mapping of names to hyperparameters, got {type(data).__name__}.",
                 "Write one line each: learning_rate: {type: float, low: 1.0e-5, high: 0.1, log: true}.",
             )
-        return cls({str(name): _param_from(str(name), entry) for name, entry in data.items()})
+        return cls(_possible({str(name): _param_from(str(name), entry) for name, entry in data.items()}))
 
     def to_json(self) -> str:
         """JSON text; :meth:`from_json` reads it back."""
@@ -360,6 +364,25 @@ class Space(Mapping[str, Param]):
 
 def _when(param: Param) -> When:
     return param.when or {}
+
+
+def _possible(params: Mapping[str, Param]) -> dict[str, Param]:
+    """What can be active beside the constants: a condition on another value of one, or on what is left out for that,
+    never holds. Conditions on constants name their one value."""
+    kept = dict(params)
+
+    def holds(parent: str, values: Sequence[Value]) -> tuple[Value, ...]:
+        held = kept.get(parent)
+        if held is None:
+            return () if parent in params else tuple(values)
+        return tuple(v for v in values if v == held.value) if isinstance(held, Constant) else tuple(values)
+
+    while True:
+        whens = {n: {p: holds(p, values) for p, values in _when(param).items()} for n, param in kept.items()}
+        gone = [n for n, when in whens.items() if not all(when.values())]
+        if not gone:
+            return {n: evolve(p, {"when": whens[n]}) if whens[n] else p for n, p in kept.items()}
+        kept = {n: p for n, p in kept.items() if n not in gone}
 
 
 def _follows(param: Param) -> Follows | None:

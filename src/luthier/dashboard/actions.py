@@ -9,10 +9,10 @@ from typing import Any
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest
 from luthier.core.history import Entry, History
-from luthier.core.params import Config
 from luthier.core.trial import Status
 from luthier.dashboard.desk import Desk
 from luthier.dashboard.page_of_trial import trial_of
+from luthier.knowledge import asked_config
 
 TRIES = 200
 """A driver that reports a thousand times a second may be first a few times, and not so often."""
@@ -90,25 +90,6 @@ def _resume(history: History, wish: Mapping[str, Any]) -> tuple[ev.Asked | None,
 
 
 def _start(history: History, wish: Mapping[str, Any]) -> tuple[ev.Asked | None, str]:
-    config = checked(history, wish.get("config"))
+    config = asked_config(history.space, wish.get("config"))
     waits = "once the study goes on" if history.paused else "as the next trial"
     return ev.ConfigAsked(config), f"It will be trained {waits}, at full length."
-
-
-def checked(history: History, given: Any) -> Config:
-    """A configuration that was typed in, with what it leaves out at its default.
-
-    Raises:
-        UserError: a name that the space does not have, a value out of its range, or one without effect.
-    """
-    if not isinstance(given, Mapping) or not given:
-        raise UserError("The configuration is empty.", 'Write {"learning_rate": 0.001, ...}.')
-    space = history.space
-    config = space.complete({str(k): v for k, v in given.items()})
-    idle = next((n for n in given if n not in config), None)
-    if idle is not None:
-        parents = " and ".join(
-            f"{p} is {' or '.join(map(str, values))}" for p, values in (space[idle].when or {}).items()
-        )
-        raise UserError(f"{idle} has no effect in this configuration.", f"It needs {parents}: leave it out.")
-    return ev.plain(config)  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from luthier.contracts import Action, Resume, Start, Stop, Wait
 from luthier.core.history import History
 from luthier.core.params import Choice, Config, Constant
 from luthier.core.space import Space
-from luthier.core.trial import Status
+from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis import suggest_lr
 from luthier.diagnosis.ending import ending
 from luthier.expert.audit import audit
@@ -60,6 +60,8 @@ class Expert:
     centers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     known: bool = True
     model: bool = True
+    warm: ClassVar[bool] = True
+    """It looks at what did best in earlier studies."""
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The range test where there is one, the portfolio, the highest promotion, or a new draw."""
@@ -79,11 +81,11 @@ class Expert:
         study, centers = history.study, dict(self.centers)
         rate = find(study.space, "learning_rate")
         if rate is not None and rate not in centers:
-            for trial in history.trials[:1]:
-                if trial.probe == "lr_range" and trial.answer is not None:
-                    found = suggest_lr(trial.answer["lrs"], trial.answer["losses"])
-                    if found.center is not None:
-                        centers[rate] = found.center, found.spread_decades
+            trial = _first(history)
+            if trial is not None and trial.probe == "lr_range" and trial.answer is not None:
+                found = suggest_lr(trial.answer["lrs"], trial.answer["losses"])
+                if found.center is not None:
+                    centers[rate] = found.center, found.spread_decades
         return _opinions(study.space, study.max_epochs, study.samples, tuple(sorted(centers.items())), self.known)
 
     def _range_test(self, history: History, prior: Prior) -> Action | None:
@@ -92,9 +94,9 @@ class Expert:
         searched = rate is not None and not isinstance(history.space[rate], Choice | Constant)
         if not searched or not self.known or "lr_range" not in history.study.probes:
             return None
-        if not len(history.trials):
+        first = _first(history)
+        if first is None:
             return Start(prior.mode(), until=0, why="which rates can this training stand?", probe="lr_range")
-        first = history.trials[0]
         running = first.probe == "lr_range" and first.status is Status.RUNNING
         return Wait("the range test comes first") if running else None
 
@@ -102,6 +104,11 @@ class Expert:
         """Ends a training whose loss exploded, or that has learned nothing and does not begin to."""
         why = ending(history, history.trials[trial])
         return Stop(why) if why is not None else None
+
+
+def _first(history: History) -> TrialRecord | None:
+    """The first trial that was not added by hand."""
+    return next((t for t in history.trials if not t.by_hand), None)
 
 
 @lru_cache(maxsize=8)

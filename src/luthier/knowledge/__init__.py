@@ -15,6 +15,7 @@ new role or alias needs no code. ``docs/knowledge.md`` is made from them (:mod:`
 from __future__ import annotations
 
 from luthier.knowledge.defaults import (
+    asked_config,
     default_config,
     default_value,
     optimizer_in,
@@ -59,6 +60,7 @@ __all__ = [
     "Rule",
     "Setting",
     "Source",
+    "asked_config",
     "default_config",
     "default_value",
     "describe",

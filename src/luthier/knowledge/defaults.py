@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from luthier.core.errors import UserError
+from luthier.core.events import plain
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.space import Space
 from luthier.knowledge.roles import Role, Setting, family, find, kin, role_of
@@ -48,6 +52,25 @@ def default_config(space: Space, given: Config | None = None) -> dict[str, Value
         if value is not None or isinstance(space[name], Constant):
             config[name] = value
     return space.complete(config)
+
+
+def asked_config(space: Space, given: Any) -> Config:
+    """A configuration that somebody wrote, completed by the strong default.
+
+    Raises:
+        UserError: a name that the space does not have, a value out of its range, or one without effect.
+    """
+    if not isinstance(given, Mapping) or not given:
+        problem = f"{given!r} is no configuration." if given else "The configuration is empty."
+        raise UserError(problem, 'Write {"learning_rate": 0.001, ...}.')
+    known: dict[str, Value] = plain(given)
+    space.complete(known)  # before anybody's defaults rest on a value that does not exist
+    config = default_config(space, known)
+    idle = next((n for n in known if n not in config), None)
+    if idle is not None:
+        parents = " and ".join(f"{p} is {' or '.join(map(str, v))}" for p, v in (space[idle].when or {}).items())
+        raise UserError(f"{idle} has no effect in this configuration.", f"It needs {parents}: leave it out.")
+    return config
 
 
 def default_value(space: Space, name: str, optimizer: Value = None) -> Value:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.core.history import Entry, History, start
+from luthier.core.params import Config
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
-from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action
+from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action, unasked
 
 T = TypeVar("T")
 
@@ -145,14 +146,28 @@ class Book:
             Conflict: another driver has the study, and there may be one alone.
         """
 
+        self._insist(lambda: self._write(events))
+
+    def enqueue(self, configs: Sequence[Config]) -> None:
+        """Ask for configurations to be trained next, but for those that somebody has asked for already.
+
+        Raises:
+            UserError: the study is finished, or its budget does not pay for them.
+        """
+
         def once() -> None:
-            entries, history = [], self.history
-            for event in events:
-                entries.append(self._entry(event, history))
-                history = history.then(entries[-1])
-            self._commit(entries, history)
+            if new := unasked(self.history, configs):
+                check_room(self.history, len(new))
+                self._write([ev.ConfigAsked(config) for config in new])
 
         self._insist(once)
+
+    def _write(self, events: Iterable[ev.Event]) -> None:
+        entries, history = [], self.history
+        for event in events:
+            entries.append(self._entry(event, history))
+            history = history.then(entries[-1])
+        self._commit(entries, history)
 
     def _insist(self, attempt: Callable[[], T]) -> T:
         """Make an attempt that ends in an append, again on a longer log whenever it is refused."""
@@ -375,6 +390,26 @@ def _nonfinite(event: ev.Reported, history: History) -> str | None:
         if not math.isfinite(value) and (name in history.study.goals.metrics or guess_direction(name) == "minimize"):
             return name
     return None
+
+
+def check_room(history: History, many: int) -> None:
+    """Refuse configurations that a study will not train.
+
+    Raises:
+        UserError: it is finished, or its budget does not pay for ``many`` beside those that wait already.
+    """
+    if history.finished is not None:
+        raise UserError(
+            f"The study is finished ({history.finished}); it trains no configuration that is added now.",
+            "Give it a larger budget, too.",
+        )
+    wanted = (many + len(history.to_start)) * history.study.max_epochs
+    if wanted > history.epochs_left:
+        raise UserError(
+            f"The configurations that were enqueued take {wanted:,} epochs, and the budget of {history.study.budget} "
+            f"has {max(0.0, history.epochs_left):,.0f} left.",
+            "Give a larger budget, or enqueue fewer.",
+        )
 
 
 def requeued(history: History) -> tuple[ev.Requeued, ...]:

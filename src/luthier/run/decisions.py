@@ -11,10 +11,14 @@ from luthier.contracts import Action, Done, Job, Resume, Scheduler, Start, Stop
 from luthier.core import events as ev
 from luthier.core.errors import RunError
 from luthier.core.history import Entry, History, start
+from luthier.core.params import Config
 from luthier.core.trial import Status
 
 BY_HAND = "added by hand"
+EARLIER = "among the best of an earlier study"
 STOPPED_BY_HAND = "stopped by hand"
+ASKED = "asked"
+"""Where a trial's notes keep the configuration that was asked for, if it is trained under another one."""
 
 
 def decision_rng(history: History) -> np.random.Generator:
@@ -36,13 +40,26 @@ def judgement(history: History, scheduler: Scheduler, trial: int) -> Stop | None
 
 
 def next_action(history: History, scheduler: Scheduler) -> Action:
-    """What comes next: the oldest configuration that was added by hand, else what the scheduler proposes."""
-    if not history.to_start:
+    """What comes next: the oldest configuration that was added by hand, while there is time; else what the scheduler
+    proposes."""
+    if not history.to_start or history.seconds_left <= 0:
         return scheduler.propose(history, decision_rng(history))
     asked, space = history.to_start[0], history.space
     # The space may have changed since it was asked for; whatever is trained lies in it.
     config = space.complete({n: space.clip(n, v, asked) for n, v in asked.items() if n in space})
-    return Start(config, until=history.study.max_epochs, why=BY_HAND, by_hand=True)
+    notes = {} if config == dict(asked) else {ASKED: dict(asked)}
+    why = EARLIER if asked in history.study.earlier else BY_HAND
+    return Start(config, until=history.study.max_epochs, why=why, by_hand=True, notes=notes)
+
+
+def unasked(history: History, configs: Iterable[Config]) -> list[Config]:
+    """Those of ``configs`` that nobody has asked for yet, each once."""
+    asked = [*history.to_start, *(t.notes.get(ASKED, t.config) for t in history.trials if t.by_hand)]
+    new: list[Config] = []
+    for config in configs:
+        if config not in asked and config not in new:
+            new.append(config)
+    return new
 
 
 def trial_seed(study_seed: int, trial: int) -> int:

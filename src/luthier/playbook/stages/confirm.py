@@ -76,7 +76,7 @@ def confirm(look: Look) -> Script:
 
     The candidate with the best mean after shrinkage is kept where a gain over the default is probable.
     """
-    winner, default = look.base, look.default
+    winner, default = _winner(look), look.default
     epochs_in_time = affordable_epochs(look)
     in_time = look.plan.seeds if math.isinf(epochs_in_time) else int(epochs_in_time / (look.length + look.full))
     pairs = min(confirm_pairs(look.history, look.plan), in_time)
@@ -123,6 +123,12 @@ def confirm(look: Look) -> Script:
             ]
         )
     return _judged(look, {**candidates, "default": default}, runs, seeds)
+
+
+def _winner(look: Look) -> Config:
+    """What the stages settled; a configuration that was added by hand where that did better than all they trained."""
+    best = look.best(_searched(look))
+    return best.config if best is not None and best.by_hand else look.base
 
 
 def _challengers(look: Look, winner: Config) -> list[Config]:
