@@ -6,13 +6,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from kill import LUTHIER, SPACE, TRAIN, entries_of, family, judge, start
 
+import luthier as lt
 from luthier.core import events as ev
+from luthier.core.errors import Conflict, StorageError
 from luthier.core.history import fold
 
 
@@ -126,3 +129,45 @@ def test_a_second_driver_is_told_who_drives_and_harms_nothing(tmp_path, undistur
     entries = entries_of(tmp_path / "s.db")
     assert judge(entries, entries, undisturbed) == []
     assert start(["resume", "s.db", "--budget", "4 trials"], cwd=tmp_path).wait() == 0
+
+
+ASKS = """
+import sys
+import luthier as lt
+
+study = lt.AskTell({space}, minimize="val_loss", max_epochs=2, budget="3 trials", strategy="random", storage="a.db")
+print(study.ask().trial, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_asks_and_tells_drives_alone_on_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+    given = {"minimize": "val_loss", "max_epochs": 2, "budget": "3 trials", "strategy": "random", "storage": "a.db"}
+
+    def train(trial):
+        for _ in trial.epochs():
+            trial.report(val_loss=trial.config["x"])
+
+    other = subprocess.Popen(
+        [sys.executable, "-c", ASKS.format(space=space)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "0\n"
+    refused = rf"'study' is being driven by process {other.pid} on .* PostgreSQL, or luthier serve"
+    with pytest.raises(StorageError, match=refused):
+        lt.AskTell(space, **given)
+    with pytest.raises(StorageError, match=refused):
+        lt.tune(train, space, **given, name="study", workers=0, quiet=True)
+    other.communicate()
+    first = lt.AskTell(space, **given)
+    job = first.ask()
+    assert job.trial == 0  # which the other one had, and never told to its end
+    again = lt.AskTell(space, **given)  # as a notebook's cell that is run once more
+    with pytest.raises(Conflict, match="has taken the study 'study' over"):
+        first.tell(job, 1, val_loss=0.5)
+    first.close()
+    with pytest.raises(StorageError, match="is being driven by this process already"):
+        lt.tune(train, space, **given, name="study", workers=0, quiet=True)
+    again.close()
+    assert len(lt.tune(train, space, **given, name="study", workers=0, quiet=True).trials()) == 3

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from luthier.core.summary import Summary, summarize
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.finding import Diagnosis
 from luthier.plots import Plots
-from luthier.request import Names, begin, first_trainings, objectives_from, study_from
+from luthier.request import Names, begin, first_trainings, objectives_from, remove, study_from
 from luthier.run.book import Book
 from luthier.run.crew import LOCAL, Crew
 from luthier.run.gpus import Asked
@@ -353,7 +352,7 @@ def launch(
             if begun and book.mistaken():  # a mistyped metric, a function that cannot be loaded: leave nothing behind
                 store.forget()
                 if fresh and place is not None:
-                    _remove(place)
+                    remove(place)
             raise
 
 
@@ -414,13 +413,6 @@ def drive(
             watchers = [console, *observers]
             run(book, build(strategy), executor, vault, watchers, interrupts, limits.checkpoint_space)
     return Result(book.history)
-
-
-def _remove(files: Path) -> None:
-    """Remove the folder of a study that never came to be."""
-    shutil.rmtree(files, ignore_errors=True)
-    with suppress(OSError):
-        files.parent.rmdir()  # only if it is empty
 
 
 def prepare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
-from luthier.request import Names, begin, first_trainings, objectives_from, study_from
+from luthier.request import Names, begin, first_trainings, objectives_from, remove, study_from
 from luthier.run.decisions import job_of
+from luthier.run.lock import driving
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 
@@ -38,11 +40,12 @@ class AskTell:
     >>> study.best_config, study.best_score
 
     Arguments as for :func:`luthier.tune`. With ``storage`` the log is durable: a study that is opened again goes on,
-    asks first for the jobs that were never told to the end, and has the budget that is given now. In PostgreSQL several
-    may ask and tell one study at once; :meth:`close` hands what is out to the others.
+    asks first for the jobs that were never told to the end, and has the budget that is given now. A file has one driver
+    at a time, until :meth:`close` or the end of its process. In PostgreSQL several may ask and tell one study at once;
+    :meth:`close` hands what is out to the others.
 
     Raises:
-        UserError: a mistake in the arguments; nothing was written.
+        UserError: a mistake in the arguments, or another process drives the study; nothing was written.
     """
 
     def __init__(
@@ -78,21 +81,26 @@ class AskTell:
         )
         self._scheduler = build(strategy)
         configs = enqueued(study.space, enqueue)
-        self._store = _store(storage, name)
-        try:
-            self._book, begun = begin(self._store, study)
+        with ExitStack() as stack:
+            self._store = _store(storage, name)
+            stack.callback(self._store.close)
+            files = _files(self._store)
+            fresh, begun = files is not None and not files.exists(), False
+            if files is not None:
+                stack.enter_context(driving(files, name, replaceable=True))
             try:
+                self._book, begun = begin(self._store, study)
                 self._book.enqueue(first_trainings(self._book.history.study, strategy, configs))
             except UserError:
                 if begun and self._book.mistaken():
                     self._store.forget()
+                if fresh and files is not None:
+                    remove(files)
                 raise
             if self._store.drivers is not None:
                 self._book.enter(__version__)
-        except BaseException:
-            self._store.close()
-            raise
-        self._owed = [back.trial for back in self._book.take_over()]
+            self._owed = [back.trial for back in self._book.take_over()]
+            self._open = stack.pop_all()
         self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
 
     def enqueue(self, config: Config) -> None:
@@ -181,8 +189,8 @@ class AskTell:
                 self._owed.append(event.trial)
 
     def close(self) -> None:
-        """Let go of the storage; what was told is kept."""
-        self._store.close()
+        """Let go of the storage, so that others may drive the study; what was told is kept."""
+        self._open.close()
 
     @property
     def history(self) -> History:
@@ -216,3 +224,12 @@ def _store(storage: str | Path | None, name: str) -> Store:
     from luthier import store
 
     return store.SqlStore(store.locate(storage), name)
+
+
+def _files(store: Store) -> Path | None:
+    """The folder of files of a study that has one driver at a time, where it has one."""
+    if isinstance(store, MemoryStore) or store.drivers is not None:
+        return None
+    from luthier.store import SqlStore, files_known
+
+    return files_known(store) if isinstance(store, SqlStore) else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,3 +216,10 @@ def go_on(book: Book, study: Study) -> None:
         book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
     if study.budget != old.budget:
         book.append(ev.BudgetChanged(study.budget))
+
+
+def remove(files: Path) -> None:
+    """Remove the folder of a study that never came to be."""
+    shutil.rmtree(files, ignore_errors=True)
+    with suppress(OSError):
+        files.parent.rmdir()  # only if it is empty

@@ -16,6 +16,7 @@ from luthier.core.params import Config
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
 from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action, unasked
+from luthier.run.lock import SEVERAL
 
 T = TypeVar("T")
 
@@ -211,7 +212,10 @@ class Book:
         entries = list(self._store.read(self.history.length))
         foreign = self._drivers is None and any(not isinstance(e.event, ev.Asked) for e in entries)
         if foreign or (needed and not entries):
-            raise Conflict(f"Another driver wrote to study {self.history.study.name!r} meanwhile.")
+            raise Conflict(
+                f"Another driver has taken the study {self.history.study.name!r} over. Nothing that was told before is "
+                f"lost; a file has one driver at a time. {SEVERAL}"
+            ) from None
         for entry in entries:
             self.history = self.history.then(entry)
             self._recent.append(entry.event)

@@ -18,6 +18,9 @@ from luthier.store.find import study_names
 from luthier.store.places import file_of, files_beside, files_known, locate, shown, slug
 from luthier.store.sql import SqlStore
 
+LOCK = "driver.lock"
+"""What of a study's files belongs to its driver, and is not copied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:
@@ -69,7 +72,8 @@ def copy_studies(
             return [Copied(n, histories[n]) for n in lines]
         url = locate(target)
         moves = {
-            new: None if files is None else _moves(log, files / slug(new)) for new, log in zip(lines, found.values())
+            new: None if files is None else _moves(log, files / slug(new), histories[new])
+            for new, log in zip(lines, found.values())
         }
         return [Copied(n, histories[n], _put(url, n, lines[n], moves[n], files)) for n in lines]
 
@@ -144,7 +148,7 @@ def _put(
     place = None if moves is None else moves[1]
     try:
         if moves is not None:
-            shutil.copytree(*moves, ignore=shutil.ignore_patterns("driver.lock"))
+            shutil.copytree(*moves, ignore=shutil.ignore_patterns(LOCK))
         with closing(SqlStore(url, name)) as log:
             log.fill(lines)
             if files is not None and place != files_beside(url, name):
@@ -160,10 +164,12 @@ def _put(
     return place
 
 
-def _moves(source: SqlStore | Sequence[Line], target: Path) -> tuple[Path, Path]:
+def _moves(source: SqlStore | Sequence[Line], target: Path, history: History) -> tuple[Path, Path]:
     """From where to where a study's files are copied."""
     here = files_known(source) if isinstance(source, SqlStore) else None
-    if here is None or not here.is_dir():
+    held = [p for p in here.iterdir() if p.name != LOCK] if here is not None and here.is_dir() else None
+    # Ask and tell leaves the lock of its driver alone: its checkpoints are the caller's.
+    if here is None or held is None or (not held and any(t.checkpoint is not None for t in history.trials)):
         raise UserError(f"The study's checkpoints are not here ({here}).", "Leave --files out, or copy where they are.")
     if target.exists():
         raise UserError(f"{target} exists already.", "Name another folder with --files.")
