@@ -8,15 +8,18 @@ from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.feature_selection import SelectKBest, f_classif, mutual_info_classif
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import luthier as lt
 from luthier.core.trial import Status
 from luthier.integrations.sklearn import LuthierSearchCV
+from luthier.store import locate, study_names
 
 X, Y = make_classification(200, 8, n_informative=4, random_state=0)
 C = lt.Space(C=lt.Float(1e-3, 1e2, log=True))
@@ -98,17 +101,72 @@ def test_candidates_are_fitted_at_once():
     assert np.array_equal(one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"])
 
 
-def test_a_fit_that_fails_is_recorded(tmp_path):
-    space = lt.Space(solver=lt.Choice("lbfgs", "no such"))
-    search = LuthierSearchCV(LogisticRegression(), space, cv=2, strategy="grid", storage=tmp_path / "s.db").fit(X, Y)
-    assert search.best_params_ == {"solver": "lbfgs"}
-    failed = next(t for t in search.result_.trials() if t.failure)
-    assert failed.config == {"solver": "no such"}
-    assert "solver" in failed.failure.reason
-    with pytest.raises(lt.UserError, match="holds candidates of an earlier search"):
-        clone(search).fit(X, Y)
-    with pytest.raises(ValueError, match="All the 2 fits failed"):
+def test_a_fit_that_fails_is_recorded_and_has_its_row(tmp_path):
+    space = lt.Space(solver=lt.Choice("no such", "lbfgs"), C=lt.Choice(-1.0, 1.0))
+    grid = {"solver": ["no such", "lbfgs"], "C": [-1.0, 1.0]}
+    search = LuthierSearchCV(LogisticRegression(), space, cv=2, strategy="grid", storage=tmp_path / "s.db")
+    with pytest.warns(FitFailedWarning, match="All the 2 fits failed"), pytest.warns(UserWarning, match="non-finite"):
+        search.fit(X, Y)
+    with pytest.warns(FitFailedWarning), pytest.warns(UserWarning, match="non-finite"):
+        theirs = GridSearchCV(LogisticRegression(), grid, cv=2).fit(X, Y)
+    assert set(search.cv_results_) == set(theirs.cv_results_)
+    order = [theirs.cv_results_["params"].index(p) for p in search.cv_results_["params"]]
+    assert sorted(order) == [0, 1, 2, 3]
+    for key in ("mean_test_score", "split1_test_score", "std_test_score", "rank_test_score"):
+        assert np.array_equal(search.cv_results_[key], theirs.cv_results_[key][order], equal_nan=True)
+    assert list(search.cv_results_["param_C"]) == [p["C"] for p in search.cv_results_["params"]]
+    assert search.best_params_ == theirs.best_params_ == {"solver": "lbfgs", "C": 1.0}
+    failed = [t for t in search.result_.trials() if t.failure]
+    assert len(failed) == 3
+    assert "The 'C' parameter" in failed[0].failure.reason
+    with pytest.raises(ValueError, match="All the 2 fits failed"), pytest.warns(FitFailedWarning):
         LuthierSearchCV(LogisticRegression(), {"solver": ["no such"]}, cv=2, strategy="grid").fit(X, Y)
+
+
+def test_a_failed_candidate_scores_what_it_is_told_to_with_a_resource_and_several_metrics():
+    with pytest.warns(FitFailedWarning):
+        search = LuthierSearchCV(
+            RandomForestClassifier(random_state=0), {"max_depth": [-1, 2, 4]}, n_iter=4, cv=2, strategy="asha",
+            resource="n_estimators", max_resources=4, scoring=["accuracy", "f1"], refit="f1", error_score=0.0,
+            return_train_score=True, random_state=1,
+        ).fit(X, Y)  # fmt: skip
+    results = search.cv_results_
+    bad = np.array([p["max_depth"] == -1 for p in results["params"]])
+    assert bad.any()
+    assert not results["mean_test_f1"][bad].any()
+    assert not results["mean_train_accuracy"][bad].any()
+    assert (results["mean_test_f1"][~bad] > 0.5).all()
+    assert [p["n_estimators"] for p in results["params"]] == list(results["n_resources"]) == search.n_resources_
+    assert search.best_params_["max_depth"] > 0
+
+
+def test_no_candidate_is_fitted_twice():
+    search = LuthierSearchCV(LogisticRegression(), {"C": np.array([0.5, 1.0])}, n_iter=5, cv=2, strategy="random")
+    search.fit(X, Y)
+    assert sorted(p["C"] for p in search.cv_results_["params"]) == [0.5, 1.0]
+    trials = search.result_.trials()
+    assert len(trials) == 5
+    assert len({t.metrics["score"] for t in trials if t.config["C"] == 0.5}) == 1
+
+
+def test_a_list_holds_whatever_the_estimator_takes():
+    scalers = [StandardScaler(), "passthrough", MinMaxScaler()]
+    pipeline = Pipeline([("scale", None), ("pick", SelectKBest()), ("net", LogisticRegression())])
+    space = {"scale": scalers, "pick__score_func": [f_classif, mutual_info_classif], "pick__k": np.arange(2, 4)}
+    search = LuthierSearchCV(pipeline, space, cv=2, strategy="grid").fit(X, Y)
+    tried = search.cv_results_["params"]
+    assert len(tried) == 12
+    assert {type(p["scale"]) for p in tried} == {StandardScaler, str, MinMaxScaler}
+    assert {p["pick__score_func"] for p in tried} == {f_classif, mutual_info_classif}
+    assert {t.config["scale"] for t in search.result_.trials()} == {"StandardScaler()", "passthrough", "MinMaxScaler()"}
+    assert search.best_estimator_["pick"].score_func is search.best_params_["pick__score_func"]
+
+
+def test_each_fit_is_a_study_of_its_own_in_one_file(tmp_path):
+    search = LuthierSearchCV(LogisticRegression(), C, n_iter=3, cv=2, storage=tmp_path / "s.db")
+    assert cross_val_score(search, X, Y, cv=2).shape == (2,)
+    clone(search).set_params(n_iter=4).fit(X, Y)
+    assert study_names(locate(tmp_path / "s.db")) == ["study", "study-2", "study-3"]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from joblib import effective_n_jobs
+from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils._param_validation import Interval
 
@@ -24,7 +27,8 @@ from luthier.core.errors import UserError, nearest
 from luthier.core.params import Choice
 from luthier.core.space import Space
 
-Evaluate = Callable[..., Mapping[str, Any]]
+Evaluate = Callable[..., dict[str, Any]]
+Meant = Mapping[str, Mapping[str, Any]]
 
 
 class LuthierSearchCV(BaseSearchCV):
@@ -32,7 +36,7 @@ class LuthierSearchCV(BaseSearchCV):
 
     All that ``GridSearchCV`` has is there and means the same: ``cv_results_``, ``best_params_``, ``best_score_``,
     ``best_estimator_``, ``predict`` and ``score`` by delegation, several metrics, metadata routing. A candidate is one
-    trial; a fit that fails is recorded and the search goes on.
+    trial; a fit that fails is recorded with ``error_score`` and the search goes on. None is fitted twice.
 
     With a ``resource`` candidates are first fitted with a part of it, as the strategy has it, and the best ones again
     with more: from the start each time, since an estimator keeps no checkpoint. The best is chosen among those that had
@@ -40,7 +44,8 @@ class LuthierSearchCV(BaseSearchCV):
 
     Args:
         estimator: anything with ``fit`` and ``score``, or with ``scoring=``.
-        space: an ``lt.Space``, or a mapping of parameters (``"net__lr"`` in a pipeline) to hyperparameters or lists.
+        space: an ``lt.Space``, or a mapping of parameters (``"net__lr"`` in a pipeline) to hyperparameters or lists, of
+            whatever the estimator takes: tuples, functions, estimators.
         n_iter: the budget, in candidates with the whole resource.
         strategy: as for :func:`luthier.tune`.
         resource: an integer parameter that grows with the effort: ``"max_epochs"``, ``"n_estimators"``, ``"max_iter"``.
@@ -48,7 +53,8 @@ class LuthierSearchCV(BaseSearchCV):
         max_resources: the most of it, 1 or more; needed with ``resource``.
         scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: as for ``GridSearchCV``.
             Candidates are fitted at once as far as ``n_jobs`` has more workers than there are folds.
-        storage: a folder, a file or a URL for the log; in memory where None.
+        storage: a folder, a file or a URL for the log, of each ``fit`` a study of its own (``study``, ``study-2``); in
+            memory where None.
         random_state: a whole number that fixes the search, together with those of the estimator and of ``cv``.
 
     Attributes:
@@ -56,8 +62,7 @@ class LuthierSearchCV(BaseSearchCV):
         n_resources_: with a resource, how much of it each candidate had, in the order of ``cv_results_``.
 
     Raises:
-        UserError: a parameter that the estimator does not have; a resource without its maximum; a storage that holds
-            candidates already, whose fits ``cv_results_`` could not show.
+        UserError: a parameter that the estimator does not have; a resource without its maximum.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -112,47 +117,87 @@ class LuthierSearchCV(BaseSearchCV):
 
     def _run_search(self, evaluate_candidates: Evaluate, **_: Any) -> None:
         """What ``BaseSearchCV.fit`` asks of a search: hand out candidates, learn from their scores."""
-        space = _space(self.space)
+        space, meant = _space(self.space)
         self._check(space)
         metric = self.refit if isinstance(self.refit, str) else "score"
-        epochs = self.max_resources or 1
         study = AskTell(
             space,
             maximize=metric,
-            max_epochs=epochs,
+            max_epochs=self.max_resources or 1,
             budget=f"{self.n_iter} trials",
             strategy=self.strategy,
             storage=self.storage,
+            name=_free_name(self.storage),
             seed=int(self.random_state or 0),
             reduce="last",
         )
-        if study.history.n_trained:
-            raise UserError(
-                f"{self.storage} holds candidates of an earlier search, which cv_results_ could not show.",
-                "Name another storage=.",
-            )
+        self._evaluated: tuple[Any, ...] = ()
+        try:
+            self._search(study, evaluate_candidates, meant, metric)
+            self.result_ = Result(study.history)
+        finally:
+            study.close()
+            del self._evaluated
+
+    def _search(self, study: AskTell, evaluate_candidates: Evaluate, meant: Meant, metric: str) -> None:
         at_once = max(1, math.ceil(effective_n_jobs(self.n_jobs) / self.n_splits_))
-        results: Mapping[str, Any] = {}
+        told: dict[str, Mapping[str, float]] = {}  # by candidate: none is fitted twice
+        rows: list[dict[str, Any] | None] = []  # of each candidate in order: None, or its parameters where it failed
+        results: dict[str, Any] = {}
         trouble: ValueError | None = None
         while jobs := _ask(study, at_once):
-            more = {"n_resources": [job.until for job in jobs]} if self.resource else None
+            asked = {job.trial: self._candidate(job) for job in jobs}
+            new = {key: given for given in asked.values() if (key := repr(given)) not in told}
+            candidates = [_as_meant(given, meant) for given in new.values()]
+            more = {"n_resources": [given[self.resource] for given in new.values()]} if self.resource else None
             try:
-                results = evaluate_candidates([self._candidate(job) for job in jobs], more_results=more)
+                results = evaluate_candidates(candidates, more_results=more) if new else results
             except ValueError as error:
                 if self.error_score == "raise" or "fits failed" not in str(error):
                     raise
                 trouble = error
-                for job in jobs:
-                    study.fail(job, str(error).strip().splitlines()[-1])
-                continue
-            rows = range(len(results["params"]) - len(jobs), len(results["params"]))
-            for row, job in zip(rows, jobs):
-                _tell(study, job, results, row, metric)
+                warnings.warn(f"{str(error).strip()}\nThey score {self.error_score}.", FitFailedWarning, stacklevel=2)
+                rows += candidates
+                told |= {key: {metric: math.nan} for key in new}
+            else:
+                rows += [None] * len(new)
+                told |= {key: _scores(results, k - len(new)) for k, key in enumerate(new)}
+            for job in jobs:
+                _tell(study, job, told[repr(asked[job.trial])], metric, trouble)
         if not results and trouble is not None:
             raise trouble
-        self.result_ = Result(study.history)
+        if any(row is not None for row in rows):
+            self._show_failed(results, rows)
         if self.resource:
             self.n_resources_ = [int(n) for n in results["n_resources"]]
+
+    def _format_results(self, *given: Any) -> dict[str, Any]:
+        """Keeps what it is given: candidates whose fits all failed are no part of it, and have rows all the same."""
+        self._evaluated = given
+        return dict(super()._format_results(*given))
+
+    def _show_failed(self, results: dict[str, Any], rows: Sequence[Mapping[str, Any] | None]) -> None:
+        """Give ``results`` a row for each failed candidate, in the order of ``rows``, as ``GridSearchCV`` does."""
+        params, n_splits, out, more = self._evaluated
+        fitted = iter(range(len(params)))
+        lost = {**out[0], "fit_time": 0.0, "score_time": 0.0}
+        for scores in ("test_scores", "train_scores"):
+            if isinstance(lost.get(scores), Mapping):
+                lost[scores] = dict.fromkeys(lost[scores], self.error_score)
+            elif scores in lost:
+                lost[scores] = self.error_score
+        all_params, all_out = [], []
+        for row in rows:
+            if row is not None:
+                all_params.append(row)
+                all_out += [lost] * n_splits
+            else:
+                at = next(fitted)
+                all_params.append(params[at])
+                all_out += out[at * n_splits : (at + 1) * n_splits]
+        all_more = {"n_resources": [p[str(self.resource)] for p in all_params]} if more else more
+        results.clear()
+        results.update(super()._format_results(all_params, n_splits, all_out, all_more))
 
     def _candidate(self, job: Job) -> dict[str, Any]:
         return {**job.config, **({self.resource: job.until} if self.resource else {})}
@@ -192,17 +237,23 @@ def _ask(study: AskTell, many: int) -> list[Job]:
     return jobs
 
 
-def _tell(study: AskTell, job: Job, results: Mapping[str, Any], row: int, metric: str) -> None:
+def _scores(results: Mapping[str, Any], row: int) -> dict[str, float]:
+    """The means over the folds, and how long a fit took."""
     prefix = "mean_test_"
     metrics = {k.removeprefix(prefix): float(v[row]) for k, v in results.items() if k.startswith(prefix)}
     metrics |= {
         f"train_{k[len('mean_train_') :]}": float(v[row]) for k, v in results.items() if k[:11] == "mean_train_"
     }
-    metrics["fit_time"] = float(results["mean_fit_time"][row])
-    if not math.isfinite(metrics[metric]):
+    return {**metrics, "fit_time": float(results["mean_fit_time"][row])}
+
+
+def _tell(study: AskTell, job: Job, metrics: Mapping[str, float], metric: str, trouble: ValueError | None) -> None:
+    if math.isfinite(metrics[metric]):
+        study.tell(job, job.until, {k: v for k, v in metrics.items() if math.isfinite(v)})
+    elif len(metrics) == 1 and trouble is not None:
+        study.fail(job, str(trouble).strip().splitlines()[-1])
+    else:
         study.fail(job, f"{metric} is {metrics[metric]}: a fold failed")
-        return
-    study.tell(job, job.until, {k: v for k, v in metrics.items() if math.isfinite(v)})
 
 
 def _takes(known: Mapping[str, Any], name: str) -> bool:
@@ -218,7 +269,38 @@ def _takes(known: Mapping[str, Any], name: str) -> bool:
     return callable(known.get(owner)) and not hasattr(known[owner], "get_params")
 
 
-def _space(given: Any) -> Space:
+def _free_name(storage: str | Path | None) -> str:
+    """A name of its own for each fit: what another one found on other data is no part of this one's results."""
+    if storage is None:
+        return "study"
+    from luthier import store
+
+    url = store.locate(storage)
+    file = store.file_of(url)
+    taken = store.study_names(url) if file is None or file.exists() else []
+    return next(n for i in count(1) if (n := "study" if i == 1 else f"study-{i}") not in taken)
+
+
+def _space(given: Any) -> tuple[Space, Meant]:
+    """The space, and for each list with something in it that is no plain value what the names of its choices mean."""
     if isinstance(given, Space):
-        return given
-    return Space.from_dict({k: Choice(*v) if isinstance(v, (list, tuple)) else v for k, v in given.items()})
+        return given, {}
+    meant: dict[str, dict[str, Any]] = {}
+    params: dict[str, Any] = {}
+    for name, values in given.items():
+        if not isinstance(values, list | tuple | np.ndarray):
+            params[name] = values
+            continue
+        values = [v.item() if isinstance(v, np.generic) else v for v in values]
+        if not all(v is None or isinstance(v, str | int | float) for v in values):
+            meant[name] = {}
+            for value in values:
+                label = str(getattr(value, "__name__", value))
+                meant[name][f"{label} ({len(meant[name]) + 1})" if label in meant[name] else label] = value
+            values = list(meant[name])
+        params[name] = Choice(*values)
+    return Space.from_dict(params), meant
+
+
+def _as_meant(candidate: Mapping[str, Any], meant: Meant) -> dict[str, Any]:
+    return {n: meant[n][v] if n in meant else v for n, v in candidate.items()}
