@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import optuna
 import pytest
 
 import luthier as lt
+from luthier import cli
 from luthier.core.trial import Status
 from luthier.integrations._optuna_space import find_space
 from luthier.integrations.optuna import LuthierSampler, export_study, import_study, optimize
@@ -216,6 +218,34 @@ def test_a_study_becomes_a_log(study, tmp_path):
     result.report(tmp_path / "report.html")
     with pytest.raises(lt.UserError, match="already holds a study 'theirs'"):
         import_study(study, place)
+
+
+def test_steps_that_round_and_values_enqueued_out_of_range_do_not_stand_in_the_way(tmp_path, capsys):
+    def stepped(trial):
+        return trial.suggest_float("x", 0, 1, step=0.1) + trial.suggest_float("y", -0.3, 0.3, step=0.1)
+
+    url = f"sqlite:///{tmp_path}/theirs.db"
+    made = optuna.create_study(
+        study_name="steps", storage=url, sampler=optuna.samplers.RandomSampler(seed=0), direction="minimize"
+    )
+    made.enqueue_trial({"x": 99.0, "y": 0.1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's own
+        made.optimize(stepped, n_trials=40)
+    assert any(t.params["x"] == 0.30000000000000004 for t in made.trials)
+    with pytest.warns(UserWarning, match=r"Optuna's trial 0 does not lie in the space: x: 99.0 .* It is left out"):
+        result = import_study(made, tmp_path / "ours.db")
+    assert len(result.trials()) == 39
+    assert {t.config["x"] for t in result.trials()} <= {i / 10 for i in range(11)}
+    assert result.best_score == pytest.approx(made.best_value)
+    with pytest.raises(lt.UserError, match=r"trial 0 does not lie in the space: x: 99.0"):
+        import_study(made, tmp_path / "own.db", space=result.history.space)
+    cli.app(["import", url, str(tmp_path / "cli.db")], standalone_mode=False)
+    assert "39 trials" in (told := capsys.readouterr().out)
+    assert "x: 99.0 is none of" in told
+    sampled = optuna.create_study(sampler=LuthierSampler("pibo", seed=0))
+    sampled.optimize(stepped, n_trials=8)
+    assert len(sampled.trials) == 8
 
 
 def test_an_imported_study_is_a_warm_start_and_can_go_on(study, tmp_path):

@@ -104,7 +104,7 @@ def import_(
     """Make a study of one of Optuna's: for show, report, diagnose, --warm-start, or to go on with."""
     import optuna
 
-    from luthier.integrations.optuna import import_study
+    from luthier.integrations._optuna_study import bring_in
     from luthier.store import file_of, shown
     from luthier.store.engine import readable
 
@@ -122,8 +122,10 @@ def import_(
     if name is not None and name not in names:
         raise UserError(f"{shown(source)} holds no study called {name!r}.", nearest(name, names))
     study = optuna.load_study(study_name=name or names[0], storage=source)
-    found = import_study(study, storage, name=rename)
+    found, left_out = bring_in(study, storage, name=rename)
     typer.echo(f"{found.history.study.name}: {len(found.history.trials)} trials → {shown(storage)}")
+    for why in left_out:
+        typer.echo(f"  {why}")
 
 
 def _optuna_url(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from luthier.core import events as ev
 from luthier.core import goals
 from luthier.core.errors import SpaceError, UserError, nearest
 from luthier.core.history import Entry, History, fold
-from luthier.core.params import Choice, Constant, Float, Int
+from luthier.core.params import Choice, Config, Constant, Float, Int, Param, Value
 from luthier.core.space import Space
 from luthier.core.study import Objective, Study
 from luthier.core.trial import Status, TrialRecord
@@ -47,7 +48,8 @@ def import_study(
     """Write an Optuna study as a Luthier log, for the report, a diagnosis, ``warm_start=[storage]``, or to go on with.
 
     Its intermediate values are epochs in their order; what the objective returned counts. Trials that still run are
-    left out. ``lt.tune(..., storage=storage, name=name, strategy=strategy, reduce="last")`` goes on with it.
+    left out, and with a warning those whose values were enqueued out of their ranges. ``lt.tune(..., storage=storage,
+    name=name, strategy=strategy, reduce="last")`` goes on with it.
 
     Args:
         storage: a folder, a file or a URL.
@@ -60,12 +62,34 @@ def import_study(
     Raises:
         UserError: no finished trial; a trial that does not lie in ``space``; a study of that name is there already.
     """
+    result, left_out = bring_in(
+        study, storage, name=name, space=space, max_epochs=max_epochs, strategy=strategy, seed=seed
+    )
+    for why in left_out:
+        warnings.warn(why, stacklevel=2)
+    return result
+
+
+def bring_in(
+    study: optuna.Study,
+    storage: str | Path,
+    *,
+    name: str | None = None,
+    space: Space | None = None,
+    max_epochs: int | None = None,
+    strategy: str = "expert",
+    seed: int = 0,
+) -> tuple[Result, list[str]]:
+    """The same, with a sentence for each trial that was left out."""
     from luthier import store as stores
 
     trials = [t for t in study.get_trials(deepcopy=False) if t.state in FINISHED]
     if not trials:
         raise UserError(f"The Optuna study {study.study_name!r} has no finished trial.", "Run it first.")
-    space = space or space_of(trials)
+    left_out: list[str] = []
+    if space is None:
+        space = space_of(trials)
+        trials, left_out = _lying_in(space, trials)
     label = name or study.study_name
     length = max_epochs or max([1, *(len(t.intermediate_values) for t in trials if t.state == TrialState.COMPLETE)])
     asked = asked_of(study, space, label, length, check_strategy(strategy), seed)
@@ -79,7 +103,22 @@ def import_study(
         log.append(entries, 0)
     finally:
         log.close()
-    return Result(fold(entries))
+    return Result(fold(entries)), left_out
+
+
+def _lying_in(space: Space, trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]:
+    """The trials of a space, and why the others are none."""
+    kept, left_out = [], []
+    for trial in trials:
+        try:
+            _config_of(space, trial)
+        except UserError as error:
+            left_out.append(f"{error.problem} It is left out.")
+        else:
+            kept.append(trial)
+    if not kept:
+        raise UserError(left_out[0].removesuffix(" It is left out."), "Pass space=, wide enough for its trials.")
+    return kept, left_out
 
 
 def asked_of(study: optuna.Study, space: Space, name: str, max_epochs: int, strategy: str, seed: int) -> Study:
@@ -106,20 +145,42 @@ def entries_of(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[Entry]:
             yield Entry(at, event)
 
 
+def _config_of(space: Space, trial: FrozenTrial) -> Config:
+    """What a trial ran with.
+
+    Raises:
+        UserError: it does not lie in ``space``.
+    """
+    config: dict[str, Value] = {}
+    for name, param in space.items():
+        try:
+            if name in trial.params:
+                config[name] = param.check(_near(param, trial.params[name]))
+            elif isinstance(param, Constant):
+                config[name] = param.value
+        except SpaceError as error:
+            raise UserError(
+                f"Optuna's trial {trial.number} does not lie in the space: {name}: {error.problem}", "Widen space=."
+            ) from None
+    return config
+
+
+def _near(param: Param, value: Any) -> Any:
+    """``value`` as a hyperparameter has it where rounding alone tells the two apart: Optuna's steps of 0.1 add up to
+    0.30000000000000004."""
+    if not isinstance(value, float):
+        return value
+    if isinstance(param, Float):
+        return param.to_bounds(value)
+    known = param.choices if isinstance(param, Choice) else (param.value,) if isinstance(param, Constant) else ()
+    numbers = [k for k in known if isinstance(k, int | float) and not isinstance(k, bool)]
+    return next((k for k in numbers if math.isclose(k, value, rel_tol=1e-9, abs_tol=1e-12)), value)
+
+
 def _events_of(study: Study, number: int, trial: FrozenTrial, metrics: Sequence[str]) -> Iterator[ev.Event]:
-    config = {n: trial.params[n] for n in study.space if n in trial.params}
-    for name, param in study.space.items():
-        if isinstance(param, Constant) and name not in config:
-            config[name] = param.value
-    try:
-        config = {n: study.space[n].check(v) for n, v in config.items()}
-    except SpaceError as error:
-        raise UserError(
-            f"Optuna's trial {trial.number} does not lie in the space: {error.problem}", "Widen space=."
-        ) from None
     yield ev.Started(
         trial=number,
-        config=ev.plain(config),
+        config=ev.plain(_config_of(study.space, trial)),
         seed=trial_seed(study.seed, number),
         until=study.max_epochs,
         horizon=study.max_epochs,
@@ -341,7 +402,7 @@ def _clipped(trial: FrozenTrial, space: Space) -> FrozenTrial:
     import copy
 
     seen = copy.copy(trial)
-    seen.params = {n: space.clip(n, v) for n, v in trial.params.items() if n in space}
+    seen.params = {n: space.clip(n, _near(space[n], v)) for n, v in trial.params.items() if n in space}
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         last = trial.intermediate_values[max(trial.intermediate_values)]
         if math.isfinite(last):
