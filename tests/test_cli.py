@@ -261,6 +261,41 @@ def test_known_good_configurations_are_trained_first_and_values_are_held(folder)
     assert '"momentum": 0.7' in planned.stdout.splitlines()[0]
 
 
+def test_another_function_of_the_same_name_goes_on_with_no_study(folder):
+    (folder / "other.py").write_text(JOB.replace("0.5 / epoch", "0.9 / epoch"))
+    (folder / "twin.py").write_text(JOB)
+    words = ["--space", "space.yaml", "--maximize", "val_accuracy", "--max-epochs", "1", "--strategy", "random"]
+
+    def tuned(target, trials, *more):
+        return luthier("tune", target, *words, "--budget", f"{trials} trials", *more, cwd=folder)
+
+    def scores(*name):
+        found = json.loads(luthier("show", *name, "--json", cwd=folder).stdout)
+        return found["trials"], round(found["best_score"] + found["best_config"]["learning_rate"], 6)
+
+    assert tuned("job.py:train", 1).returncode == 0
+    mixed = tuned("other.py:train", 2)
+    assert mixed.returncode == 2
+    assert "a study 'train' of another function: job.py:train there, other.py:train here" in " ".join(
+        mixed.stderr.split()
+    )
+    assert "(--name)" in mixed.stderr
+    assert scores() == (1, 0.5)
+    assert tuned("other.py:train", 1, "--name", "mine").returncode == 0
+    assert scores("luthier.db", "--name", "mine") == (1, 0.1)
+    same = tuned("twin.py:train", 2)  # which reads the same
+    assert (same.returncode, "goes on with twin.py:train" in same.stdout) == (0, True)
+    (folder / "twin.py").rename(folder / "moved.py")
+    moved = tuned("moved.py:train", 3)
+    assert "The study 'train' goes on with moved.py:train; so far it was trained by twin.py:train." in moved.stdout
+    (folder / "job.py").unlink()
+    kept = luthier("resume", "--name", "train", "--budget", "4 trials", "--json", cwd=folder)
+    assert json.loads(kept.stdout.splitlines()[-1])["trials"] == 4, kept.stderr  # the log knows where it is now
+    said = ["resume", "--name", "train", "--target", "other.py:train", "--budget"]
+    assert luthier(*said, "5 trials", cwd=folder).returncode == 0
+    assert tuned("other.py:train", 6).returncode == 0  # it was said that this one is meant
+
+
 def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):
     words = ["tune", "job.py:train", "--space", "space.yaml", "--metric", "val_accuracy", "--budget", "1 trial"]
     done = luthier(*words, "--max-epochs", "2", "--strategy", "random", cwd=folder)

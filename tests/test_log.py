@@ -58,6 +58,7 @@ EVERY_EVENT = [
     ev.SpaceChanged(lt.Space(lr=lt.Float(0.0, 2.0)), "the best lay at the edge"),
     ev.BudgetChanged(Budget(seconds=60.0)),
     ev.Finished("done"),
+    ev.TargetChanged({"reference": "/new/place.py:train"}),
 ]
 
 

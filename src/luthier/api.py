@@ -340,7 +340,7 @@ def launch(
             place, cloud = stores.files_needed(log, files), stores.cloud_of(log, files)
             fresh = not place.exists()
             stack.enter_context(driving(place, study.name, log.drivers is not None))
-        book, begun = begin(store, study)
+        book, begun = begin(store, study, console.say)
         if storage is not None and files is not None:
             log.keep_files(files)
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from luthier.continuing import changed
 from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest, whole
@@ -178,11 +179,14 @@ def same_question(old: Study, new: Study) -> None:
             )
 
 
-def begin(store: Store, study: Study) -> tuple[Book, bool]:
+def begin(store: Store, study: Study, say: Callable[[str], None] = lambda _: None) -> tuple[Book, bool]:
     """The log of a study that is asked for, and whether it was begun now: else it goes on as it is asked for.
 
+    Args:
+        say: told where what is trained has moved.
+
     Raises:
-        UserError: the store holds another question under this name.
+        UserError: the store holds another question under this name, or one of another function.
     """
     book = Book.open(store)
     if book is None:
@@ -192,8 +196,18 @@ def begin(store: Store, study: Study) -> tuple[Book, bool]:
             book = Book.open(store)
             if book is None:
                 raise
+    moved = changed(study.name, book.history.study.target, study.target)
     go_on(book, study)
+    if moved and store.drivers is None:  # who shares a server has each a place of their own
+        say(moved)
+        retarget(book, study.target)
     return book, False
+
+
+def retarget(book: Book, target: Mapping[str, Any] | None) -> None:
+    """Have the log name another target from now on, where one can be named."""
+    if target is not None and ev.plain(target) != ev.plain(book.history.study.target):
+        book.append(ev.TargetChanged(ev.plain(target)))
 
 
 def go_on(book: Book, study: Study) -> None:

@@ -1,8 +1,8 @@
 """The facts of a study. Each is appended to the log once and never edited; the state of a study is their fold.
 
-Four kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, Opened), what was asked from outside (the
-subclasses of Asked), what was decided (the subclasses of Decision, each with its *why*), and what happened to a trial
-(Reported, Ended, Failed, Requeued ...).
+Four kinds of facts: what was asked (Created, SpaceChanged, BudgetChanged, TargetChanged, Opened), what was asked from
+outside (the subclasses of Asked), what was decided (the subclasses of Decision, each with its *why*), and what happened
+to a trial (Reported, Ended, Failed, Requeued ...).
 """
 
 from __future__ import annotations
@@ -75,6 +75,13 @@ class BudgetChanged(Event):
     """The budget from now on; a finished study goes on."""
 
     budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class TargetChanged(Event):
+    """Where what is trained is found from now on, as in :class:`luthier.core.study.Study`: it has moved."""
+
+    target: Mapping[str, Any]
 
 
 # -- what was asked from outside ---------------------------------------------------------------------------------------
@@ -316,6 +323,7 @@ KINDS: dict[str, type[Event]] = {
         Opened,
         SpaceChanged,
         BudgetChanged,
+        TargetChanged,
         StopAsked,
         PauseAsked,
         ResumeAsked,

@@ -67,6 +67,10 @@ def _range_changed(history: History, event: ev.RangeChanged) -> Changes:
     }
 
 
+def _target_changed(history: History, event: ev.TargetChanged) -> Changes:
+    return {"study": replace(history.study, target=event.target)}
+
+
 def _budget_changed(history: History, event: ev.BudgetChanged) -> Changes:
     return {
         "study": replace(history.study, budget=event.budget),
@@ -259,6 +263,7 @@ FOLD: dict[type[ev.Event], Callable[[History, Any], Changes]] = {
     ev.Opened: _opened,
     ev.SpaceChanged: _space_changed,
     ev.BudgetChanged: _budget_changed,
+    ev.TargetChanged: _target_changed,
     ev.StopAsked: _stop_asked,
     ev.PauseAsked: _pause_asked,
     ev.ResumeAsked: _resume_asked,

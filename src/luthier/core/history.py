@@ -237,7 +237,7 @@ class History:
             changes.update(length=self.length + 1, last_at=max(entry.at, self.last_at) if rested else self.last_at)
             return replace(self, **changes)
         # A driver that was away spent no time; a clock that was set back takes none away.
-        away = isinstance(entry.event, ev.Created | ev.Opened | ev.BudgetChanged | ev.SpaceChanged)
+        away = isinstance(entry.event, ev.Created | ev.Opened | ev.BudgetChanged | ev.SpaceChanged | ev.TargetChanged)
         away = away and not (isinstance(entry.event, ev.Opened) and entry.event.beside)
         passed = 0.0 if away else max(0.0, entry.at - self.last_at)
         changes.update(length=self.length + 1, elapsed=self.elapsed + passed, last_at=entry.at)

@@ -177,6 +177,8 @@ def event_line(history: History, event: ev.Event) -> str | None:
         return f"the space changed: {clean(event.why)}"
     if isinstance(event, ev.BudgetChanged):
         return f"the budget is now {event.budget}"
+    if isinstance(event, ev.TargetChanged):
+        return "the log names another place of what is trained"
     if isinstance(event, ev.StopAsked):
         return f"asked by hand: stop trial {event.trial}"
     if isinstance(event, ev.PauseAsked):
