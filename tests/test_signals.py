@@ -171,3 +171,19 @@ def test_who_asks_and_tells_drives_alone_on_a_file(tmp_path, monkeypatch):
         lt.tune(train, space, **given, name="study", workers=0, quiet=True)
     again.close()
     assert len(lt.tune(train, space, **given, name="study", workers=0, quiet=True).trials()) == 3
+
+
+def test_without_storage_an_interrupt_keeps_the_result_so_far(capsys):
+    def train(trial):
+        for _ in trial.epochs():
+            if trial.id == 2:
+                raise KeyboardInterrupt
+            trial.report(val_loss=trial.config["x"])
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        lt.tune(train, lt.Space(x=lt.Float(0.0, 1.0)), minimize="val_loss", max_epochs=1, strategy="random", workers=0)
+    assert len(stop.value.result.history.ranked()) == 2
+    told = capsys.readouterr().out
+    assert "Without storage= nothing outlives this call" in told.splitlines()[0]
+    assert f"Best val_loss {stop.value.result.best_score:.4f}" in told
+    assert "sys.last_value.result" in told.splitlines()[-1]

@@ -40,6 +40,7 @@ from luthier.view.closing import closing
 from luthier.view.console import Console
 
 DEFAULT_EPOCHS = 30
+FLEETING = 'Without storage= nothing outlives this call; storage="study.db" keeps the study and what train() prints.'
 
 
 class Result(Plots):
@@ -259,7 +260,8 @@ def tune(
             the strong default. Those that the study was given before are not trained again.
 
     Ctrl-C and SIGTERM stop a study with ``storage`` once its running trials are saved, a second one at once; the same
-    call goes on. See ``docs/lasting.md``.
+    call goes on. See ``docs/lasting.md``. The ``KeyboardInterrupt`` has the :class:`Result` so far as its ``result``;
+    in a notebook that is ``sys.last_value.result``.
 
     Returns:
         the result; ``result.report("report.html")`` writes the page.
@@ -289,6 +291,8 @@ def tune(
         seed=seed,
         reduce=reduce,
     )
+    if storage is None:
+        console.say(FLEETING)
     try:
         result = launch(
             study,
@@ -306,6 +310,10 @@ def tune(
     except KeyboardInterrupt as stop:
         if storage is not None:
             console.say(f"{farewell(stop)} Run the same again to go on.")
+        elif (so_far := getattr(stop, "result", None)) is not None and so_far.best_config is not None:
+            from luthier.view.story import verdict
+
+            console.say(f"Interrupted. {verdict(so_far.history)} In a notebook: result = sys.last_value.result.")
         raise
     console.say(closing(result.history))
     return result
@@ -411,7 +419,11 @@ def drive(
             console.open(book.history)
             stack.callback(lambda: console.close(book.history))
             watchers = [console, *observers]
-            run(book, build(strategy), executor, vault, watchers, interrupts, limits.checkpoint_space)
+            try:
+                run(book, build(strategy), executor, vault, watchers, interrupts, limits.checkpoint_space)
+            except KeyboardInterrupt as stop:
+                stop.result = Result(book.history)  # type: ignore[attr-defined]
+                raise
     return Result(book.history)
 
 
