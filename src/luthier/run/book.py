@@ -15,7 +15,7 @@ from luthier.core.history import Entry, History, start
 from luthier.core.study import Study, guess_direction
 from luthier.core.trial import Status, TrialRecord
 from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action
-from luthier.run.silent import silence
+from luthier.run.silent import mistake, silence
 
 T = TypeVar("T")
 
@@ -236,9 +236,14 @@ class Book:
 
     @property
     def tentative(self) -> bool:
-        """Whether nothing was learned yet: no trial reported all the metrics, answered or failed by itself."""
-        trials = self.history.trials
-        return all(self.history.unreported(t) and t.answer is None and t.failure is None for t in trials)
+        """Whether nothing was learned yet: no trial reported all the metrics, answered or failed by itself, other than
+        by not reporting them."""
+
+        def vain(trial: TrialRecord) -> bool:
+            silent = trial.failure is None or trial.failure.kind == "silent"
+            return silent and trial.answer is None and bool(self.history.unreported(trial))
+
+        return all(map(vain, self.history.trials))
 
     # -- deciding --------------------------------------------------------------------------------------------------
     def next(self, scheduler: Scheduler) -> Job | Wait | Done:
@@ -316,16 +321,16 @@ class Book:
         if isinstance(event, ev.Failed) and event.kind in TRANSIENT and trial.attempts < RETRIES:
             why = f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}"
             event = ev.Requeued(event.trial, why, blame=True, driver=self.driver)
-        if (
-            isinstance(event, ev.Failed)
-            and event.kind == "silent"
-            and all(map(self.history.unreported, self.history.trials))
-        ):
-            raise UserError(event.reason, event.detail)
-        if isinstance(event, ev.Ended) and trial.probe is None:
-            missing = self.history.unreported(trial)
-            event = silence(self.history, trial, event, missing) if missing else event
+        trouble: UserError | None = None
+        if isinstance(event, ev.Failed) and event.kind == "silent":
+            if all(map(self.history.unreported, self.history.trials)):
+                trouble = UserError(event.reason, event.detail)
+        elif isinstance(event, ev.Ended) and trial.probe is None and (missing := self.history.unreported(trial)):
+            trouble = mistake(self.history, trial, event, missing)
+            event = silence(trial, missing)
         self._commit([entry := self._entry(event)], self.history.then(entry))
+        if trouble is not None:  # the trial is over all the same: who mends the function goes on with others
+            raise trouble
         return (event,)
 
     def _hear_report(self, event: ev.Reported, trial: TrialRecord, scheduler: Scheduler) -> tuple[ev.Event, ...]:

@@ -144,7 +144,6 @@ def _warn_of(observer: Observer, error: Exception) -> None:
     warnings.warn(
         f"The observer {type(observer).__name__} failed and is told no more ({type(error).__name__}: {error}; "
         f"{where.filename}:{where.lineno}). The study goes on.",
-        RuntimeWarning,
         stacklevel=2,
     )
 

@@ -19,32 +19,30 @@ MISTYPED = 0.87
 still come: ``val_acuracy`` is, ``val_auc`` is not taken for ``val_acc``. A judgement of ours."""
 
 
-def silence(history: History, trial: TrialRecord, ended: ev.Ended, missing: tuple[str, ...]) -> ev.Failed:
-    """What to record of a trial whose job ended without the metrics ``missing``.
+def silence(trial: TrialRecord, missing: tuple[str, ...]) -> ev.Failed:
+    """What to record of a trial whose job ended without the metrics ``missing``."""
+    return ev.Failed(trial.id, "silent", f"ended without reporting {', '.join(map(repr, missing))}; {_seen(trial)}")
 
-    Raises:
-        UserError: nobody has reported one of them in as many epochs, so that no trial will: it is misspelled, or comes
-            less often than the strategy compares.
-    """
+
+def mistake(history: History, trial: TrialRecord, ended: ev.Ended, missing: tuple[str, ...]) -> UserError | None:
+    """What to tell the user where nobody has reported one of the metrics ``missing`` in as many epochs, so that no
+    trial will: it is misspelled, or comes less often than the strategy compares. None where others have."""
     whole = ended.complete or trial.until >= history.study.max_epochs
     metric = next((m for m in missing if not _came(history, m, None if whole else trial.until)), None)
-    names = trial.metric_names
-    seen = f"it reported {', '.join(names)}" if names else "it reported nothing"
+    names, seen = trial.metric_names, _seen(trial)
     if metric is None:
-        return ev.Failed(trial.id, "silent", f"ended without reporting {', '.join(map(repr, missing))}; {seen}")
+        return None
     if whole:
-        raise UserError(
+        return UserError(
             f"The metric {metric!r} was never reported: trial {trial.id} ended and {seen}.",
             meant(metric, names) or f"Call trial.report({metric}=...) after each epoch.",
         )
-    often = (
-        "Report it after each epoch, or at least after the last one of a job (trial.until). Where it comes every 5 epochs, "
-        "halving, ASHA and Hyperband can wait for it: ASHA(Random(), min_epochs=5)."
-    )
-    raise UserError(
-        f"The metric {metric!r} was never reported within {trial.until} of {history.study.max_epochs} epochs, after which "
-        f"the strategy compares trials: trial {trial.id} was trained so far and {seen}.",
-        f"{meant(metric, names, MISTYPED)} {often}".strip(),
+    guess = meant(metric, names, MISTYPED)
+    return UserError(
+        f"The metric {metric!r} was never reported within {trial.until} of {history.study.max_epochs} epochs, after "
+        f"which the strategy compares trials: trial {trial.id} was trained so far and {seen}.",
+        f"{guess}{' ' * bool(guess)}Report it after each epoch, or at least after the last one of a job (trial.until). "
+        "Where it comes every 5 epochs, halving, ASHA and Hyperband can wait for it: ASHA(Random(), min_epochs=5).",
     )
 
 
@@ -60,6 +58,10 @@ def meant(metric: str, names: Iterable[str], likeness: float = 0.6) -> str:
     able = [n for n in names if _data(n) == (_data(metric) or _data(n)) and _digits(n) == _digits(metric)]
     close = difflib.get_close_matches(metric, able, n=1, cutoff=likeness)
     return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def _seen(trial: TrialRecord) -> str:
+    return f"it reported {', '.join(trial.metric_names)}" if trial.reports else "it reported nothing"
 
 
 def _came(history: History, metric: str, within: int | None) -> bool:
