@@ -208,8 +208,9 @@ def test_a_few_records_that_rise_at_each_are_overfitting(many):
 
 def test_of_what_a_few_records_do_not_show_little_is_said():
     found = diagnose(train_loss=[2.0, 1.2, 0.6], val_loss=[1.0, 0.9, 1.0])
-    assert [f.kind for f in found] == ["healthy"]
-    assert "3 records say little more" in found[0].text
+    (only,) = found
+    assert only.kind == "healthy"
+    assert "3 records say little more" in only.text
     wavy = diagnose(train_loss=[2.0, 1.2, 0.6, 0.3, 0.2], val_loss=[1.0, 1.2, 1.1, 1.3, 1.25])
     assert not wavy.has("overfitting")
 
@@ -455,7 +456,7 @@ def test_what_all_trainings_have_is_told_of_all():
     found = diagnose_study([curves(FLAT, FLAT, config={"learning_rate": 10.0**-k}) for k in range(4)])
     assert found.first is not None
     assert found.first.kind == "dead_start"
-    assert found[0].text.startswith("Every training failed; 4 of 4 trainings.")
+    assert found.first.text.startswith("Every training failed; 4 of 4 trainings.")
 
 
 def test_a_validation_set_that_cannot_rank_the_best_is_told():
