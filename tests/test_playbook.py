@@ -22,6 +22,7 @@ from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.search.local import moved
 from luthier.strategies import build
+from luthier.view.story import verdict
 
 SPACE = lt.Space(
     learning_rate=lt.Float(1e-5, 1e-1, log=True),
@@ -393,6 +394,13 @@ def test_where_no_time_is_left_for_a_second_sanity_check_there_is_a_verdict_all_
     book.next(scheduler)
     stage = book.history.stage("sanity")
     assert (stage.skipped, stage.fatal) == (True, False)
+
+
+def test_a_budget_for_a_single_training_is_said_to_tune_nothing():
+    study = drive(SPACE, "playbook", landscape, budget="1 trials", max_epochs=12)
+    assert len({repr(t.config) for t in study.history.trained()}) == 1
+    assert "Nothing was tuned" in verdict(study.history)
+    assert "10 trainings of 12 epochs are 120 epochs" in verdict(study.history)
 
 
 RATES = {

@@ -30,6 +30,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 MOST = 8
 """Trials whose findings are told in the story."""
+ENOUGH = 10
+"""Full trainings of the smallest plan that tunes the rate, the schedule and something more."""
 ON_FRONT = 12
 """Configurations of the Pareto front that are listed."""
 LOOKED_AT = 40
@@ -155,7 +157,22 @@ def verdict(history: History) -> str:
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
     caution = "an optimistic figure until it is repeated on fresh seeds"
     lead = f"Best {metric} {number(summary.best_score)} ({which}: {caution})."
-    return " ".join(filter(None, (lead, _traded(history, summary), _infeasible(history, summary))))
+    return " ".join(filter(None, (lead, _traded(history, summary), _infeasible(history, summary), _untried(history))))
+
+
+def _untried(history: History) -> str:
+    """That a finished study could afford no other configuration than the first, and what it would take."""
+    tried = {repr(sorted(t.config.items())) for t in history.trained()}
+    short = any(s.numbers.get("unaffordable") for s in history.stages)
+    if not (history.finished and short and len(tried) == 1):
+        return ""
+    length, budget = history.study.max_epochs, history.study.budget
+    one = history.pace().takes(length)
+    costs = f"take {duration(ENOUGH * one)} here" if budget.seconds else f"are {ENOUGH * length:,} epochs"
+    return (
+        f"Nothing was tuned: the budget has no room for another configuration. {ENOUGH} trainings of "
+        f"{epochs(length)} {costs}; give it at least that."
+    )
 
 
 def _traded(history: History, summary: Summary) -> str:
