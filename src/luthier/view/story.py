@@ -151,7 +151,7 @@ def verdict(history: History) -> str:
         traded = f"{count(len(summary.pareto), 'configuration')} on the Pareto front." if summary.pareto else ""
         return " ".join(filter(None, (lead, traded, _infeasible(history, summary))))
     if summary.best_score is None:
-        return _unscored(history, summary, metric)
+        return " ".join(filter(None, (_unscored(history, summary, metric), _untried(history))))
     many = sum(history.score(t) is not None for t in history.trained())
     which = f"trial {summary.best_trial}, "
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
@@ -164,14 +164,15 @@ def _untried(history: History) -> str:
     """That a finished study could afford no other configuration than the first, and what it would take."""
     tried = {repr(sorted(t.config.items())) for t in history.trained()}
     short = any(s.numbers.get("unaffordable") for s in history.stages)
-    if not (history.finished and short and len(tried) == 1):
+    if not (history.finished and short and len(tried) < 2):
         return ""
     length, budget = history.study.max_epochs, history.study.budget
     one = history.pace().takes(length)
     costs = f"take {duration(ENOUGH * one)} here" if budget.seconds else f"are {ENOUGH * length:,} epochs"
+    what = "another configuration" if tried else "a training"
     return (
-        f"Nothing was tuned: the budget has no room for another configuration. {ENOUGH} trainings of "
-        f"{epochs(length)} {costs}; give it at least that."
+        f"Nothing was tuned: the budget has no room for {what}. {ENOUGH} trainings of {epochs(length)} {costs}; give "
+        "it at least that."
     )
 
 
