@@ -69,6 +69,17 @@ def test_every_strategy_bears_what_is_asked_by_hand_and_replays(space, strategy)
     assert fold(log_of(study)) == history
 
 
+def test_what_was_added_by_hand_takes_no_place_in_the_experts_portfolio(space):
+    def begun(by_hand: int) -> list[dict]:
+        study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="14 trials", strategy="expert")
+        for _ in range(by_hand):
+            ask(study, ev.ConfigAsked(BY_HAND))
+        jobs = [study.ask() for _ in range(3 + by_hand)]
+        return [dict(job.config) for job in jobs[by_hand:]]
+
+    assert begun(1) == begun(0)
+
+
 def test_a_pause_hands_out_nothing_and_takes_no_time(space):
     study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="3 trials", strategy="random")
     job = study.ask()
@@ -108,6 +119,21 @@ def test_a_configuration_by_hand_costs_a_grid_no_cell():
         study.tell(job, 1, val_loss=1.0)
     assert sorted(seen) == [1, 2, 3, 3]
     assert seen[1] == 3
+
+
+def test_a_configuration_by_hand_is_trained_also_beyond_the_budget(space):
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="2 trials", strategy="random")
+    jobs = []
+    while job := study.ask():
+        jobs.append(job)
+        if len(jobs) == 2:  # nothing is left for others
+            ask(study, ev.ConfigAsked(BY_HAND))
+        for epoch in (1, 2, 3):
+            study.tell(job, epoch, val_loss=1.0 / epoch)
+    assert [(j.trial, j.until) for j in jobs] == [(0, 3), (1, 3), (2, 3)]
+    assert dict(jobs[2].config) == BY_HAND
+    assert (study.history.spent, study.history.study.budget.epochs) == (9, 6)
+    assert replay(log_of(study), build("random")) == study.history.decisions
 
 
 def trained_all(study: lt.AskTell) -> lt.AskTell:

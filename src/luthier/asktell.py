@@ -21,6 +21,7 @@ from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.request import Names, begin, first_trainings, objectives_from, remove, study_from
 from luthier.run.decisions import job_of
+from luthier.run.handle import named_well
 from luthier.run.lock import driving
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
@@ -97,8 +98,7 @@ class AskTell:
                 if fresh and files is not None:
                     remove(files)
                 raise
-            if self._store.drivers is not None:
-                self._book.enter(__version__)
+            self._book.enter(__version__)  # the time in which nobody had it open is not spent
             self._owed = [back.trial for back in self._book.take_over()]
             self._open = stack.pop_all()
         self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
@@ -120,13 +120,15 @@ class AskTell:
         while self._owed:
             trial = self._owed.pop(0)
             if self._book.holds(trial):
-                return job_of(self._book.history, trial)
+                return self._handed_out(job_of(self._book.history, trial))
         self._owed += [what.trial for what in self._book.obey() if isinstance(what, ev.Requeued)]
         if self._owed:
             return self.ask()
         job = self._book.next(self._scheduler)
-        if isinstance(job, Job):
-            self._since[job.trial] = time.perf_counter()
+        return self._handed_out(job) if isinstance(job, Job) else job
+
+    def _handed_out(self, job: Job) -> Job:
+        self._since[job.trial] = time.perf_counter()
         return job
 
     def tell(
@@ -138,11 +140,13 @@ class AskTell:
             ``"stop"`` when there is nothing more to train in this job: it is over, or the trial was ended early.
 
         Raises:
-            UserError: no metrics, or values that are no numbers.
+            UserError: no metrics, names that are no strings, or values that are no numbers.
         """
         values = {**(metrics or {}), **named}
         if not values:
             raise UserError("tell() got no metrics.", "Write tell(job, epoch, val_loss=0.5).")
+        for name in values:
+            named_well(name)
         try:
             numbers = {k: float(v) for k, v in values.items()}
         except (TypeError, ValueError):

@@ -221,6 +221,7 @@ def resume(
                 "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
             )
         trains = targets.load(target) if target else targets.recall(asked.target, store.file_of(log.url))
+        crew.accept(trains, limits=limits)
         if target and log.drivers is None:
             request.retarget(book, targets.beside(targets.describe(trains), store.file_of(log.url)))
         if budget is not None:
