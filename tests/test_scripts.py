@@ -417,6 +417,71 @@ def test_a_metric_is_reported_by_the_name_that_was_asked_for():
     assert dict(parse("loss: 0.5", Names(["loss"])).values) == {"loss": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("asked", "line", "value"),
+    [
+        ("mAP@0.5", "epoch 1 mAP@0.5: 0.600 mAP@0.5:0.95: 0.400", 0.6),
+        ("mAP@0.5:0.95", "epoch 1 mAP@0.5: 0.600 mAP@0.5:0.95: 0.400", 0.4),
+        ("mAP@0.5", "mAP@0.5:0.95: 0.400, mAP@0.5: 0.600", 0.6),
+        ("mAP@.5", "mAP@.5:.95 0.4", None),
+        ("mAP@.5", "Class Images mAP@.5 mAP@.5:.95", None),  # a table's heading
+        ("mAP@.5:.95", "Class Images P R mAP@.5 mAP@.5:.95: 100%|####| 4/4 [00:01<00:00]", None),
+        ("mAP50-95", "mAP50: 0.6, mAP50-95: 0.4", 0.4),
+        ("mAP50", "mAP50:95 0.4 mAP50 0.6", 0.6),
+        ("mAP@[0.5:0.95]", "mAP_0.5: 0.6 mAP (0.5:0.95) = 0.4", 0.4),
+        ("AP", " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.361", None),
+        ("iou", " Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets=100 ] = 0.361", None),
+        ("AP@[IoU=0.50 | area=all | maxDets=100]", "(AP) @[ IoU=0.50      | area=   all | maxDets=100 ] = 0.3", 0.3),
+        ("F1@0.5", "F1@0.5:0.83 acc@1:30.5", 0.83),
+        ("acc@1", "F1@0.5:0.83 acc@1:30.5", 30.5),
+        ("iou", "IoU=0.50:0.95", None),
+        ("accuracy", "Top-1 accuracy: 30 Top 5 accuracy: 60", None),
+    ],
+)
+def test_a_number_in_a_name_is_not_its_value(asked, line, value):
+    assert parse(line, Names([asked])).values.get(asked) == value
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        *((asked, " *   Acc@1 30.000 Acc@5 60.000") for asked in ("acc1", "Acc@1", "top1", "top-1 accuracy", "acc_1")),
+        *(("acc@1", line) for line in ("top1: 30 top5: 60", "Top 1 accuracy: 30, Top-5 accuracy: 60", "acc/top1=30",
+                                      "Accuracy (top-1): 30")),
+        *((asked, "loss/train=1 metrics/acc=30 metrics/f1=3") for asked in ("acc", "accuracy", "metrics/acc")),
+        ("map50", "metrics/mAP50=30 metrics/mAP50-95=20"),
+        ("metrics/acc@1", "[2026-01-01 10:00:00,123][train][INFO] - loss/train=0.5 loss/val=0.6 metrics/acc@1=30"),
+        ("acc", "acc=30 metrics/acc=10"),  # the very name comes before what means the same
+    ],
+)  # fmt: skip
+def test_a_metric_is_found_however_it_is_spelled(asked, line):
+    assert parse(line, Names([asked])).values.get(asked) == 30
+
+
+@pytest.mark.parametrize(
+    "line", ["train | acc=30", "[train] loss/train=1 acc=30", "train: acc 30 val_loss 2 val_acc 3"]
+)
+def test_a_training_metric_is_taken_for_no_other(line):
+    row = parse(line, Names(["acc"]))
+    assert row.values["train_accuracy"] == 30
+    assert "acc" not in row.values
+
+
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [
+        ("val_accuracy", "Did you mean 'accuracy_1' or 'accuracy_5'"),
+        ("val_acc@1", "Did you mean 'accuracy_1', which does not say on which data it is"),
+        ("f1", "Did you mean 'val_f1'"),
+        ("val_loss", "Known: accuracy_1, accuracy_5, val_f1."),  # and not the training's
+    ],
+)
+def test_a_metric_that_was_not_said_is_asked_for_by_another_name(folder, asked, mend):
+    (folder / "im.py").write_text("print('epoch 1 loss 2.5\\n * Acc@1 30.0 Acc@5 60.0 val_f1 0.3')\n" * 2)
+    with pytest.raises(UserError, match=f"{asked!r} was never reported: the script's output told .*{mend}"):
+        tune(lt.Script(python("im.py")), minimize=None, metric=asked, max_epochs=1)
+
+
 def test_expressions_with_named_groups():
     read = Expressions([r"e(?P<epoch>\d+)", r"V=(?P<val_loss>[\d.]+)", r"<(?P<name>\w+) (?P<value>[\d.]+)>"]).parse
     row = read("e3 V=0.25 <quality 0.5> loss=9", NAMES)
@@ -458,6 +523,7 @@ def test_a_name_like_the_metric_is_no_mistake_where_it_means_something_else():
     assert mistyped("val_los", "val_loss")
     assert not mistyped("val_loss", "vae_loss")
     assert not mistyped("val_loss", "test_loss")
+    assert not mistyped("val_accuracy_1", "val_accuracy_5")
 
 
 def test_a_summary_at_the_end_changes_nothing():
