@@ -680,6 +680,8 @@ for e in range(3):
         (["--", "{py}", "main.py", "{steps}"], "no hyperparameter 'steps'", "--steps-per-epoch"),
         (["--style", "none", "--", "{py}", "main.py", "--lr={lr}"], "'opt', 'momentum' would not reach", "{opt}"),
         (["--style", "hidra", "--", "{py}", "main.py"], "no style 'hidra'", "Did you mean 'hydra'?"),
+        (["--", "python main.py --lr {lr}"], "is one word, 'python main.py --lr {lr}', and no", "without quotes"),
+        (["--", "{py}", "main.py", "--data=..."], "'--data=...' in the command is still to be filled in", ""),
         (["--", "pyhton", "main.py"], "The program 'pyhton' was not found", "Check its spelling"),
         (["--", "./main.py"], "'./main.py' is not executable", "chmod +x"),
         (["--", "{py}", "mian.py"], "There is no script 'mian.py'", "Did you mean 'main.py'?"),
@@ -782,6 +784,11 @@ def test_a_script_that_always_fails_ends_the_study(folder):
         RunError, match=r"(?s)first 3 trials all failed.*exited with code 1: ModuleNotFoundError.*Traceback"
     ):
         tune(lt.Script(python("bad.py")))
+
+
+def test_a_program_that_only_a_placeholder_names_is_named_when_it_cannot_be_started(folder):
+    with pytest.raises(RunError, match=r"'/no/such/[789]' cannot be started: No such file"):
+        tune(lt.Script("/no/such/{x}"), space=lt.Space(x=lt.Int(7, 9)))
 
 
 def test_a_target_is_not_called_by_itself():
