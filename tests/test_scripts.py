@@ -365,6 +365,28 @@ for e in range(c["epochs"]):
     for trial in result.trials():
         assert [r.metrics["val_loss"] for r in trial.reports] == [trial.config["optim.lr"]] * 2
     assert (folder / "s.files/conf/trials/trial-00002/base.yaml").exists()
+    # The command of the best names its file, which is there once it is asked for.
+    command = inside(["best", "s.db", "-f", "command"])
+    assert command.out.split()[1:] == ["conf.py", "best/base.yaml"]
+    assert "mkdir -p best && luthier best s.db --name conf --format template > best/base.yaml" in command.err
+    (folder / "best").mkdir()
+    (folder / "best/base.yaml").write_text(inside(["best", "s.db", "-f", "template"]).out)
+    assert inside(["best", "s.db", "-f", "command"]).err == ""
+    done = subprocess.run(command.out.split(), cwd=folder, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"val_loss: {result.best_config['optim.lr']}"
+
+
+def test_arguments_say_what_they_leave_out(folder):
+    space = lt.Space(lr=lt.Float(1e-4, 1e-1, log=True), amp=lt.Choice(False, None))
+    script = lt.Script(python("main.py", "--opt=adam", "--epochs={epochs}"))
+    result = tune(script, space=space, storage=folder / "s.db", budget="1 trial")
+    best = inside(["best", "s.db", "-f", "args"])
+    assert best.out.split() == [f"--lr={result.best_config['lr']}"]
+    assert "Left out: amp (" in best.err
+    fire = inside(["best", "s.db", "-f", "args", "--style", "fire"])
+    assert fire.out.split()[1] == f"--amp={result.best_config['amp']}"
+    assert fire.err == ""
+    assert "read no configuration file" in inside(["best", "s.db", "-f", "template"]).err
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
