@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,10 +38,47 @@ def load(reference: str) -> Callable[..., Any]:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.", "Check the path before the colon.")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # its own imports, as `python train.py` would find them
-    return _imported(lambda: importlib.import_module(path.stem), str(path))
+    real = path.resolve()
+    folder, held = str(real.parent), sys.modules.get(path.stem)
+    if held is None or _is_of(getattr(held, "__file__", None), real):
+        sys.path[:] = [
+            folder,
+            *(p for p in sys.path if p != folder),
+        ]  # its own imports, as `python train.py` finds them
+    elif folder not in sys.path:
+        sys.path.append(folder)  # what was imported under its name is found first, in workers too
+    importlib.invalidate_caches()
+    if held is None and "." not in path.stem:
+        found = importlib.util.find_spec(path.stem)
+        importable = found is not None and _is_of(found.origin, real)
+    else:
+        importable = _is_of(getattr(held, "__file__", None), real)
+    return _imported(lambda: importlib.import_module(path.stem) if importable else _by_its_path(real), str(path))
+
+
+def _is_of(place: str | None, file: Path) -> bool:
+    return place is not None and Path(place).resolve() == file
+
+
+def _by_its_path(file: Path) -> Any:
+    """A file whose name is no module's (``train.v2.py``) or that of another one, under a name of its own.
+
+    Workers could not import it by that name, so all of it that they need travels with the function.
+    """
+    import cloudpickle
+
+    name = f"{re.sub(r'[^0-9A-Za-z]', '_', file.stem)}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return sys.modules[name]
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    cloudpickle.register_pickle_by_value(module)
+    return module
 
 
 def _from_module(name: str) -> Any:
@@ -142,6 +181,7 @@ def recall(description: Mapping[str, Any] | None, study: Path | None = None) -> 
 
         return digits_recipe(str(description.get("model", "cnn")))
     raise UserError(
-        "This study's training function was made inside a script and cannot be found by itself.",
-        "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
+        "The study does not say where its training function is: it was asked and told, imported, or begun by a script "
+        "that made the function.",
+        "Name it: luthier resume STUDY --target FILE.py:NAME; or run the script again with the same storage=.",
     )
