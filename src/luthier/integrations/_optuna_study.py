@@ -73,7 +73,7 @@ def import_study(
     url = stores.locate(storage)
     file = stores.file_of(url)
     if (file is None or file.exists()) and label in stores.study_names(url):
-        raise UserError(f"{storage} already holds a study {label!r}.", "Give name= another one.")
+        raise UserError(f"{storage} already holds a study {label!r}.", "Give it another one: name= (--as).")
     log = stores.SqlStore(url, label)
     try:
         log.append(entries, 0)
