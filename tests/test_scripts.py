@@ -446,6 +446,7 @@ def test_a_metric_is_reported_by_the_name_that_was_asked_for():
         ("mAP@0.5:0.95", "epoch 1 mAP@0.5: 0.600 mAP@0.5:0.95: 0.400", 0.4),
         ("mAP@0.5", "mAP@0.5:0.95: 0.400, mAP@0.5: 0.600", 0.6),
         ("mAP@.5", "mAP@.5:.95 0.4", None),
+        ("recall@.5:.75", "{'recall@.5': 0.6, 'recall@.5:.75': 0.4}", 0.4),
         ("mAP@.5", "Class Images mAP@.5 mAP@.5:.95", None),  # a table's heading
         ("mAP@.5:.95", "Class Images P R mAP@.5 mAP@.5:.95: 100%|####| 4/4 [00:01<00:00]", None),
         ("mAP50-95", "mAP50: 0.6, mAP50-95: 0.4", 0.4),
@@ -481,7 +482,14 @@ def test_a_metric_is_found_however_it_is_spelled(asked, line):
 
 
 @pytest.mark.parametrize(
-    "line", ["train | acc=30", "[train] loss/train=1 acc=30", "train: acc 30 val_loss 2 val_acc 3"]
+    "line",
+    [
+        "train | acc=30",
+        "[train] loss/train=1 acc=30",
+        "train: acc 30 val_loss 2 val_acc 3",
+        "train: val_loss 2 acc 30 val_acc 3",
+        "train: loss 1 acc 30, val_loss 2",
+    ],
 )
 def test_a_training_metric_is_taken_for_no_other(line):
     row = parse(line, Names(["acc"]))

@@ -47,7 +47,7 @@ def import_study(
     """Write an Optuna study as a Luthier log, for the report, a diagnosis, ``warm_start=[storage]``, or to go on with.
 
     Its intermediate values are epochs in their order; what the objective returned counts. Trials that still run are
-    left out. ``lt.tune(..., storage=storage, name=name, strategy=strategy, reduce="last")`` goes on with it.
+    left out. ``luthier resume STORAGE --target FILE.py:NAME`` goes on with it.
 
     Args:
         storage: a folder, a file or a URL.

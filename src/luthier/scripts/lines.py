@@ -131,8 +131,8 @@ def parse(line: str, names: Names) -> Row:
     said: list[tuple[str, float]] = []
     others: list[str] = []
     for split, own in _sections(rest):
-        for name, found in own:
-            if split and _holds(split, name, own) and (split in TRAIN or names.of(name) not in names.asked):
+        for at, (name, found) in enumerate(own):
+            if split and _holds(split, at, own) and (split in TRAIN or names.of(name) not in names.asked):
                 name = f"{split} {name}"
             if names.telling(name):
                 said.append((name, _value(found, name)))
@@ -160,17 +160,17 @@ def _sections(text: str) -> list[tuple[str, list[tuple[str, re.Match[str]]]]]:
     return parts
 
 
-def _holds(split: str, name: str, section: Sequence[tuple[str, object]]) -> bool:
-    """Whether a word alone says on which data ``name`` is.
+def _holds(split: str, at: int, section: Sequence[tuple[str, object]]) -> bool:
+    """Whether a word alone says on which data the name at ``at`` of its section is.
 
-    Not where the name does, and not in ``[train][INFO] loss/train=1 loss/val=2 acc=0.3``: what tells of other data too
-    was headed by a logger's name, unless that other number is the same metric's.
+    Not where the name does, nor behind one that says otherwise, as ``acc`` in ``[train][INFO] loss/val=2 acc=0.3``,
+    where a logger is called so; but of ``train: val_loss 2 acc 0.3 val_acc 0.2`` the first is the training's.
     """
-    if split_of(name):
-        return False
-    told = {(split_of(other), quantity(other)) for other, _ in section if split_of(other)}
+    name = section[at][0]
+    told = [(split_of(other), quantity(other)) for other, _ in section]
     own = split_of(split)
-    return all(where == own for where, _ in told) or any(what == quantity(name) for _, what in told)
+    twin = any(where and what == quantity(name) for where, what in told)
+    return not split_of(name) and (twin or all(where in ("", own) for where, _ in told[:at]))
 
 
 def _name(text: str, mark: str) -> str | None:

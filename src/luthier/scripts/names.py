@@ -72,7 +72,7 @@ def split_of(name: str) -> str:
 # fmt: off
 _SHARE = r"0?\.\d+"
 _SPAN = rf"(?:{_SHARE}:{_SHARE}(?::{_SHARE})?|\d\d:\d\d?(?::\d\d)?)"
-_SAID = r"(?=\s*(?:[:=]|->|→)[ \t]*[\[('\"]?[-+.\d]|[ \t]+[-+]?\.?\d)"
+_SAID = r"(?=['\"]?\s*(?:[:=]|->|→)[ \t]*[\[('\"]?[-+.\d]|[ \t]+[-+]?\.?\d)"
 _RANGE = re.compile(
     rf"(?<![\w/@.-])(?P<of>[A-Za-z][\w/@-]*?)(?:(?<=[A-Za-z@_-])(?P<plain>{_SPAN}){_SAID}"
     rf"|(?<=ap|ar)(?P<coco>[@_-]?0?\.50?:0?\.950?)(?![\d:]))", re.IGNORECASE)
