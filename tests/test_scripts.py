@@ -473,6 +473,7 @@ def test_a_number_in_a_name_is_not_its_value(asked, line, value):
                                       "Accuracy (top-1): 30")),
         *((asked, "loss/train=1 metrics/acc=30 metrics/f1=3") for asked in ("acc", "accuracy", "metrics/acc")),
         ("map50", "metrics/mAP50=30 metrics/mAP50-95=20"),
+        *(("err@1", line) for line in ("err1 30", "top1_err=30", "Top-1 error: 30")),
         ("metrics/acc@1", "[2026-01-01 10:00:00,123][train][INFO] - loss/train=0.5 loss/val=0.6 metrics/acc@1=30"),
         ("acc", "acc=30 metrics/acc=10"),  # the very name comes before what means the same
     ],
@@ -710,7 +711,8 @@ for e in range(3):
         (["--", "{py}", "main.py", "{steps}"], "no hyperparameter 'steps'", "--steps-per-epoch"),
         (["--style", "none", "--", "{py}", "main.py", "--lr={lr}"], "'opt', 'momentum' would not reach", "{opt}"),
         (["--style", "hidra", "--", "{py}", "main.py"], "no style 'hidra'", "Did you mean 'hydra'?"),
-        (["--", "python main.py --lr {lr}"], "is one word, 'python main.py --lr {lr}', and no", "without quotes"),
+        (["--", "python main.py --lr {lr}"], "it is several words in quotes", "Write them one by one: python main.py"),
+        (["--", "python main.py", "--lr={lr}"], "The program 'python main.py' was not found: it is several words", ""),
         (["--", "{py}", "main.py", "--data=..."], "'--data=...' in the command is still to be filled in", ""),
         (["--", "pyhton", "main.py"], "The program 'pyhton' was not found", "Check its spelling"),
         (["--", "./main.py"], "'./main.py' is not executable", "chmod +x"),

@@ -38,22 +38,19 @@ def load(reference: str) -> Callable[..., Any]:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.", "Check the path before the colon.")
-    real = path.resolve()
-    folder, held = str(real.parent), sys.modules.get(path.stem)
+    real, name = path.resolve(), path.stem
+    folder, held = str(real.parent), sys.modules.get(name)
     if held is None or _is_of(getattr(held, "__file__", None), real):
-        sys.path[:] = [
-            folder,
-            *(p for p in sys.path if p != folder),
-        ]  # its own imports, as `python train.py` finds them
+        # First, so that its own imports are found as `python train.py` would find them.
+        sys.path[:] = [folder, *(p for p in sys.path if p != folder)]
     elif folder not in sys.path:
         sys.path.append(folder)  # what was imported under its name is found first, in workers too
     importlib.invalidate_caches()
-    if held is None and "." not in path.stem:
-        found = importlib.util.find_spec(path.stem)
-        importable = found is not None and _is_of(found.origin, real)
+    if held is None and "." not in name and (spec := importlib.util.find_spec(name)) is not None:
+        own = _is_of(spec.origin, real)
     else:
-        importable = _is_of(getattr(held, "__file__", None), real)
-    return _imported(lambda: importlib.import_module(path.stem) if importable else _by_its_path(real), str(path))
+        own = held is not None and _is_of(getattr(held, "__file__", None), real)
+    return _imported(lambda: importlib.import_module(name) if own else _by_its_path(real), str(path))
 
 
 def _is_of(place: str | None, file: Path) -> bool:
@@ -68,9 +65,11 @@ def _by_its_path(file: Path) -> Any:
     import cloudpickle
 
     name = f"{re.sub(r'[^0-9A-Za-z]', '_', file.stem)}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if name in sys.modules or spec is None or spec.loader is None:
+    if name in sys.modules:
         return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -47,7 +47,7 @@ def quantity(name: str) -> tuple[str, ...]:
 def _numbered(word: str) -> tuple[str, str]:
     """``acc1`` and ``map50`` as a metric and its number, as ``acc@1`` and ``map@50`` are; ``f1`` is one word."""
     found = re.fullmatch(r"([a-z]{2,})(\d+)", word)
-    if found is None or not (found[1] == "top" or (found[1] not in ("loss", "losses") and direction(found[1]))):
+    if found is None or found[1] in ("loss", "losses") or (direction(found[1]) is None and found[1] != "top"):
         return word, ""
     return found[1], found[2]
 
@@ -74,8 +74,8 @@ _SHARE = r"0?\.\d+"
 _SPAN = rf"(?:{_SHARE}:{_SHARE}(?::{_SHARE})?|\d\d:\d\d?(?::\d\d)?)"
 _SAID = r"(?=['\"]?\s*(?:[:=]|->|→)[ \t]*[\[('\"]?[-+.\d]|[ \t]+[-+]?\.?\d)"
 _RANGE = re.compile(
-    rf"(?<![\w/@.-])(?P<of>[A-Za-z][\w/@-]*?)(?:(?<=[A-Za-z@_-])(?P<plain>{_SPAN}){_SAID}"
-    rf"|(?<=ap|ar)(?P<coco>[@_-]?0?\.50?:0?\.950?)(?![\d:]))", re.IGNORECASE)
+    rf"(?<![\w/@.-])[A-Za-z][\w/@-]*?(?:(?<=[A-Za-z@_-]){_SPAN}{_SAID}"
+    r"|(?<=ap|ar)[@_-]?0?\.50?:0?\.950?(?![\d:]))", re.IGNORECASE)
 _BRACKETS = re.compile(rf"(?<=[A-Za-z])\)?\s*(?:@\s*[\[(](?P<any>[^\[\]()\n]+)[\])]|[\[(](?P<span>{_SPAN})[\])])")
 _TOP = re.compile(r"\b(?P<top>top)[ \t-]?(?=\d)", re.IGNORECASE)
 # fmt: on
@@ -147,7 +147,7 @@ def alike(asked: str, seen: Iterable[str]) -> str:
     if same:
         unsaid = ", which does not say on which data it is" if own and not split_of(same[0]) else ""
         return f"Did you mean {same[0]!r}{unsaid}?"
-    part = [n for n in names if set(wanted) < set(quantity(n))] if wanted != ("loss",) else []
+    part = [n for n in names if set(wanted) < set(quantity(n))] if wanted not in ((), ("loss",)) else []
     if part:
         return f"Did you mean {' or '.join(map(repr, part[:3]))}?"
     return nearest(asked, names) or f"Let it print {asked}=0.5 after each epoch."

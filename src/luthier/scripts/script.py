@@ -276,8 +276,8 @@ def _check_program(words: Sequence[str], folder: Path) -> None:
     place = str(folder / program) if os.sep in program and not os.path.isabs(program) else program
     if any(map(str.isspace, program)) and shutil.which(place) is None:
         raise UserError(
-            f"The command is one word, {program!r}, and no program is called so.",
-            f"Write its words by themselves, without quotes around all of them: {program}",
+            f"The program {program!r} was not found: it is several words in quotes.",
+            f"Write them one by one: {program}",
         )
     if "{" in program:
         return

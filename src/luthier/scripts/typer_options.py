@@ -54,7 +54,8 @@ def _option(tree: ast.Module, argument: ast.arg, given: ast.expr | None, constan
         flags = about.args if about is not None else []
     if _plain_type(note).endswith("Context"):
         return None
-    needed = given is None or value_of(given, constants) is Ellipsis
+    made = about is not None and any(k.arg == "default_factory" for k in about.keywords)
+    needed = (given is None and not made) or value_of(given, constants) is Ellipsis
     if name_of(about).endswith("Argument") or (given is None and about is None):
         # It has a place, and no name: the user's own, a path or a data set.
         return Option(argument.arg, line=argument.lineno, required=needed, place=True)
