@@ -107,7 +107,7 @@ class Constraint:
         """
         if not isinstance(metric, str) or not metric.strip():
             raise UserError(f"A constraint's metric must be a non-empty string, got {metric!r}.")
-        mend = f'Write constraints={{{metric!r}: "<= 20"}} or ">= 20".'
+        mend = f'Write constraints={{{metric!r}: "<= 20"}} or ">= 20" (--constraint "{metric} <= 20").'
         if not isinstance(text, str):
             raise UserError(f"The constraint on {metric!r} is {text!r}, which says no direction.", mend)
         found = re.fullmatch(r"\s*(<=|>=)\s*(\S+)\s*", text)

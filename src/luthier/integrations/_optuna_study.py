@@ -47,7 +47,7 @@ def import_study(
     """Write an Optuna study as a Luthier log, for the report, a diagnosis, ``warm_start=[storage]``, or to go on with.
 
     Its intermediate values are epochs in their order; what the objective returned counts. Trials that still run are
-    left out. ``lt.tune(..., storage=storage, name=name, strategy=strategy, reduce="last")`` goes on with it.
+    left out. ``luthier resume STORAGE --target FILE.py:NAME`` goes on with it.
 
     Args:
         storage: a folder, a file or a URL.
@@ -73,7 +73,7 @@ def import_study(
     url = stores.locate(storage)
     file = stores.file_of(url)
     if (file is None or file.exists()) and label in stores.study_names(url):
-        raise UserError(f"{storage} already holds a study {label!r}.", "Give name= another one.")
+        raise UserError(f"{storage} already holds a study {label!r}.", "Give it another one: name= (--as).")
     log = stores.SqlStore(url, label)
     try:
         log.append(entries, 0)
