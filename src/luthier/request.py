@@ -123,10 +123,9 @@ def study_from(
     check_goals(label, objectives)
     if not isinstance(space, Space):
         space = Space.from_dict(space)
-    whole("max_epochs", max_epochs, 1)
-    whole("seed", seed, 0)
+    max_epochs, seed = whole("max_epochs", max_epochs, 1), whole("seed", seed, 0)
     if samples is not None:
-        whole("samples", samples, 1)
+        samples = whole("samples", samples, 1)
     if not isinstance(name, str) or not 0 < len(name) <= 200:
         raise UserError(f"name= must be a string of 1 to 200 characters, got {name!r}.")
     study = Study(
