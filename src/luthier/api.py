@@ -380,7 +380,7 @@ def drive(
         console.say(
             f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
             "Use another name or storage to tune anew"
-            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget.")
+            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget or a wider space.")
         )
     else:
         with ExitStack() as stack:
