@@ -82,14 +82,14 @@ def constraints_from(given: Mapping[str, str] | Sequence[str] | None) -> tuple[C
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
         raise UserError(f"constraints= got {given!r}.", mend)
     pairs: list[tuple[str, object]] = []
-    for each in given.items() if isinstance(given, Mapping) else given:
-        if isinstance(each, str):
-            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each)
+    if isinstance(given, Mapping):
+        pairs += given.items()
+    else:
+        for each in given:
+            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each) if isinstance(each, str) else None
             if not found:
                 raise UserError(f"The constraint {each!r} cannot be read.", 'Write "latency_ms <= 20".')
             pairs.append((found[1], found[2]))
-        else:
-            pairs.append(each)
     out = [Constraint.parse(metric, text) for metric, text in pairs]
     for i, one in enumerate(out):
         for other in out[:i]:
@@ -249,9 +249,10 @@ def begin(store: Store, study: Study) -> tuple[Book, bool]:
 
 
 def go_on(book: Book, study: Study) -> None:
-    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
+    """Go on with a stored study as it is asked now: another budget or a wider space become events.
 
-    The space is compared with what the user asked for last: what stages have widened since is not theirs to repeat.
+    Where no budget is given the stored one holds. The space is compared with what the user asked for last: what stages
+    have widened since is not theirs to repeat.
 
     Raises:
         UserError: another question than the stored one, or a space that lost values.
@@ -266,5 +267,5 @@ def go_on(book: Book, study: Study) -> None:
                 "Keep all names, ranges and choices, or use another name=.",
             )
         book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
-    if study.budget != old.budget:
+    if study.budget.given and study.budget != old.budget:
         book.append(ev.BudgetChanged(study.budget))
