@@ -18,8 +18,9 @@ import luthier as lt
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, StorageError, UserError
 from luthier.core.history import Entry, fold, start
+from luthier.core.metrics import guess_direction
 from luthier.core.rows import Rows
-from luthier.core.study import Budget, Objective, Study, guess_direction
+from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Status
 from luthier.run.book import Book
 from luthier.run.memory import MemoryStore
@@ -328,7 +329,15 @@ def test_no_pickle_in_the_database(tmp_path, space):
     [
         ("val_accuracy", "maximize"), ("val/loss", "minimize"), ("eval_f1_macro", "maximize"), ("ppl", "minimize"),
         ("valid.rmse", "minimize"), ("AUC", "maximize"), ("val_mIoU", "maximize"), ("error_rate", "minimize"),
-        ("valloss", "minimize"), ("banana", None),
+        ("valloss", "minimize"), ("banana", None), ("", None), ("valAcc", "maximize"), ("accuracy_error", "minimize"),
+        ("neg_mean_squared_error", "maximize"), ("neg_log_loss", "maximize"), ("val/neg_brier_score", "maximize"),
+        ("neg_root_mean_squared_error", "maximize"), ("neg_mean_poisson_deviance", "maximize"),
+        ("log_likelihood", "maximize"), ("negative_log_likelihood", "minimize"), ("negative_recall", None),
+        ("brier_score", "minimize"), ("fid_score", "minimize"), ("crps", "minimize"), ("test_score", "maximize"),
+        ("f1_score", "maximize"), ("r2_score", "maximize"), ("val_fid", "minimize"), ("val_mape", "minimize"),
+        ("smape", "minimize"), ("jaccard", "maximize"), ("top3", "maximize"), ("spearman", "maximize"),
+        ("metrics/mAP50-95(B)", "maximize"), ("total cost", "minimize"), ("objective", None),
+        ("loss_neg", "minimize"),
     ],
 )  # fmt: skip
 def test_the_direction_follows_from_a_common_name(metric, direction):

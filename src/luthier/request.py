@@ -11,9 +11,10 @@ from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest, whole
 from luthier.core.history import History
+from luthier.core.metrics import guess_direction
 from luthier.core.params import Config, Float, Int, Value
 from luthier.core.space import Space
-from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
+from luthier.core.study import Budget, Constraint, Objective, Reduce, Study
 from luthier.knowledge import default_config
 from luthier.run.book import Book
 from luthier.strategies import WARM, budget_for, check_fit, check_goals, check_strategy

@@ -15,41 +15,6 @@ from luthier.core.space import Space
 
 Reduce = Literal["best", "last"]
 
-# fmt: off
-_DOWN = {
-    "loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "nll", "bpc", "wer", "cer", "regret",
-}
-_UP = {
-    "accuracy", "acc", "f1", "auc", "auroc", "map", "ap", "bleu", "rouge", "r2", "iou", "miou", "dice", "precision",
-    "recall", "score", "reward", "return", "psnr", "ssim", "top1", "top5", "ndcg", "mrr", "kappa", "mcc",
-}
-# fmt: on
-
-
-def guess_direction(metric: str) -> Literal["minimize", "maximize"] | None:
-    """The direction that a metric's common name implies, or None: ``val/f1_macro`` goes up, ``valid_rmse`` down.
-
-    The last telling word decides, so ``accuracy_error`` goes down.
-    """
-    for word in reversed(re.split(r"[^a-z0-9]+", metric.lower())):
-        if word in _DOWN or word.endswith("loss"):
-            return "minimize"
-        if word in _UP or word.endswith("accuracy"):
-            return "maximize"
-    return None
-
-
-_SHARES = {
-    "accuracy", "acc", "error", "err", "f1", "auc", "auroc", "map", "ap", "precision", "recall", "iou", "miou", "dice",
-    "top1", "top5",
-}  # fmt: skip
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric of that name is commonly a share in [0, 1]: ``val_accuracy`` is, ``val_loss`` is not."""
-    words = re.split(r"[^a-z0-9]+", metric.lower())
-    return any(w in _SHARES or w.endswith("accuracy") for w in words) and not any(w.endswith("loss") for w in words)
-
 
 @dataclass(frozen=True, slots=True)
 class Objective:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luthier.readers.pairing import TEST, TRAIN, VAL, direction, words
+from luthier.core.metrics import words
+from luthier.readers.pairing import TEST, TRAIN, VAL, direction
 
 # fmt: off
 _FILLER = {"avg", "average", "mean", "running", "set", "epoch", "step", "the", "current", "final", "per"}
