@@ -67,6 +67,17 @@ def test_every_strategy_bears_what_is_asked_by_hand_and_replays(space, strategy)
     assert fold(log_of(study)) == history
 
 
+def test_what_was_added_by_hand_takes_no_place_in_the_experts_portfolio(space):
+    def begun(by_hand: int) -> list[dict]:
+        study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="14 trials", strategy="expert")
+        for _ in range(by_hand):
+            ask(study, ev.ConfigAsked(BY_HAND))
+        jobs = [study.ask() for _ in range(3 + by_hand)]
+        return [dict(job.config) for job in jobs[by_hand:]]
+
+    assert begun(1) == begun(0)
+
+
 def test_a_pause_hands_out_nothing_and_takes_no_time(space):
     study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="3 trials", strategy="random")
     job = study.ask()

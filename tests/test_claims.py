@@ -340,11 +340,19 @@ def test_importance_by_comparison_is_not_fooled_by_the_order_of_the_stages():
     assert list(parts)[:2] == ["learning_rate", "optimizer"]
 
 
+def test_what_raised_says_nothing_of_importance():
+    """A function with a mistake fails whatever the configuration, and three scores are too few."""
+    study = drive(SPACE, "random", landscape, budget="4 trials", max_epochs=2, fail=lambda i: 3 <= i < 40)
+    found = importance(study.history)
+    assert found.parts == {}
+    assert found.trials == 0
+
+
 def test_importance_of_too_few_trials_is_empty_with_a_reason():
     study = drive(SPACE, "random", landscape, budget="10 trials", max_epochs=2, fail=lambda i: i == 3)
     found = importance(study.history)
     assert found.parts == {}
-    assert found.why == "it needs 20 comparable trials, there are 11"  # the failed one cost nothing
+    assert found.why == "it needs 20 comparable trials, there are 10"
     assert "cannot be said: it needs 20" in story.tell(study.history, insight.lesson(study.history))
 
 

@@ -197,6 +197,24 @@ def test_a_rule_is_silent_on_the_closest_neighbour(kind):
     assert not found.has(kind), str(found)
 
 
+@pytest.mark.parametrize("many", [3, 4, 5, 7])
+def test_a_few_records_that_rise_at_each_are_overfitting(many):
+    """As fine-tuning has them: three epochs or four."""
+    found = diagnose(
+        train_loss=[2.0, 1.2, 0.6, 0.3, 0.15, 0.08, 0.05][:many], val_loss=[1 + 0.2 * i for i in range(many)]
+    )
+    assert [(f.kind, f.severity) for f in found] == [("overfitting", "warning")]
+
+
+def test_of_what_a_few_records_do_not_show_little_is_said():
+    found = diagnose(train_loss=[2.0, 1.2, 0.6], val_loss=[1.0, 0.9, 1.0])
+    (only,) = found
+    assert only.kind == "healthy"
+    assert "3 records say little more" in only.text
+    wavy = diagnose(train_loss=[2.0, 1.2, 0.6, 0.3, 0.2], val_loss=[1.0, 1.2, 1.1, 1.3, 1.25])
+    assert not wavy.has("overfitting")
+
+
 def test_every_kind_is_tested_and_told_of():
     assert set(KINDS) == set(RULES) == set(CASES) | {"edge_of_stability", "no_effect", "seed_fragility"}
     assert all(kind.means.endswith(".") and 0 <= kind.tier <= 5 for kind in KINDS.values())

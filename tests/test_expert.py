@@ -29,7 +29,7 @@ from luthier.run.memory import MemoryStore
 from luthier.schedule.halving import ASHA, rungs
 from luthier.search.local import moved
 from luthier.search.priorband import PriorBand
-from luthier.search.surrogate import fit, most_promising
+from luthier.search.surrogate import Evidence, fit, most_promising
 from luthier.strategies import build
 
 
@@ -320,3 +320,15 @@ def test_priorband_begins_with_the_prior_and_anywhere(wide):
     density = [prior.log_density(t.config) for t in study.history.trials]
     assert sum(d > 0 for d in density) > len(density) / 4
     assert bowl({"learning_rate": 1e-3, "depth": 0}, 1) == 1.0
+
+
+def test_a_failure_counts_as_the_worst_score_and_not_as_a_loss_of_zero():
+    """Of a metric to be maximized every loss is below zero."""
+    space = lt.Space(x=lt.Float(0.0, 1.0), y=lt.Float(0.0, 1.0))
+    rng = np.random.default_rng(0)
+    configs = [space.sample(rng) for _ in range(12)]
+    loss = np.array([-0.93 - 0.02 * c["x"] for c in configs])
+    loss[3] = np.inf
+    models = [fit(Prior(space, 10), Evidence(configs, shifted, np.zeros(12))) for shifted in (loss, loss + 1.0)]
+    assert models[0].unit == pytest.approx(models[1].unit)
+    assert models[0].unit < 0.01

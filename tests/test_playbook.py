@@ -22,6 +22,7 @@ from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.search.local import moved
 from luthier.strategies import build
+from luthier.view.story import verdict
 
 SPACE = lt.Space(
     learning_rate=lt.Float(1e-5, 1e-1, log=True),
@@ -381,6 +382,76 @@ def test_a_wall_clock_budget_is_kept():
     assert book.history.finished
     entries = [Entry(e.at, e.event) for e in book._store.read()]
     assert replay(entries, scheduler) > 10
+
+
+def test_where_no_time_is_left_for_a_second_sanity_check_there_is_a_verdict_all_the_same():
+    now = [0.0]
+    study = Study("s", SPACE, Objective("val_loss", True), 9, budget=Budget(seconds=60.0), probes=("sanity",))
+    book, scheduler = Book.create(MemoryStore(), study, clock=lambda: now[0]), build("playbook")
+    job = book.next(scheduler)
+    now[0] = 45.0
+    book.hear(ev.Failed(job.trial, "raised", "the smallest model is too small"), scheduler)
+    book.next(scheduler)
+    stage = book.history.stage("sanity")
+    assert (stage.skipped, stage.fatal) == (True, False)
+
+
+@pytest.mark.parametrize(("budget", "trained"), [("3 epochs", 0), ("6 epochs", 1)])
+def test_a_budget_for_a_single_training_is_said_to_tune_nothing(budget, trained):
+    study = drive(SPACE, "playbook", landscape, budget=budget, max_epochs=12)
+    assert len(study.history.trials) == trained
+    assert "Nothing was tuned" in verdict(study.history)
+    assert "10 trainings of 12 epochs are 120 epochs" in verdict(study.history)
+
+
+RATES = {
+    "under one optimizer": {
+        "optimizer": lt.Choice("adamw", "sgd"),
+        "learning_rate": lt.Float(1e-4, 1e-1, log=True, when={"optimizer": "sgd"}),
+    },
+    "one for each optimizer": {
+        "optimizer": lt.Choice("adamw", "sgd"),
+        "lr_adamw": lt.Float(1e-5, 1e-2, log=True, role="learning_rate", when={"optimizer": "adamw"}),
+        "lr_sgd": lt.Float(1e-3, 1.0, log=True, role="learning_rate", when={"optimizer": "sgd"}),
+    },
+    "under another choice": {
+        "mode": lt.Choice("a", "b"),
+        "optimizer": lt.Choice("adamw", "sgd", when={"mode": "b"}),
+        "batch_size": lt.Int(8, 64, log=True, when={"mode": "b"}),
+        "learning_rate": lt.Float(1e-4, 1e-1, log=True, when={"mode": "b"}),
+    },
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize("best", ["first", "second"])
+def test_a_rate_may_exist_under_one_choice_only(name, best):
+    """What chooses the rate is settled beside the best rate that it has, if it has one."""
+    space = lt.Space(RATES[name])
+    chooser = next(iter(space))
+    wanted = space[chooser].choices[best == "second"]
+
+    def loss(config, epoch):
+        rate = next((v for n, v in config.items() if n.startswith(("learning", "lr"))), None)
+        off = 0.5 if rate is None else abs(math.log10(rate) + 2)
+        return 1.0 + (0.0 if config[chooser] == wanted else 2.0) + off + 0.1 / epoch
+
+    study = drive(space, "playbook", loss, budget="20 trials", max_epochs=8)
+    settled = study.best_config
+    assert settled[chooser] == wanted
+    rate = next((v for n, v in settled.items() if n.startswith(("learning", "lr"))), None)
+    assert rate is None or abs(math.log10(rate) + 2) < 0.3
+
+
+def test_a_loss_below_zero_is_no_explosion():
+    """Of a density's: what falls from -1 is better, whatever four times -1 is."""
+    study = drive(SPACE, "playbook", lambda c, e: landscape(c, e) - 20.0, budget="16 trials", max_epochs=12)
+    assert not any(t.status == "stopped" for t in study.history.trials)
+    assert not any(s.fatal for s in study.history.stages)
+    whole = drive(SPACE, "early", lambda c, e: -1.0 - 0.1 * math.log(e), budget="8 trials", max_epochs=20)
+    assert all(t.status == "done" for t in whole.history.trials)
+    risen = drive(SPACE, "early", lambda c, e: -1.0 if e < 3 else 50.0, budget="4 trials", max_epochs=20)
+    assert all(t.status == "stopped" for t in risen.history.trials)
 
 
 def test_a_budget_that_the_probes_ate_is_told_and_is_no_failure():

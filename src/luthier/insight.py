@@ -99,7 +99,8 @@ def next_steps(history: History) -> list[str]:
     """
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal is not None:
-        return [f"Mend what ended the study first, at the stage {fatal.name}: {fatal.verdict}."]
+        verdict = (fatal.verdict or "").rstrip(".")
+        return [f"Mend what ended the study first, at the stage {fatal.name}: {verdict}."]
     summary = summarize(history)
     if summary.best_config is None:
         if summary.failed:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from luthier.diagnosis.curves import Curves, Series
-from luthier.diagnosis.signals import DEAD_MARGIN, thin
+from luthier.diagnosis.signals import DEAD_MARGIN, risen, thin
 
 FIRST_LOOK = 0.2
 """Part of the training after which a dead start is believed. At a tenth, 12 % of the ten best configurations of 12
@@ -45,7 +45,9 @@ def dead(curves: Curves) -> bool:
 
 def diverged(curves: Curves) -> bool:
     """Whether the last loss is not finite, or the last two are above 4 times the larger of the first and the trivial
-    loss, a fifth of the training into it or later, or with an unknown length after five records."""
+    loss, a fifth of the training into it or later, or with an unknown length after five records.
+
+    Of a loss that may be negative (a density's): higher above that one by 3 times its size, or what was learned."""
     losses = _losses(curves)
     if losses is None or not len(losses):
         return False
@@ -53,8 +55,10 @@ def diverged(curves: Curves) -> bool:
         return True
     if len(losses) < FEWEST or (curves.length is not None and curves.seen < FIRST_LOOK - 1e-6):
         return False
-    start = float(losses.y[0]) if math.isfinite(losses.y[0]) else math.inf
-    return float(losses.y[-2:].min()) > EXPLODED * max(start, curves.trivial_loss or -math.inf)
+    if not math.isfinite(losses.y[0]):
+        return False
+    start = max(float(losses.y[0]), curves.trivial_loss or -math.inf)
+    return float(losses.y[-2:].min()) > risen(start, float(losses.finite.y.min()), EXPLODED)
 
 
 def hopeless(curves: Curves) -> bool:

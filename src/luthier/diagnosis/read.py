@@ -29,6 +29,11 @@ class Kind:
     means: str
 
 
+FEW = 4
+"""Records below which no trend can be told."""
+
+_CLEAN = "; nothing stands against it"
+
 KINDS: Mapping[str, Kind] = {kind: Kind(rule.tier, rule.means) for kind, rule in RULES.items()}
 """Every kind of finding: the tier of its cause and what it means, in one sentence."""
 
@@ -51,9 +56,11 @@ def diagnose_curves(curves: Curves) -> Diagnosis:
         if evidence is not None:
             found[kind] = finding(kind, evidence, confidence(kind, view.seen))
     if learned_something(view) and not any(f.severity in ("critical", "warning") for f in found.values()):
-        now = f"The {view.learned_name} fell from {view.start:.3g} to {view.best_train:.3g}; nothing stands against it."
+        now = f"The {view.learned_name} fell from {view.start:.3g} to {view.best_train:.3g}"
+        few = len(view.learned or ()) < FEW
+        more = f"; {len(view.learned or ())} records say little more" if few else "" if found else _CLEAN
         found["healthy"] = finding(
-            "healthy", Evidence("good", now, (), view.learned_name), confidence("healthy", view.seen)
+            "healthy", Evidence("good", f"{now}{more}.", (), view.learned_name), confidence("healthy", view.seen)
         )
     return Diagnosis(settle(found), curves.name)
 

@@ -107,6 +107,12 @@ def last(series: Series, part: float) -> Series:
     return Series(series.x[first:], series.y[first:])
 
 
+def risen(start: float, best: float, times: float) -> float:
+    """``times`` a loss ``start``, from which it came down to ``best``. Below zero no multiple of it means a rise:
+    there it is as far above it as for a positive one of its size, or of the size of what was learned."""
+    return start + (times - 1.0) * max(abs(start), start - best)
+
+
 def end_level(y: Array) -> float:
     """The median of the last tenth, of three points at least; NaN for nothing."""
     return float(np.median(y[-max(3, len(y) // 10) :])) if len(y) else math.nan

@@ -20,14 +20,15 @@ RECIPE_SCHEDULE, RECIPE_WARMUP = "cosine", 0.05
 def from_trial(history: History, trial: TrialRecord) -> Curves:
     """What ``trial`` reported, by epoch; its length is its horizon, or where it ended if it ended by itself.
 
-    The metric is the study's objective, unless that is a loss: then any reported ``val_...`` that grows. The trivial
-    loss is what a sanity probe of the study expected at initialization. The schedule is known for Luthier's own recipe.
+    The metric is the study's objective, unless that is a loss to be minimized: then any reported ``val_...`` that
+    grows. The trivial loss is what a sanity probe of the study expected at initialization. The schedule is known for
+    Luthier's own recipe.
     The curve of a clone begins with that of the trials it descends from.
     """
     trial = whole(history, trial)
     names = trial.metric_names
     objective = history.objective.metric
-    loss = objective if "loss" in objective.lower() else None
+    loss = objective if "loss" in objective.lower() and history.objective.minimize else None
     metric = (
         objective if loss is None else next((n for n in names if n.startswith(("val", "eval")) and _grows(n)), None)
     )

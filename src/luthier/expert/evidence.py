@@ -88,8 +88,8 @@ class Explosions:
     def change(self, value: Rates, changes: Changes) -> Rates:
         """With the trials that exploded or reported since."""
         rates = dict(value)
-        name = find(self.space, "learning_rate")
         for old, new in changes:
+            name = find(self.space, "learning_rate", new.config)
             rate = new.config.get(name) if name is not None else None
             before, after = self._of(old), self._of(new)
             if before == after or not isinstance(rate, int | float):
@@ -118,7 +118,7 @@ class Explosions:
 
 def explosive(history: History, config: Config) -> bool:
     """Whether the rate of ``config`` is as high as one that exploded, and none as high was ever stood."""
-    name = find(history.space, "learning_rate")
+    name = find(history.space, "learning_rate", config)
     rate = config.get(name) if name is not None else None
     if not isinstance(rate, int | float):
         return False

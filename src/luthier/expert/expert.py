@@ -115,7 +115,7 @@ def _opinions(
 def _opening(history: History, among: Sequence[Opinion], ladder: Sequence[int]) -> Start | None:
     """The next configuration of the portfolio."""
     picks = portfolio(among, history.study.earlier)
-    begun = history.n_trained
+    begun = history.n_drawn
     if begun >= len(picks):
         return None
     pick = picks[begun]

@@ -57,12 +57,12 @@ def _picks(among: Sequence[Opinion]) -> Iterator[Pick]:
             yield Pick(other.prior.mode(), other.name, "what the roles alone would say")
     if own.name == "anywhere" or not (own.prior.known or own.prior.centers):
         return
-    optimizer, rate = find(space, "optimizer"), find(space, "learning_rate")
+    optimizer, rate = find(space, "optimizer"), find(space, "learning_rate", best)
     param = space[optimizer] if optimizer is not None else None
     if optimizer is not None and isinstance(param, Choice):
         for choice in (c for c in param.choices if c != best.get(optimizer)):
             yield Pick(own.prior.mode({optimizer: choice}), own.name, f"the same with {choice}")
-    if rate is not None and rate in best and not isinstance(space[rate], Choice | Constant):
+    if rate is not None and not isinstance(space[rate], Choice | Constant):
         for factor, word in ((STEP, "higher"), (1.0 / STEP, "lower")):
             moved = space.clip(rate, float(f"{float(str(best[rate])) * factor:.3g}"), best)
             yield Pick({**best, rate: moved}, own.name, f"the same with a {word} rate")

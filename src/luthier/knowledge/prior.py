@@ -13,7 +13,7 @@ trainings of 300 to 4,000 updates (``STARVED``); it is a direction, not a law.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol, final
@@ -290,7 +290,7 @@ class Prior:
         """The distribution of the searched value of ``name`` beside the values before it in ``config``."""
         facts = self._facts
         kind = config.get(facts.optimizer) if facts.optimizer else None
-        batch = config.get(facts.batch) if facts.batch and name == facts.rate else None
+        batch = config.get(facts.batch) if facts.batch and name in facts.rates else None
         at = name, kind, batch
         known = self._marginals.get(at)
         if known is None:
@@ -349,15 +349,16 @@ class Facts:
     setting: Setting
     optimizer: str | None
     batch: str | None
-    rate: str | None
+    rates: Collection[str]
 
 
 @lru_cache(maxsize=16)
 def _facts(space: Space) -> Facts:
-    optimizer, batch, rate = (find(space, role) for role in ("optimizer", "batch_size", "learning_rate"))
+    optimizer, batch = (find(space, role) for role in ("optimizer", "batch_size"))
+    rates = {n for n, p in space.items() if (known := role_of(n, p)) is not None and known.name == "learning_rate"}
     first = {n for n in (optimizer, batch) if n is not None and not space[n].when}
     order = sorted(space.parents_first, key=lambda n: n not in first)
-    return Facts(tuple(order), setting_of(space), optimizer, batch, rate)
+    return Facts(tuple(order), setting_of(space), optimizer, batch, rates)
 
 
 def _for_batch(batch: Value, kind: Value) -> float:

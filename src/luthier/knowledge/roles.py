@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -253,14 +253,19 @@ def role_of(name: str, param: Param) -> Role | None:
     return role(name if param.role is None else param.role)
 
 
-def find(space: Space, wanted: str) -> str | None:
+def find(space: Space, wanted: str, among: Collection[str] | None = None) -> str | None:
     """The name in ``space`` of the hyperparameter with the role ``wanted``.
+
+    With ``among``, a configuration say, only those names count: a rate may exist under one optimizer only, or each
+    optimizer may have its own.
 
     Of several the one whose name says it most plainly: ``learning_rate`` before ``lr_head`` before ``alpha``; the first
     of a tie.
     """
     best: tuple[int, str] | None = None
     for name, param in space.items():
+        if among is not None and name not in among:
+            continue
         known = _known(name if param.role is None else param.role)
         if known is not None and known[0].name == wanted and (best is None or known[1] < best[0]):
             best = known[1], name

@@ -107,8 +107,8 @@ def edge_of_stability(history: History, best: TrialRecord) -> Finding | None:
 
     The condition is that of :func:`luthier.diagnosis.several.edge_of_stability`, with failures as the log has them.
     """
-    name = find(history.space, "learning_rate")
-    if name is None or name not in best.config or isinstance(history.space[name], Choice):
+    name = find(history.space, "learning_rate", best.config)
+    if name is None or isinstance(history.space[name], Choice):
         return None
 
     def rest(trial: TrialRecord) -> list[tuple[str, object]]:
@@ -133,8 +133,8 @@ def bracketed(history: History, best: TrialRecord, up: bool) -> bool:
     What short trainings say of larger rates holds for longer ones, which want smaller rates if anything; of smaller
     rates only trainings of that length tell.
     """
-    rate, optimizer = find(history.space, "learning_rate"), find(history.space, "optimizer")
-    if rate is None or rate not in best.config:
+    rate, optimizer = (find(history.space, role, best.config) for role in ("learning_rate", "optimizer"))
+    if rate is None:
         return False
     groups: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for trial in history.trained():

@@ -186,7 +186,7 @@ class Route:
         """The learning rate once more after an accepted change of what it is coupled with."""
         # The refinement moves the rate along with the rest.
         since = max(self.last(RATES), self.last(REFINEMENT))
-        rate = find(self.history.space, "learning_rate")
+        rate = find(self.history.space, "learning_rate", settled_config(self.history))
         searched = rate is not None and not isinstance(self.history.space[rate], Choice | Constant)
         if not self.may(RATES) or not searched or not self.affords(RATES, self.short):
             return None

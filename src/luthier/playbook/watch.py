@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -47,6 +48,8 @@ TRIED = 4
 FEW = 100
 """Updates of the weights up to which a training that learned nothing shows nothing, where their number is known. Our
 choice: a PointNet on a thousand sound clouds is at chance after 31, and at twice that after 93."""
+ROUNDING = 1e-6
+"""A loss that moves by less than this part of itself is single precision's. Our choice."""
 BINARY = 0.4
 """Above this a level of chance read off the curves alone is not told from a weak signal; of two classes that are known
 it takes :data:`TRIED` trainings."""
@@ -75,6 +78,7 @@ class Sign:
         said: the end of it, in words.
         rate: its learning rate; None where the space has none.
         brief: it is known to have had no more than :data:`FEW` updates.
+        still: nothing that it reported ever changed; ``"loss"`` where a loss is among that, ``"metric"`` where none is.
     """
 
     learns: bool = False
@@ -84,6 +88,7 @@ class Sign:
     said: str = ""
     rate: float | None = None
     brief: bool = False
+    still: Literal["", "loss", "metric"] = ""
 
 
 def mistake(history: History, stage: StageRecord) -> StageClosed | None:
@@ -102,7 +107,7 @@ def mistake(history: History, stage: StageRecord) -> StageClosed | None:
         if sign.learns:
             return None
         signs.append(sign)
-    for look in (_too_high, _all_failed, _nothing_learned):
+    for look in (_too_high, _all_failed, _unmoved, _nothing_learned):
         text = look(history, signs)
         if text is not None:
             return _end(stage, text, "; ".join(dict.fromkeys(s.said for s in signs)))
@@ -115,13 +120,16 @@ def _end(stage: StageRecord, text: str, why: str) -> StageClosed:
 
 def read(history: History, trial: TrialRecord) -> Sign:
     """What a training that ended shows."""
-    name = find(history.space, "learning_rate")
+    name = find(history.space, "learning_rate", trial.config)
     given = trial.config.get(name) if name else None
     rate = float(given) if isinstance(given, int | float) else None
     at = f"rate {rate:.2g}: " if rate is not None else ""
     curves = from_trial(history, trial)
     if trial.failure is not None or diverged(curves):
         return Sign(failed=True, rate=rate, said=f"{at}{trial.failure.reason if trial.failure else 'diverged'}")
+    if still := _still(curves):
+        value = next(s for s in (curves.val_loss, curves.val_metric, curves.train_loss) if s is not None).finite.y[0]
+        return Sign(still=still, rate=rate, said=f"{at}{value:.3g} after every epoch")
     val, train = curves.val_loss, curves.train_loss
     if val is None or not len(val.finite):
         return Sign(learns=True)
@@ -137,6 +145,16 @@ def read(history: History, trial: TrialRecord) -> Sign:
     updates = _updates(history, trial)
     brief = updates is not None and updates <= FEW
     return Sign(collapsed=collapsed, by_heart=by_heart, said=said, rate=rate, brief=brief)
+
+
+def _still(curves: Curves) -> Literal["", "loss", "metric"]:
+    """Whether validation, or training where there is none, says the same after every epoch, but for rounding. A
+    training loss may move without an update: by dropout, and by the order of its batches."""
+    validation = [s for s in (curves.val_loss, curves.val_metric) if s is not None]
+    told = [s.finite.y for s in validation or (curves.train_loss,) if s is not None]
+    if not told or any(len(y) < 2 or float(np.ptp(y)) > ROUNDING * float(np.abs(y).max()) for y in told):
+        return ""
+    return "metric" if curves.val_loss is None and validation else "loss"
 
 
 def _updates(history: History, trial: TrialRecord) -> float | None:
@@ -202,10 +220,13 @@ def _collapsed(curves: Curves, val: Series, share: Series | None) -> bool:
 
 
 def rate_range(history: History) -> tuple[float, float] | None:
-    """The ends of the learning rate's range as it was asked for; None where the space does not search one."""
-    name = find(history.space, "learning_rate")
-    param = history.asked_space[name] if name is not None else None
-    if param is None or isinstance(param, Choice | Constant):
+    """The ends of the learning rate's range as it was asked for; None where the space does not search one, or where
+    each optimizer has its own."""
+    space = history.asked_space
+    name = find(space, "learning_rate")
+    param = space[name] if name is not None else None
+    several = find(space, "learning_rate", [n for n in space if n != name]) is not None
+    if param is None or (param.when and several) or isinstance(param, Choice | Constant):
         return None
     return float(param.low), float(param.high)
 
@@ -255,6 +276,20 @@ def _all_failed(history: History, signs: Sequence[Sign]) -> str | None:
     return (
         f"Every training failed, the one with the lowest learning rate of the range, {ends[0]:.2g}, too: lower the "
         f"range; or the inputs are far from a standard deviation of 1."
+    )
+
+
+def _unmoved(history: History, signs: Sequence[Sign]) -> str | None:
+    """Nothing ever changes; a metric alone may stay by rounding, so that takes more trainings."""
+    told = {s.still for s in signs}
+    if "" in told or len(signs) < (3 if told == {"loss"} else TRIED):
+        return None
+    what, why = f"{history.objective.metric} does not change", "nothing is learned, or the weights are not updated"
+    if told == {"loss"}:
+        what, why = "The loss does not change", "the weights are not updated"
+    return (
+        f"{what} from epoch to epoch in any of {len(signs)} trainings ({signs[0].said}): {why}. Is optimizer.step() "
+        "called, on the parameters of the model that is validated, and are they neither frozen nor detached?"
     )
 
 

@@ -24,6 +24,8 @@ LEAST = 20
 """Trials below which a distribution of the best says nothing."""
 COMPARED = 5
 """Trials of one length that are needed to rank them among each other, and the fewest that count as the best."""
+BROKEN = ("nonfinite", "oom")
+"""Failures that hyperparameters make."""
 BEST = 0.1
 """The part of the trials that counts as the best, PED-ANOVA's own choice."""
 
@@ -129,16 +131,16 @@ def _sorted(parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _ranks(history: History) -> list[tuple[TrialRecord, float]]:
-    """Each comparable trial with its rank among those of its length, in (0, 1), smaller is better; a failure shares
-    the last rank."""
+    """Each comparable trial with its rank among those of its length, in (0, 1), smaller is better; a training that its
+    configuration broke shares the last rank. What raised says nothing of hyperparameters."""
     by_length: dict[int, dict[str, TrialRecord]] = {}
     for trial in history.trained():
-        ended = trial.full or trial.failure is not None
+        ended = trial.full or (trial.failure is not None and trial.failure.kind in BROKEN)
         if ended and trial.stage not in (CONFIRM, ABLATION):
             by_length.setdefault(trial.horizon, {}).setdefault(repr(sorted(trial.config.items())), trial)
     ranks = []
     for trials in by_length.values():
-        if len(trials) < COMPARED:
+        if sum(math.isfinite(history.final_loss(t)) for t in trials.values()) < COMPARED:
             continue
         losses = sorted(history.final_loss(t) for t in trials.values())
         for trial in trials.values():

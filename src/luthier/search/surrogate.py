@@ -136,8 +136,10 @@ def fit(prior: Prior, evidence: Evidence) -> Surrogate | None:
     if len(evidence.configs) < LEAST:
         return None
     coordinates, y, extra = Coordinates(prior), evidence.losses, evidence.doubts
-    if not np.isfinite(y).all():
-        y = np.where(np.isfinite(y), y, y[np.isfinite(y)].max(initial=0.0))
+    finite = np.isfinite(y)
+    if not finite.any():
+        return None
+    y = np.where(finite, y, y[finite].max())
     if float(y.std()) <= 0.0:
         return None
     center, unit = float(np.median(y)), float(y.std())

@@ -30,6 +30,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 MOST = 8
 """Trials whose findings are told in the story."""
+ENOUGH = 10
+"""Full trainings of the smallest plan that tunes the rate, the schedule and something more."""
 ON_FRONT = 12
 """Configurations of the Pareto front that are listed."""
 LOOKED_AT = 40
@@ -149,13 +151,29 @@ def verdict(history: History) -> str:
         traded = f"{count(len(summary.pareto), 'configuration')} on the Pareto front." if summary.pareto else ""
         return " ".join(filter(None, (lead, traded, _infeasible(history, summary))))
     if summary.best_score is None:
-        return _unscored(history, summary, metric)
+        return " ".join(filter(None, (_unscored(history, summary, metric), _untried(history))))
     many = sum(history.score(t) is not None for t in history.trained())
     which = f"trial {summary.best_trial}, "
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
     caution = "an optimistic figure until it is repeated on fresh seeds"
     lead = f"Best {metric} {number(summary.best_score)} ({which}: {caution})."
-    return " ".join(filter(None, (lead, _traded(history, summary), _infeasible(history, summary))))
+    return " ".join(filter(None, (lead, _traded(history, summary), _infeasible(history, summary), _untried(history))))
+
+
+def _untried(history: History) -> str:
+    """That a finished study could afford no other configuration than the first, and what it would take."""
+    tried = {repr(sorted(t.config.items())) for t in history.trained()}
+    short = any(s.numbers.get("unaffordable") for s in history.stages)
+    if not (history.finished and short and len(tried) < 2):
+        return ""
+    length, budget = history.study.max_epochs, history.study.budget
+    one = history.pace().takes(length)
+    costs = f"take {duration(ENOUGH * one)} here" if budget.seconds else f"are {ENOUGH * length:,} epochs"
+    what = "another configuration" if tried else "a training"
+    return (
+        f"Nothing was tuned: the budget has no room for {what}. {ENOUGH} trainings of {epochs(length)} {costs}; give "
+        "it at least that."
+    )
 
 
 def _traded(history: History, summary: Summary) -> str:

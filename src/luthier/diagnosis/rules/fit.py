@@ -11,6 +11,9 @@ from luthier.diagnosis.signals import View, breakpoint_of, end_level, last, smoo
 RISE_SIGMAS = 3.0
 RISE_PART = 0.02
 """A validation loss has risen when it ends three standard deviations of its noise and 2 % of its lowest above it."""
+FEW, STEEP = 8, 0.1
+"""With fewer records, as fine-tuning has them, no trend is significant: what counts then is a rise at every record, two
+at least, to a tenth above the lowest. Our choice."""
 MILD, CLEAR = 2.0, 5.0
 """Generalization loss in percent (Prechelt 1998, "Early Stopping - but when?", section 2), and what matters of it."""
 PERSISTS = 0.2
@@ -41,8 +44,8 @@ def rise(view: View, series: Series, sigma: float) -> tuple[float, float, float]
 
     The onset is the lowest smoothed record, refined by a breakpoint of two straight lines around it.
     """
-    if len(series) < 8:
-        return None
+    if len(series) < FEW:
+        return _steep(view, series, sigma)
     level = smooth(series.y)
     low = int(np.argmin(level))
     lowest, now = float(level[low]), end_level(series.y)
@@ -59,6 +62,16 @@ def rise(view: View, series: Series, sigma: float) -> tuple[float, float, float]
     onset = breakpoint_of(series.x[around], level[around]) if len(level[around]) >= 5 else float(series.x[low])
     # The two lines meet later than the lowest record where the rise is curved; the lowest record is what one keeps.
     return min(onset, float(series.x[low])), lowest, now
+
+
+def _steep(view: View, series: Series, sigma: float) -> tuple[float, float, float] | None:
+    """The same of a few records."""
+    low = int(np.argmin(series.y))
+    after, lowest = series.y[low:], float(series.y[low])
+    far = float(after[-1]) - lowest > max(RISE_SIGMAS * sigma, STEEP * abs(lowest))
+    if view.seen < 0.5 or len(after) < 3 or not far or not bool((np.diff(after) > 0).all()):
+        return None
+    return float(series.x[low]), lowest, float(after[-1])
 
 
 def metric_holds(view: View) -> bool:
@@ -96,7 +109,8 @@ _BROKEN = ("val_at_chance", "non_finite", "diverged", "dead_start", "oscillating
     "The model learns the training set by heart: validation gets worse while training gets better.",
     "The validation loss ends 3 sigma and 2 % above its lowest, for a fifth of the training, its trend since is "
     "upwards (Mann-Kendall, p < 0.05) and the training loss does not rise. Onset: two straight lines. A hint up to 5 % "
-    "(Prechelt 1998, generalization loss), then a warning.",
+    "(Prechelt 1998, generalization loss), then a warning. With fewer than eight records: it rises at each of the last "
+    "two or more, by a tenth in all (our choice).",
     causes=_BROKEN,
 )
 def overfitting(view: View) -> Evidence | None:

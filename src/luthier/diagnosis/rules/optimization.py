@@ -6,7 +6,7 @@ import numpy as np
 
 from luthier.diagnosis.curves import Series
 from luthier.diagnosis.rules.rule import Evidence, Rank, declare, rule, scaled
-from luthier.diagnosis.signals import View, end_level, last, median_filter, noise, smooth, trend
+from luthier.diagnosis.signals import View, end_level, last, median_filter, noise, risen, smooth, trend
 
 RISING = 4
 """Records in a row that rise at the end of a curve that runs away. Our choice."""
@@ -122,7 +122,7 @@ def diverged(view: View) -> Evidence | None:
     if not view.stepwise and len(series) >= 5 and bool(np.all(np.diff(series.y[-RISING:]) > 0)):
         last = float(series.y[-1])
         # On its way up at the end: the level over the last records would lag behind.
-        if last > 2.0 * max(float(series.y[0]), view.ref) and last - best > GONE * view.gap:
+        if last > risen(max(float(series.y[0]), view.ref), best, 2.0) and last - best > GONE * view.gap:
             beyond, now = True, last
     peak = int(np.argmax(series.y))
     burst = view.trivial is not None and float(series.y[peak]) > EXPLODED * view.trivial

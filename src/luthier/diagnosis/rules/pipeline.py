@@ -148,7 +148,7 @@ def val_better_than_train(view: View) -> Evidence | None:
     level, late = level[len(level) // 2 :], val[len(val) // 2 :]
     now, then = float(np.median(late)), float(np.median(level))
     sigma = max(view.sigma, noise(train[len(train) // 2 :]))
-    if now > then - 3.0 * sigma or now > (1.0 - BETTER) * then or then - now < 0.01 * view.gap:
+    if now > then - 3.0 * sigma or now > then - BETTER * abs(then) or then - now < 0.01 * view.gap:
         return None
     config = view.curves.config
     if any(float(config.get(name) or 0.0) > 0.0 for name in REGULARIZERS if name in config):

@@ -55,7 +55,7 @@ def edge(look: Look) -> Script:
     margin = 0.0 if has_role(look, name, "learning_rate") else noise(look, first)
     if look.loss(first) - look.loss(leader) <= margin:
         return Verdict(f"{name} {short(first.config[name])} stays: nothing better beyond the edge", because)
-    rate = find(look.space, "learning_rate")
+    rate = find(look.space, "learning_rate", leader.config)
     moved = {n: leader.config[n] for n in (name, rate) if n is not None and leader.config.get(n) != first.config.get(n)}
     return Verdict(
         f"{', '.join(f'{n} {short(v)}' for n, v in moved.items())}: {look.said(leader)} (at the edge "
@@ -72,8 +72,8 @@ def _rounded(value: Value) -> Value:
 def _beyond(look: Look, name: str, value: Value, first: TrialRecord, epochs: int) -> Wish:
     """A training beyond the edge; the rate follows the batch and the width."""
     why = f"beyond the edge of its range: {name} {short(value)}"
-    rate = find(look.space, "learning_rate")
-    if rate is not None and rate in first.config and has_role(look, name, "batch_size"):
+    rate = find(look.space, "learning_rate", first.config)
+    if rate is not None and has_role(look, name, "batch_size"):
         batch = number(first, name)
         followed = rate_for_batch(number(first, rate), batch, float(str(value)), optimizer_of(look, first))
         moved = look.space.clip(rate, float(f"{followed:.3g}"), {**first.config, name: value})
@@ -83,9 +83,9 @@ def _beyond(look: Look, name: str, value: Value, first: TrialRecord, epochs: int
 
 def rates(look: Look) -> Script:
     """The learning rate a step up and down, for what it is coupled with has changed."""
-    rate = find(look.space, "learning_rate")
     marks = yield [look.wish({}, epochs=look.short, why="what is settled now, as the mark to beat")]
     best = look.best(marks)
+    rate = find(look.space, "learning_rate", best.config) if best is not None else None
     if rate is None or best is None:
         return unaffordable(["the rate"])
     tried = yield from rates_again(look, best, look.short)
@@ -141,8 +141,8 @@ def remedies(space: Space, config: Config, kinds: Sequence[str]) -> list[tuple[C
     A slow training gets a larger rate. At the edge of stability warmup and clipping make room for one. Else the rate
     goes down; then warmup and clipping.
     """
-    rate = find(space, "learning_rate")
-    numeric = rate is not None and rate in config and isinstance(space[rate], Float)
+    rate = find(space, "learning_rate", config)
+    numeric = rate is not None and isinstance(space[rate], Float)
     calm = calming(space, config)
 
     def at(factor: float) -> dict[str, Value]:

@@ -39,8 +39,8 @@ def capacity(look: Look) -> Script:
         if challenger is not None and look.loss(best) - look.loss(challenger) > noise(look, best):
             best, kept[name] = challenger, challenger.config[name]
     settled = dict(kept)
-    rate = find(look.space, "learning_rate")
-    if kept and rate is not None and rate in best.config:
+    rate = find(look.space, "learning_rate", best.config)
+    if kept and rate is not None:
         settled[rate] = best.config[rate]  # it may have followed the width
     if len(words) == bool(overfits):
         return unaffordable(names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from luthier.core.params import Choice, Config, Value
+from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, prior_center, roles
 from luthier.playbook.script import Look, number
@@ -15,8 +15,8 @@ NEAR = 0.2
 
 
 def optimizers(look: Look) -> list[Value]:
-    """The optimizers to ask: the default one first, at most three; [None] where the space has none."""
-    name = find(look.space, "optimizer")
+    """The optimizers to ask: the default one first, at most three; [None] where the default has none."""
+    name = find(look.space, "optimizer", look.default)
     if name is None:
         return [None]
     param, first = look.space[name], look.default[name]
@@ -32,9 +32,15 @@ def optimizers(look: Look) -> list[Value]:
 
 
 def with_optimizer(look: Look, optimizer: Value) -> dict[str, Value]:
-    """The change that selects an optimizer; none where the space has no such hyperparameter."""
-    name = find(look.space, "optimizer")
+    """The change that selects an optimizer; none where the default has no such hyperparameter."""
+    name = find(look.space, "optimizer", look.default)
     return {name: optimizer} if name else {}
+
+
+def rate_of(look: Look, config: Config) -> str | None:
+    """The learning rate that a configuration has and that can be searched; None where it has none."""
+    name = find(look.space, "learning_rate", config)
+    return None if name is None or isinstance(look.space[name], Choice | Constant) else name
 
 
 def optimizer_of(look: Look, trial: TrialRecord) -> Value:
@@ -43,9 +49,9 @@ def optimizer_of(look: Look, trial: TrialRecord) -> Value:
     return trial.config.get(name) if name else None
 
 
-def shown(look: Look, rate: str, *roles_too: str) -> list[str]:
-    """The names worth showing beside a rate: the optimizer's, and those with the given roles."""
-    names = [find(look.space, "optimizer"), rate, *(find(look.space, r) for r in roles_too)]
+def shown(look: Look, rates: Sequence[str], *roles_too: str) -> list[str]:
+    """The names worth showing beside rates: the optimizer's, and those with the given roles."""
+    names = [find(look.space, "optimizer"), *rates, *(find(look.space, r) for r in roles_too)]
     return [n for n in names if n is not None]
 
 

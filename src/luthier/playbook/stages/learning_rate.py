@@ -12,7 +12,15 @@ from luthier.knowledge import Prior, find, rate_for_batch, tier_of
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
 from luthier.playbook.script import Look, Part, Script, Verdict, after, number, short
-from luthier.playbook.stages.common import allowed, optimizer_of, optimizers, rate_center, shown, with_optimizer
+from luthier.playbook.stages.common import (
+    allowed,
+    optimizer_of,
+    optimizers,
+    rate_center,
+    rate_of,
+    shown,
+    with_optimizer,
+)
 from luthier.playbook.stages.search import has_role, noise
 
 LONG = 10**9
@@ -23,14 +31,14 @@ STEPS = 3
 
 def learning_rate(look: Look) -> Script:
     """A ladder of rates for each optimizer around what the range test (or the prior) says; then the batch size."""
-    rate = find(look.space, "learning_rate")
-    if rate is None or isinstance(look.space[rate], (Choice, Constant)):
+    rates = [n for n in look.space.dims if has_role(look, n, "learning_rate") and not isinstance(look.space[n], Choice)]
+    if not rates:
         return Verdict("skipped", "the space has no learning rate to search", skipped=True)
     epochs = look.short
     default = yield [look.wish(look.default, epochs=epochs, why="the strong default, as the mark to beat")]
     tried = list(default)
     starts: dict[Value, Config] = {o: strong_default(look.history, with_optimizer(look, o)) for o in optimizers(look)}
-    experienced: dict[Value, Config] = {o: for_its_length(look, rate, o) for o in starts}
+    experienced: dict[Value, Config] = {o: for_its_length(look, o) for o in starts}
     first = next(iter(starts))
     if default and experienced[first] != default[0].config:
         moved = {n: v for n, v in experienced[first].items() if v != default[0].config.get(n)}
@@ -49,26 +57,30 @@ def learning_rate(look: Look) -> Script:
             break
         epochs, tried = longer, more
     for optimizer, start in starts.items():
-        tried += yield from _ladder(look, rate, optimizer, tried, start, epochs)
+        tried += yield from _ladder(look, optimizer, tried, start, epochs)
     if not tried:
         text = "the budget has no room for a training here"
         return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
     best = look.best(tried)
     if best is None:
-        return Verdict("no rate gave a score", look.table(tried, rate), fatal=True)
-    in_order = sorted(tried, key=lambda t: (str(optimizer_of(look, t)), number(t, rate)))
-    words = [look.table(in_order, *shown(look, rate, "batch_size"))]
-    batches = yield from _batch_sizes(look, rate, best, epochs)
+        return Verdict("no rate gave a score", look.table(tried, *rates), fatal=True)
+    in_order = sorted(
+        tried, key=lambda t: (str(optimizer_of(look, t)), *(number(t, r) for r in rates if r in t.config))
+    )
+    words = [look.table(in_order, *shown(look, rates, "batch_size"))]
+    batches = yield from _batch_sizes(look, best, epochs)
     if batches:
         words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
         best = look.best([best, *batches]) or best
-    settled = {n: best.config[n] for n in shown(look, rate, "batch_size") if n in best.config}
-    settled[rate] = _vertex(look, rate, best, tried + batches)
+    settled = {n: best.config[n] for n in shown(look, rates, "batch_size") if n in best.config}
+    rate = rate_of(look, best.config)
+    if rate is not None:
+        settled[rate] = _vertex(look, rate, best, tried + batches)
     usual = strong_default(look.history, settled)
     start = {n: v for n, v in best.config.items() if n not in settled and v != usual.get(n)}
     between = (
         ""
-        if settled[rate] == best.config[rate]
+        if rate is None or settled[rate] == best.config[rate]
         else f" (between the steps; the best of them {short(best.config[rate])})"
     )
     values = ", ".join(f"{n} {short(v)}{between if n == rate else ''}" for n, v in settled.items())
@@ -94,7 +106,7 @@ def shows(look: Look, trials: Sequence[TrialRecord]) -> bool:
     return False
 
 
-def for_its_length(look: Look, rate: str, optimizer: Value) -> Config:
+def for_its_length(look: Look, optimizer: Value) -> Config:
     """The strong default under an optimizer with what a training of this length wants otherwise: of optimization, of
     regularization and of the context, which decides how many updates an epoch has; not of size, which has its own turn.
 
@@ -114,7 +126,8 @@ def for_its_length(look: Look, rate: str, optimizer: Value) -> Config:
         and (tier_of(n, look.space[n]) != 3 or has_role(look, n, "context"))
     }
     config = look.space.complete({**default, **moved})
-    if _tested(look, optimizer):
+    rate = rate_of(look, config)
+    if _tested(look, optimizer) and rate is not None:
         center, upper, _ = _center(look, rate, optimizer, config)  # the range test knows this training
         (config[rate],) = allowed(look, rate, [center], upper, around=config)
     return config
@@ -136,8 +149,9 @@ def _center(look: Look, rate: str, optimizer: Value, start: Config) -> tuple[flo
     return moved(center), moved(upper) if upper is not None else None, origin
 
 
-def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecord], start: Config, epochs: int) -> Part:
-    """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not.
+def _ladder(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: Config, epochs: int) -> Part:
+    """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not. An
+    optimizer without a rate to search is trained once.
 
     Args:
         others: the trainings before.
@@ -148,6 +162,11 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
     def rest(config: Config) -> Config:
         return {n: v for n, v in config.items() if n != rate}
 
+    rate = rate_of(look, start)
+    if rate is None:
+        if any(t.config == start for t in others):
+            return []
+        return (yield [look.wish(start, base={}, epochs=epochs, why=f"{optimizer}, which has no rate to search")])
     center, upper, origin = _center(look, rate, optimizer, start)
     label = f"{optimizer}, " if optimizer is not None else ""
     default = [t for t in others if rest(t.config) == rest(start)]  # of the first optimizer
@@ -158,8 +177,9 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
         other = optimizer_of(look, others[-1])
         begun = [t for t in others if optimizer_of(look, t) == other and rest(t.config) == rest(others[-1].config)]
         best = look.best(begun)
-        if best is not None and origin != "the range test":
-            center *= min(max(number(best, rate) / number(begun[0], rate), 0.1), 10.0)
+        its = rate_of(look, best.config) if best is not None else None
+        if best is not None and its is not None and origin != "the range test":
+            center *= min(max(number(best, its) / number(begun[0], its), 0.1), 10.0)
     runs: list[TrialRecord] = []
 
     def ask(wanted: float, why: str) -> Part:
@@ -190,8 +210,9 @@ def _ladder(look: Look, rate: str, optimizer: Value, others: Sequence[TrialRecor
     return runs
 
 
-def _batch_sizes(look: Look, rate: str, best: TrialRecord, epochs: int) -> Part:
+def _batch_sizes(look: Look, best: TrialRecord, epochs: int) -> Part:
     """Half and double the batch, the rate following; on in the better direction while it pays."""
+    rate = rate_of(look, best.config)
     name = find(look.space, "batch_size")
     if name is None or name not in best.config or isinstance(look.space[name], (Choice, Constant)):
         return []
@@ -203,10 +224,12 @@ def _batch_sizes(look: Look, rate: str, best: TrialRecord, epochs: int) -> Part:
             size = look.space.clip(name, round(batch * factor))
             if size == leader.config[name]:
                 break  # the end of the range
-            followed = rate_for_batch(number(leader, rate), batch, float(str(size)), optimizer_of(look, leader))
-            moved = look.space.clip(rate, float(f"{followed:.3g}"), {**best.config, name: size})
-            why = f"batch {size}, the rate following to {short(moved)}"
-            more = yield [look.wish({name: size, rate: moved}, base=best.config, epochs=epochs, why=why)]
+            changes, why = {name: size}, f"batch {size}"
+            if rate is not None:
+                followed = rate_for_batch(number(leader, rate), batch, float(str(size)), optimizer_of(look, leader))
+                changes[rate] = look.space.clip(rate, float(f"{followed:.3g}"), {**best.config, name: size})
+                why += f", the rate following to {short(changes[rate])}"
+            more = yield [look.wish(changes, base=best.config, epochs=epochs, why=why)]
             tried += more
             if not more or look.loss(more[0]) >= look.loss(leader):
                 break

@@ -7,6 +7,7 @@ from typing import Any
 from luthier.core.params import Choice, Constant
 from luthier.diagnosis.lr_range import suggest_lr
 from luthier.knowledge import find, prior_center
+from luthier.playbook.defaults import strong_default
 from luthier.playbook.script import Look, Script, Verdict
 from luthier.playbook.stages.common import optimizers, with_optimizer
 from luthier.playbook.watch import usual
@@ -20,7 +21,8 @@ def lr_range(look: Look) -> Script:
     """A learning-rate range test for each optimizer worth asking."""
     rate = find(look.space, "learning_rate")
     param = look.space[rate] if rate is not None else None
-    if rate is None or param is None or isinstance(param, Choice | Constant):
+    asked = [o for o in optimizers(look) if rate in strong_default(look.history, with_optimizer(look, o))]
+    if rate is None or param is None or isinstance(param, Choice | Constant) or not asked:
         return Verdict("skipped", "the space has no learning rate to search", skipped=True)
     low, high = float(param.low), float(param.high)
     if "lr_range" not in look.history.study.probes:
@@ -38,10 +40,10 @@ def lr_range(look: Look) -> Script:
             why=f"range test with {o}" if o is not None else "range test",
             probe="lr_range",
         )
-        for o in optimizers(look)
+        for o in asked
     ]
     runs = yield wishes
-    for optimizer, run in zip(optimizers(look), runs, strict=False):
+    for optimizer, run in zip(asked, runs, strict=False):
         if run.answer is None:
             continue
         prior = prior_center(look.space, rate, optimizer)

@@ -8,7 +8,7 @@ from luthier.core.params import Config
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.sanity import SanityVerdict, judge_sanity
 from luthier.knowledge import smallest
-from luthier.playbook.script import Look, Script, Verdict, Wish
+from luthier.playbook.script import Look, Script, Verdict, Wish, unaffordable
 
 
 def sanity(look: Look) -> Script:
@@ -20,9 +20,11 @@ def sanity(look: Look) -> Script:
     why = "the smallest model proves the pipeline before any search"
     small = smallest(look.space, look.default)
     run, found = yield from _ask(look, small, why)
-    if (found is None or found.fatal) and small != look.default:
+    if run is not None and (found is None or found.fatal) and small != look.default:
         # Too small a model may fail where the pipeline is sound: only the default's failure condemns it.
         run, found = yield from _ask(look, look.default, "the smallest model failed; is it the model or the pipeline?")
+    if run is None:
+        return unaffordable(["the sanity check"])
     if found is None:
         reason = run.failure.reason if run.failure else "no answer"
         return Verdict(f"the check failed: {reason}", "what cannot be checked cannot be tuned", fatal=True)
@@ -36,7 +38,10 @@ def sanity(look: Look) -> Script:
 
 def _ask(
     look: Look, config: Config, why: str
-) -> Generator[Sequence[Wish], list[TrialRecord], tuple[TrialRecord, SanityVerdict | None]]:
-    """The probe's trial and what its answer means; None where it did not answer."""
-    (run,) = yield [look.wish(config, base={}, epochs=0, why=why, probe="sanity")]
-    return run, judge_sanity(run.answer) if run.answer is not None else None
+) -> Generator[Sequence[Wish], list[TrialRecord], tuple[TrialRecord | None, SanityVerdict | None]]:
+    """The probe's trial, None where there is no time left for one, and what its answer means, None where it did not
+    answer."""
+    runs = yield [look.wish(config, base={}, epochs=0, why=why, probe="sanity")]
+    if not runs:
+        return None, None
+    return runs[0], judge_sanity(runs[0].answer) if runs[0].answer is not None else None

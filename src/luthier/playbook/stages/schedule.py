@@ -20,8 +20,8 @@ def schedule(look: Look) -> Script:
     for role, compare in (("schedule", _others), ("warmup", _warmups), ("learning_rate", _rates)):
         if not (look.plan.schedules if role == "schedule" else look.plan.details):
             continue
-        name = find(look.space, role)
-        if name is None or name not in best.config or isinstance(look.space[name], Constant):
+        name = find(look.space, role, best.config)
+        if name is None or isinstance(look.space[name], Constant):
             continue
         tried = yield from compare(look, name, best)
         if tried:
@@ -34,8 +34,8 @@ def schedule(look: Look) -> Script:
             words.append(f"{look.medium} epochs: {look.shown(half)}, {look.full} epochs: {look.shown(best)}")
             if look.loss(half) <= look.loss(best):
                 length, best = look.medium, half
-    names = [find(look.space, role) for role in ("schedule", "warmup", "learning_rate")]
-    settled = {n: best.config[n] for n in names if n is not None and n in best.config}
+    names = [find(look.space, role, best.config) for role in ("schedule", "warmup", "learning_rate")]
+    settled = {n: best.config[n] for n in names if n is not None}
     text = ", ".join([*(f"{n} {short(v)}" for n, v in settled.items()), f"{length} epochs: {look.said(best)}"])
     if length < look.full:
         text += f" (the full {look.full} epochs gain nothing)"

@@ -88,8 +88,8 @@ def change(look: Look, name: str, value: Value, base: TrialRecord, epochs: int, 
     """
     why = why or f"{name} {short(value)} instead of {short(base.config[name])}"
     changes = {name: value}
-    rate = find(look.space, "learning_rate")
-    if rate is not None and rate in base.config and is_width(look, name) and not isinstance(look.space[rate], Choice):
+    rate = find(look.space, "learning_rate", base.config)
+    if rate is not None and is_width(look, name) and not isinstance(look.space[rate], Choice):
         lower = number(base, rate) * math.sqrt(number(base, name) / float(str(value)))
         changes[rate] = look.space.clip(rate, float(f"{lower:.2g}"), {**base.config, name: value})
         why += f", the rate following to {short(changes[rate])}"
@@ -123,8 +123,8 @@ def step(look: Look, name: str, config: Config, up: bool) -> Value:
 
 def rates_again(look: Look, best: TrialRecord, epochs: int, factor: float = 2.0) -> Part:
     """The learning rate a step up and down: what it is coupled with has changed."""
-    rate = find(look.space, "learning_rate")
-    if rate is None or rate not in best.config or isinstance(look.space[rate], Choice) or number(best, rate) <= 0:
+    rate = find(look.space, "learning_rate", best.config)
+    if rate is None or isinstance(look.space[rate], Choice) or number(best, rate) <= 0:
         return []
     tried: list[TrialRecord] = []
     for value in beside(look, rate, best, factor):
