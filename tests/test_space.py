@@ -105,6 +105,7 @@ def test_numbers_of_numpy_are_numbers():
         e=lt.Choice(True, "auto", default=True),
         f=lt.Constant(0.5, when={"c": 16}),
     )
+    assert lt.Space.from_dict({"epochs": np.int64(3)}) == lt.Space(epochs=lt.Constant(3))
     asked = {"a": np.float32(0.5), "b": np.int64(3), "c": np.int64(32), "d": np.float64(0.2), "e": np.bool_(True)}
     config = made.complete(asked)
     assert config == {"a": 0.5, "b": 3, "c": 32, "d": 0.2, "e": True}

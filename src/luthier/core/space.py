@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self
 from luthier.core import yamltext
 from luthier.core.errors import SpaceError, nearest
 from luthier.core.evolve import evolve
-from luthier.core.params import Choice, Config, Constant, Float, Follows, Int, Param, Value, When
+from luthier.core.params import Choice, Config, Constant, Float, Follows, Int, Param, Value, When, plain
 
 
 class Uniform(Protocol):
@@ -395,7 +395,7 @@ def _param_from(name: str, entry: Any) -> Param:
     if isinstance(entry, (Float, Int, Choice, Constant)):
         return entry
     if not isinstance(entry, Mapping):
-        if entry is None or isinstance(entry, (str, int, float, bool)):
+        if entry is None or isinstance(plain(entry), (str, int, float, bool)):
             return Constant(entry)  # "epochs: 30" says what it means
         raise SpaceError(f"{name}: {entry!r} is no hyperparameter.", "Write {type: float, low: ..., high: ...}.")
     words = dict(entry)

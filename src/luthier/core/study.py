@@ -126,6 +126,7 @@ class Goals:
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "m": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
           "d": 86400.0, "day": 86400.0}  # fmt: skip
 _PART = r"((?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?(?:e\+?\d+)?|\.\d+)\s*([a-z]*)"
+_MEND = 'Write "40 trials", "600 epochs" or "2h".'
 _BETWEEN = r"(?:\s*,\s+|\s+and\s+|\s+|(?<=[a-z]))"
 
 
@@ -175,9 +176,6 @@ class Budget:
         parts = [f"{self.epochs:,} epochs"] if self.epochs else []
         parts += [f"{self.seconds:,.0f} s"] if self.seconds else []
         return " and ".join(parts) or "no limit"
-
-
-_MEND = 'Write "40 trials", "600 epochs" or "2h".'
 
 
 def _number(value: Any) -> bool:
