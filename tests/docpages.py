@@ -28,6 +28,7 @@ import luthier as lt
 from luthier import cli
 from luthier.core.study import Budget
 from luthier.run.crew import Crew
+from luthier.run.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(
@@ -196,6 +197,7 @@ def small(monkeypatch: Any) -> None:
         Budget.parse(asked.pop("budget", None), longest)
         crew = ("executor", "resources", "slurm", "gpus", "processes", "pin")
         Crew(asked.get("workers", 1), **{k: asked.pop(k) for k in crew if k in asked})
+        Limits.of(asked.pop("timeout", None), asked.pop("worker_memory", None))
         if "://" in str(asked.get("files")):
             del asked["files"]
         least = 8 if asked.get("strategy") in ("pbt", "pb2") else TRIALS

@@ -135,6 +135,21 @@ def test_a_configuration_by_hand_takes_no_place_in_a_bracket(space, strategy):
     assert replay(log_of(study), build(strategy)) == study.history.decisions
 
 
+def test_a_configuration_by_hand_is_trained_also_beyond_the_budget(space):
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="2 trials", strategy="random")
+    jobs = []
+    while job := study.ask():
+        jobs.append(job)
+        if len(jobs) == 2:  # nothing is left for others
+            ask(study, ev.ConfigAsked(BY_HAND))
+        for epoch in (1, 2, 3):
+            study.tell(job, epoch, val_loss=1.0 / epoch)
+    assert [(j.trial, j.until) for j in jobs] == [(0, 3), (1, 3), (2, 3)]
+    assert dict(jobs[2].config) == BY_HAND
+    assert (study.history.spent, study.history.study.budget.epochs) == (9, 6)
+    assert replay(log_of(study), build("random")) == study.history.decisions
+
+
 def test_another_driver_is_still_a_conflict(space):
     store = MemoryStore()
     study = lt.AskTell(space, minimize="val_loss", max_epochs=2, budget="3 trials", strategy="random")

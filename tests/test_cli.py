@@ -218,6 +218,14 @@ def test_tune_show_report_resume(folder):
     written = luthier("report", "luthier.db", "-o", "page.html", cwd=folder)
     assert written.stdout.strip() == "page.html"
     assert (folder / "page.html").stat().st_size < 6_000_000
+    for words, problem in (
+        (("report", "luthier.db", "-o", "."), "'.' is a folder. Name a file: report.html"),
+        (("report", "luthier.db", "-o", "job.py/page.html"), "'job.py/page.html' cannot be written"),
+        (("resume", "luthier.db", "--workers", "0", "--timeout", "9"), "workers=0 trains in this process"),
+    ):
+        refused = luthier(*words, cwd=folder)
+        assert refused.returncode == 2, words
+        assert problem in " ".join(refused.stderr.split())
     again = luthier("resume", "luthier.db", "--json", cwd=folder)
     assert json.loads(again.stdout.splitlines()[-1])["trials"] == 5
     more = luthier("resume", "luthier.db", "--budget", "7 trials", "--json", cwd=folder)

@@ -34,6 +34,9 @@ def test_options_are_read_from_a_line_of_the_terminal():
         ({"executor": "ray", "worker_memory": "8 GB"}, "ray sees to the memory of its own"),
         ({"executor": "ray://head:10001"}, "is Ray Client, through which Luthier does not train"),
         ({"executor": "slurm"}, "needs a folder that all nodes share"),
+        ({"workers": 0, "timeout": 1}, "workers=0 trains in this process, which timeout= cannot end. Use workers=1"),
+        ({"workers": 0, "worker_memory": "8 GB"}, "workers=0 trains in this process, which worker_memory= cannot end"),
+        ({"files": "here"}, "files='here' is for a study that is kept, and this one is not. Write storage="),
     ],
 )
 def test_what_makes_no_sense_is_said(given, said):

@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from luthier.core.trial import Status
 from luthier.run.book import Book
 from luthier.run.memory import MemoryStore
 from luthier.store import SqlStore, files_beside, locate, open_store, study_names
+from luthier.strategies import build
 
 
 def study(**changes) -> Study:
@@ -204,6 +206,63 @@ def test_late_and_repeated_reports_are_refused(space):
     (trial,) = asking.history.trials
     assert [r.metrics["val_loss"] for r in trial.reports][:1] == [1.0]
     assert (trial.epoch, trial.status, trial.failure.kind) == (2, Status.FAILED, "nonfinite")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "ends"),
+    [
+        ({"train_perplexity": math.inf}, False),
+        ({"train_rmse": math.inf}, False),
+        ({"val_accuracy": math.nan}, False),
+        ({"train_perplexity": math.nan}, True),
+        ({"train_loss": math.inf}, True),
+        ({"val/nll": math.inf}, True),
+        ({"latency": math.inf}, True),
+    ],
+)
+def test_what_is_derived_from_a_loss_may_be_infinite(space, metrics, ends):
+    asking = lt.AskTell(space, minimize="val_loss", max_epochs=2, strategy="random", constraints={"latency": "<= 9"})
+    job = asking.ask()
+    assert asking.tell(job, 1, {"val_loss": 1.0, "latency": 1.0, **metrics}) == ("stop" if ends else "continue")
+    assert (asking.history.trials[0].failure is not None) == ends
+    assert fold(log_of(asking)) == asking.history
+
+
+def test_metrics_are_named_by_strings(space):
+    asking = lt.AskTell(space, minimize="val_loss", max_epochs=2, strategy="random")
+    job = asking.ask()
+    with pytest.raises(UserError, match=r"A metric is named 0 \(int\), which is no string"):
+        asking.tell(job, 1, {0: math.nan, "val_loss": 1.0})
+    assert asking.tell(job, 1, val_loss=1.0) == "continue"
+
+
+def test_time_in_which_nobody_had_a_study_open_is_not_spent(space, tmp_path):
+    asked = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "budget": "2h"}
+    begun = Book.create(
+        SqlStore(locate(tmp_path / "s.db"), "study"),
+        lt.AskTell(space, **asked).history.study,
+        clock=lambda: time.time() - 86400.0,
+    )
+    job = begun.next(build("random"))
+    begun.hear(ev.Reported(job.trial, 1, {"val_loss": 1.0}, 0.1), build("random"))
+    again = lt.AskTell(space, storage=tmp_path / "s.db", **asked)
+    assert again.ask().trial == job.trial
+    assert again.tell(job, 2, val_loss=1.0) == "stop"
+    assert again.history.elapsed < 3600.0
+    assert again.ask().trial == 1
+    again.close()
+
+
+def test_a_job_that_is_handed_out_again_takes_the_time_that_it_takes(space, tmp_path, monkeypatch):
+    asked = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "storage": tmp_path / "s.db"}
+    lt.AskTell(space, **asked).ask()
+    again = lt.AskTell(space, **asked)
+    job = again.ask()
+    now = time.perf_counter() + 7.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    again.tell(job, 1, val_loss=1.0)
+    assert again.history.trials[0].reports[0].seconds == pytest.approx(7.0, abs=6.9)
+    again.close()
 
 
 def test_a_metric_that_is_never_reported_is_named_with_the_nearest(space):

@@ -183,8 +183,8 @@ def test_members_are_ranked_by_the_weights_that_are_copied_not_by_their_best():
 
 
 def test_members_are_compared_at_equal_epochs_also_when_some_are_ahead():
-    scheduler = build(PBT(population=4, interval=2, explorer=Perturb(resample=0.0)))
-    book = Book.create(MemoryStore(), study(max_epochs=8))
+    scheduler, store = build(PBT(population=4, interval=2, explorer=Perturb(resample=0.0))), MemoryStore()
+    book = Book.create(store, study(max_epochs=8))
     first = [book.next(scheduler) for _ in range(4)]
     assert [(j.trial, j.start) for j in first] == [(0, 0), (1, 0), (2, 0), (3, 0)]
     assert isinstance(book.next(scheduler), Wait)
@@ -202,7 +202,7 @@ def test_members_are_compared_at_equal_epochs_also_when_some_are_ahead():
     told(book, scheduler, first[3], 4.5)
     late = book.next(scheduler)
     assert (late.trial, late.start, late.until, late.clone_of) == (3, 2, 4, None)
-    assert "rank 2 of 4 at epoch 2" in [e.why for e in book.recent(0) if isinstance(e, ev.Resumed)][-1]
+    assert "rank 2 of 4 at epoch 2" in [e.event.why for e in store.read() if isinstance(e.event, ev.Resumed)][-1]
 
 
 def test_a_late_member_at_the_bottom_copies_the_newest_weights_of_the_best():

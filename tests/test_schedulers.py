@@ -324,3 +324,80 @@ def test_freeze_thaw_spends_its_epochs_on_good_curves():
     assert long
     assert len(short) > 4
     assert np.mean(long) < 0.5 * np.mean(short)
+
+
+# -- a metric that comes now and then ----------------------------------------------------------------------------------
+
+
+def seldom(every: int, *, last: bool = False, name: str = "val_loss", beside: str | None = "train_loss"):
+    """A training that validates every so many epochs, and with ``last`` after the last one of each job."""
+
+    def train(trial):
+        for epoch in trial.epochs():
+            told = {} if beside is None else {beside: 1.0 / epoch}
+            if epoch % every == 0 or (last and epoch == trial.until):
+                told[name] = float(next(iter(trial.config.values()))) + 1.0 / epoch
+            if told:
+                trial.report(told)
+
+    return train
+
+
+def tuned(train, strategy, space=SPACE, **more):
+    asked = {"minimize": "val_loss", "max_epochs": 30, "budget": "6 trials", "workers": 0, "quiet": True, **more}
+    return lt.tune(train, space, strategy=strategy, **asked)
+
+
+@pytest.mark.parametrize("beside", ["train_loss", "loss", "val_auc", None])
+@pytest.mark.parametrize("strategy", ["asha", "halving", "hyperband", "freeze_thaw", "pbt", "expert"])
+def test_who_validates_too_seldom_is_told_so_at_the_first_rung(strategy, beside, tmp_path):
+    told = r"'val_loss' was never reported within \d of 30 epochs, after which the strategy compares trials: trial 0 "
+    with pytest.raises(UserError, match=told) as error:
+        tuned(seldom(7, beside=beside), strategy, storage=tmp_path / "s.db")
+    assert "Report it after each epoch, or at least after the last one of a job (trial.until)" in error.value.mend
+    assert "min_epochs=5" in error.value.mend
+    assert "Did you mean" not in error.value.mend
+    assert list(tmp_path.glob("s.db*")) == []
+
+
+def test_the_playbook_says_so_at_its_first_short_training_and_goes_on_once_it_is_mended(tmp_path):
+    asked = {"storage": tmp_path / "s.db", "name": "s", "max_epochs": 9}
+    with pytest.raises(UserError, match=r"never reported within 2 of 9 epochs.*: trial 0 .* train_loss\."):
+        tuned(seldom(5), "playbook", **asked)
+    asked["space"] = lt.Space(width=lt.Int(1, 4))  # without a learning rate the first training is a whole one
+    with pytest.raises(UserError, match=r"never reported within 2 of 9 epochs.*: trial 1 .* train_loss\."):
+        tuned(seldom(5), "playbook", **asked)
+    result = tuned(seldom(5, last=True), "playbook", **asked)
+    assert result.history.finished is not None
+    assert [t.id for t in result.trials() if t.failure is not None] == [1]
+    assert result.best_config == {"width": 1}
+
+
+WAITING = [ASHA(Random(), min_epochs=5), Hyperband(Random(), min_epochs=5)]
+
+
+@pytest.mark.parametrize("strategy", [*WAITING, "asha", "random"])
+def test_who_waits_for_the_validation_or_validates_at_the_end_of_a_job_has_a_study(strategy):
+    result = tuned(seldom(5, last=strategy == "asha"), strategy)
+    assert max(t.epoch for t in result.trials()) == 30
+    assert {t.failure for t in result.trials()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("reported", "guessed"),
+    [("val_los", True), ("valid_loss", True), ("train_loss", False), ("loss", False), ("val_loss2", False)],
+)
+@pytest.mark.parametrize("strategy", ["asha", "random"])
+def test_only_what_may_be_meant_is_suggested(strategy, reported, guessed):
+    with pytest.raises(UserError, match="'val_loss' was never reported") as error:
+        tuned(seldom(1, name=reported), strategy)
+    assert (f"Did you mean {reported!r}?" in error.value.mend) == guessed
+
+
+def test_a_single_trial_without_its_metric_at_a_rung_fails_alone():
+    def train(trial):
+        for epoch in trial.epochs():
+            trial.report({"train_loss" if trial.id == 2 else "val_loss": 1.0 / epoch})
+
+    failed = [t for t in tuned(train, "asha").trials() if t.failure is not None]
+    assert [(t.id, t.failure.kind) for t in failed] == [(2, "silent")]

@@ -96,8 +96,8 @@ def test_many_may_create_the_tables_at_once(database):
 def test_one_driver_takes_the_same_decisions_in_every_store(space, database, tmp_path, strategy):
     def decisions(**where) -> list:
         asked = drive(space, strategy, budget="6 trials", max_epochs=4, fail=lambda i: i % 4 == 2, **where)
+        taken = [ev.encode(e.event) for e in asked._book._store.read() if isinstance(e.event, ev.Decision)]
         asked.close()
-        taken = [ev.encode(e) for e in asked._book.recent(0) if isinstance(e, ev.Decision)]
         return [(kind, {k: v for k, v in data.items() if k != "driver"}) for kind, data in taken]
 
     assert decisions() == decisions(storage=tmp_path / "s.db") == decisions(storage=database)

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from luthier.core import events as ev
+from luthier.core.errors import UserError
 from luthier.core.history import Entry, History, fold
 from luthier.core.params import Choice, Constant, Float, Int
 from luthier.core.space import Space
@@ -572,6 +573,12 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(playbook, tmp_path, 
         write_report(playbook, path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_report_is_a_file_and_no_folder(playbook, tmp_path):
+    with pytest.raises(UserError, match=r"is a folder. Name a file: .*report.html"):
+        write_report(playbook, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- the console -------------------------------------------------------------------------------------------------------

@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 import luthier as lt
+from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.trial import Status
+from luthier.run.book import Book
+from luthier.run.loop import run
+from luthier.run.memory import MemoryStore
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA
 from luthier.search.uniform import Random
 from luthier.store import SqlStore, locate
+from luthier.strategies import build
 
 SPACE = lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True))
 
@@ -253,8 +258,48 @@ def test_two_reports_of_one_epoch_are_refused():
             trial.report(val_loss=1.0)
             trial.report(train_loss=2.0)
 
-    first = tune(twice, workers=0, budget="2 trials").trials()[0]
-    assert "Epoch 1 was reported already. Pass all metrics of an epoch in one" in first.failure.reason
+    told = r"(?s)first 3 trials all failed.*Epoch 1 was reported already. Pass all metrics of an epoch in one"
+    with pytest.raises(RunError, match=told):  # and not all of the budget, although each has reported
+        tune(twice, workers=0, budget="9 trials")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("strategy", ["random", "asha"])
+def test_what_is_reported_once_after_the_loop_counts_for_the_last_epoch(workers, strategy):
+    def at_its_end(trial):
+        for _ in trial.epochs():
+            pass
+        trial.report(val_loss=1.0 + trial.config["learning_rate"])
+
+    result = tune(at_its_end, workers=workers, strategy=strategy)
+    assert result.best_score == pytest.approx(1.0, abs=0.1)
+    assert {t.failure for t in result.trials()} == {None}
+    assert all(t.reports[-1].epoch == t.epoch == t.until for t in result.trials())
+    assert 9 in {t.epoch for t in result.trials()}
+
+
+def test_the_function_goes_on_after_its_report_after_the_loop():
+    ends = []
+
+    def goes_on(trial):
+        for _ in trial.epochs():
+            pass
+        trial.report(val_loss=1.0)
+        ends.append(trial.id)
+
+    tune(goes_on, workers=0, budget="2 trials")
+    assert ends == [0, 1]
+
+
+def test_an_epoch_that_was_reported_takes_nothing_more_after_the_loop():
+    def tests_at_its_end(trial):
+        for _ in trial.epochs():
+            trial.report(val_loss=1.0)
+        trial.report(test_loss=2.0)
+
+    told = r"(?s)first 3 trials all failed.*Epoch 9 was reported already.*inside the loop .*: test_loss too"
+    with pytest.raises(RunError, match=told):
+        tune(tests_at_its_end, workers=0, budget="9 trials")
 
 
 def test_a_finished_study_says_that_nothing_is_trained(tmp_path, capsys):
@@ -271,6 +316,71 @@ def test_nonsense_reports_fail_their_trial_alone():
     result = tune(nonsense, workers=0, max_epochs=2)
     assert [t.status for t in result.trials()][:3] == [Status.DONE, Status.FAILED, Status.DONE]
     assert "'val_loss' is 'great' (str), not a number" in result.trials()[1].failure.reason
+
+
+def test_a_metric_whose_name_is_no_string_fails_its_trial_alone():
+    def numbered(trial):
+        for _ in trial.epochs():
+            trial.report({0: float("nan")} if trial.id == 1 else {"val_loss": 0.5})
+
+    result = tune(numbered, workers=0, max_epochs=2)
+    assert [t.status for t in result.trials()][:3] == [Status.DONE, Status.FAILED, Status.DONE]
+    assert "A metric is named 0 (int), which is no string" in result.trials()[1].failure.reason
+
+
+def test_an_observer_that_fails_is_warned_of_once_and_ends_nothing():
+    class Watches:
+        def __init__(self, wrong):
+            self.wrong, self.seen = wrong, []
+
+        def update(self, history, events):
+            self.seen += events
+            if self.wrong:
+                raise KeyError("mine")
+
+    broken, sound = Watches(True), Watches(False)
+    with pytest.warns(UserWarning, match=r"observer Watches failed and is told no more \(KeyError: 'mine'; .*") as said:
+        result = tune(train, workers=0, observers=[broken, sound])
+    assert len(said) == 1
+    assert result.best_score is not None
+    assert 0 < len(broken.seen) < len(sound.seen)
+
+
+def test_observers_hear_all_that_is_said_at_once():
+    class Bursts:
+        """An executor whose one worker says everything at once."""
+
+        def __init__(self):
+            self.job = None
+
+        free = property(lambda self: int(self.job is None))
+
+        def submit(self, job):
+            self.job = job
+
+        def poll(self, hear, timeout):
+            job, self.job = self.job, None
+            reports = [ev.Reported(job.trial, e, {"val_loss": 1.0 / e}) for e in range(1, job.until + 1)]
+            hear(*reports, ev.Ended(job.trial, job.until))
+
+        def stop(self, trial):
+            pass
+
+        park = close = lambda self: None
+
+    class Keeps:
+        def __init__(self):
+            self.seen = []
+
+        def update(self, history, events):
+            self.seen += events
+
+    study = lt.AskTell(SPACE, minimize="val_loss", max_epochs=2500, budget="2 trials", strategy="random").history.study
+    store, keeps = MemoryStore(), Keeps()
+    book = Book.create(store, study)
+    run(book, build("random"), Bursts(), None, [keeps])
+    assert keeps.seen == [e.event for e in store.read(1)]
+    assert len(keeps.seen) == 2 * (1 + 2500 + 1) + 1
 
 
 def test_a_study_goes_on_where_it_stopped_and_grows_with_its_budget(tmp_path):

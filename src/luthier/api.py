@@ -321,7 +321,12 @@ def launch(
     files: str | Path | None = None,
 ) -> Result:
     """Begin a prepared study, or go on with the one that the storage holds under its name."""
-    crew.accept(target, kept=storage is not None)
+    crew.accept(target, kept=storage is not None, limits=limits)
+    if storage is None and files is not None:
+        raise UserError(
+            f"files={str(files)!r} is for a study that is kept, and this one is not.",
+            'Write storage="study.db" too, or leave files out.',
+        )
     with ExitStack() as stack:
         store: Store = MemoryStore()
         place, cloud, fresh = None, "", False

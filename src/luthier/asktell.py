@@ -19,6 +19,7 @@ from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.request import Names, begin, objectives_from, study_from
 from luthier.run.decisions import job_of
+from luthier.run.handle import named_well
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
 
@@ -78,8 +79,7 @@ class AskTell:
         self._store = _store(storage, name)
         try:
             self._book, _ = begin(self._store, study)
-            if self._store.drivers is not None:
-                self._book.enter(__version__)
+            self._book.enter(__version__)  # the time in which nobody had it open is not spent
         except BaseException:
             self._store.close()
             raise
@@ -95,13 +95,15 @@ class AskTell:
         while self._owed:
             trial = self._owed.pop(0)
             if self._book.holds(trial):
-                return job_of(self._book.history, trial)
+                return self._handed_out(job_of(self._book.history, trial))
         self._owed += [what.trial for what in self._book.obey() if isinstance(what, ev.Requeued)]
         if self._owed:
             return self.ask()
         job = self._book.next(self._scheduler)
-        if isinstance(job, Job):
-            self._since[job.trial] = time.perf_counter()
+        return self._handed_out(job) if isinstance(job, Job) else job
+
+    def _handed_out(self, job: Job) -> Job:
+        self._since[job.trial] = time.perf_counter()
         return job
 
     def tell(
@@ -113,11 +115,13 @@ class AskTell:
             ``"stop"`` when there is nothing more to train in this job: it is over, or the trial was ended early.
 
         Raises:
-            UserError: no metrics, or values that are no numbers.
+            UserError: no metrics, names that are no strings, or values that are no numbers.
         """
         values = {**(metrics or {}), **named}
         if not values:
             raise UserError("tell() got no metrics.", "Write tell(job, epoch, val_loss=0.5).")
+        for name in values:
+            named_well(name)
         try:
             numbers = {k: float(v) for k, v in values.items()}
         except (TypeError, ValueError):

@@ -101,7 +101,11 @@ def report(
 
     history = _read(study, name)
     url = store.locate(study)
-    typer.echo(write_report(history, output or report_path(url), insight.lesson(history)))
+    page = output or report_path(url)
+    try:
+        typer.echo(write_report(history, page, insight.lesson(history)))
+    except OSError as error:
+        raise UserError(f"{str(page)!r} cannot be written: {error.strerror}.", "Name another place with -o.") from None
 
 
 app.command()(servers.dashboard)

@@ -215,6 +215,7 @@ def resume(
                 "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
             )
         trains = targets.load(target) if target else targets.recall(asked.target, store.file_of(log.url))
+        crew.accept(trains, limits=limits)
         if budget is not None:
             now = replace(asked, space=book.history.asked_space, budget=Budget.parse(budget, asked.max_epochs))
             request.go_on(book, now)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
-from luthier.core.errors import Conflict, RunError, UserError, nearest
+from luthier.core.errors import Conflict, RunError, UserError
 from luthier.core.history import Entry, History, start
 from luthier.core.metrics import guess_direction
 from luthier.core.study import Study
 from luthier.core.trial import Status, TrialRecord
 from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action
+from luthier.run.silent import mistake, silence
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Book:
         self._drivers = store.drivers
         self._clock = clock or clock_of(store)
         self._held: list[Entry] | None = None
-        self._recent: deque[ev.Event] = deque(maxlen=1000)
+        self._watcher: Callable[[Iterable[ev.Event]], None] | None = None
         self._listened = -math.inf
         self._missed: dict[int, float] = {}
         self.driver = 0
@@ -181,10 +182,18 @@ class Book:
     def _commit(self, entries: list[Entry], history: History) -> None:
         if self._held is None:
             self._store.append(entries, self.history.length)
-            self._recent.extend(e.event for e in entries)
+            self._show(entries)
         else:
             self._held.extend(entries)
         self.history = history
+
+    def watch(self, watcher: Callable[[Iterable[ev.Event]], None]) -> None:
+        """Have ``watcher`` told every event from now on, appended or read on, in the order of the log."""
+        self._watcher = watcher
+
+    def _show(self, entries: list[Entry]) -> None:
+        if self._watcher is not None:
+            self._watcher([entry.event for entry in entries])
 
     def _read_on(self, *, needed: bool = True) -> None:
         """Take in what others have appended: what was asked from outside, and what other drivers did where there may be
@@ -200,7 +209,7 @@ class Book:
             raise Conflict(f"Another driver wrote to study {self.history.study.name!r} meanwhile.")
         for entry in entries:
             self.history = self.history.then(entry)
-            self._recent.append(entry.event)
+        self._show(entries)
         self.taken_in += len(entries)
 
     def obey(self) -> tuple[ev.Stopped | ev.Requeued, ...]:
@@ -226,16 +235,16 @@ class Book:
             done += self.take_over(MISSED)
         return tuple(done)
 
-    def recent(self, since: int) -> list[ev.Event]:
-        """The events from number ``since`` on, as far back as the last thousand: for those who watch."""
-        count = min(self.history.length - since, len(self._recent))
-        return [self._recent[-i] for i in range(count, 0, -1)]
-
     @property
     def tentative(self) -> bool:
-        """Whether nothing was learned yet: no trial reported all the metrics, answered or failed by itself."""
-        trials = self.history.trials
-        return all(self.history.unreported(t) and t.answer is None and t.failure is None for t in trials)
+        """Whether nothing was learned yet: no trial reported all the metrics, answered or failed by itself, other than
+        by not reporting them."""
+
+        def vain(trial: TrialRecord) -> bool:
+            silent = trial.failure is None or trial.failure.kind == "silent"
+            return silent and trial.answer is None and bool(self.history.unreported(trial))
+
+        return all(map(vain, self.history.trials))
 
     # -- deciding --------------------------------------------------------------------------------------------------
     def next(self, scheduler: Scheduler) -> Job | Wait | Done:
@@ -270,7 +279,7 @@ class Book:
         about a trial that another driver runs.
 
         Raises:
-            UserError: a metric of the study's objectives or constraints was never reported although a trial ended.
+            UserError: a metric of the study's objectives or constraints was never reported although a job ended.
         """
         return self.hear_all((event,), scheduler)
 
@@ -313,16 +322,16 @@ class Book:
         if isinstance(event, ev.Failed) and event.kind in TRANSIENT and trial.attempts < RETRIES:
             why = f"{event.reason}; attempt {trial.attempts + 1} of {RETRIES}"
             event = ev.Requeued(event.trial, why, blame=True, driver=self.driver)
-        if (
-            isinstance(event, ev.Failed)
-            and event.kind == "silent"
-            and all(map(self.history.unreported, self.history.trials))
-        ):
-            raise UserError(event.reason, event.detail)
-        if isinstance(event, ev.Ended) and trial.probe is None:
-            missing = self.history.unreported(trial)
-            event = self._silent(trial, missing) if missing else event
+        trouble: UserError | None = None
+        if isinstance(event, ev.Failed) and event.kind == "silent":
+            if all(map(self.history.unreported, self.history.trials)):
+                trouble = UserError(event.reason, event.detail)
+        elif isinstance(event, ev.Ended) and trial.probe is None and (missing := self.history.unreported(trial)):
+            trouble = mistake(self.history, trial, event, missing)
+            event = silence(trial, missing)
         self._commit([entry := self._entry(event)], self.history.then(entry))
+        if trouble is not None:  # the trial is over all the same: who mends the function goes on with others
+            raise trouble
         return (event,)
 
     def _hear_report(self, event: ev.Reported, trial: TrialRecord, scheduler: Scheduler) -> tuple[ev.Event, ...]:
@@ -346,18 +355,6 @@ class Book:
         self._commit(entries, history)
         return tuple(events)
 
-    def _silent(self, trial: TrialRecord, missing: tuple[str, ...]) -> ev.Failed:
-        def never(metric: str) -> bool:
-            return all(metric not in r.metrics for t in self.history.trained() for r in t.reports)
-
-        metric = next(filter(never, missing), None)
-        names = trial.metric_names
-        seen = f"it reported {', '.join(names)}" if names else "it reported nothing"
-        if metric is not None:
-            mend = nearest(metric, names) if names else f"Call trial.report({metric}=...) after each epoch."
-            raise UserError(f"The metric {metric!r} was never reported: trial {trial.id} ended and {seen}.", mend)
-        return ev.Failed(trial.id, "silent", f"ended without reporting {', '.join(map(repr, missing))}; {seen}")
-
 
 def steady(now: float | None = None) -> Callable[[], float]:
     """A clock that begins at ``now`` (the machine's time where None) and counts on steadily, whatever that is set to
@@ -372,10 +369,21 @@ def clock_of(store: Store) -> Callable[[], float]:
 
 
 def _nonfinite(event: ev.Reported, history: History) -> str | None:
+    """The metric that shows that a training has failed, if any: one of the study's or a loss that is not finite, or a
+    nan of another one that should fall. What is derived from a loss may well be infinite: a perplexity overflows at the
+    beginning of a sound training."""
     for name, value in event.metrics.items():
-        if not math.isfinite(value) and (name in history.study.goals.metrics or guess_direction(name) == "minimize"):
+        if math.isfinite(value):
+            continue
+        if name in history.study.goals.metrics or _is_loss(name):
+            return name
+        if math.isnan(value) and guess_direction(name) == "minimize":
             return name
     return None
+
+
+def _is_loss(name: str) -> bool:
+    return any(word.endswith("loss") or word == "nll" for word in re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def requeued(history: History) -> tuple[ev.Requeued, ...]:

@@ -127,16 +127,24 @@ class Crew:
         found = self.executor.partition(":")[2]
         return self.executor if found.startswith("//") else found
 
-    def accept(self, target: Callable[..., Any], *, kept: bool = True) -> None:
+    def accept(self, target: Callable[..., Any], *, kept: bool = True, limits: Limits | None = None) -> None:
         """Refuse what this crew cannot train.
 
         Args:
             kept: whether the study has a storage, and with it a folder of files.
+            limits: what the study may take, where that is bounded.
 
         Raises:
             UserError: a script whose trials would all write to one place at once, a target that trains in one process
-                only, or Slurm without a shared folder.
+                only, Slurm without a shared folder, or a limit on workers that are not there.
         """
+        if self.workers == 0 and limits is not None:
+            ends = {"timeout": limits.timeout, "worker_memory": limits.worker_memory}
+            if name := next((n for n, given in ends.items() if given is not None), None):
+                raise UserError(
+                    f"workers=0 trains in this process, which {name}= cannot end.",
+                    f"Use workers=1, or leave {name} out.",
+                )
         if self.kind == "slurm" and not kept:
             raise UserError(
                 "executor='slurm' needs a folder that all nodes share.", 'Write storage="study.db" in such a folder.'

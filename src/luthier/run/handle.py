@@ -319,19 +319,22 @@ class Trial:
     def report(self, metrics: Mapping[str, Any] | None = None, /, *, epoch: int | None = None, **named: Any) -> None:
         """Report the metrics of an epoch: numbers or one-element tensors by name.
 
-        Inside ``trial.epochs`` the epoch is known. In a loop of your own each report counts as the next epoch unless
-        ``epoch=`` says otherwise, and once the job is over the report does not return: where several processes train a
-        trial so, each must report, and only what rank 0 says counts.
+        Inside ``trial.epochs`` the epoch is known; after it, a training that did not report its last epoch may do so
+        still. In a loop of your own each report counts as the next epoch unless ``epoch=`` says otherwise, and once the
+        job is over the report does not return: where several processes train a trial so, each must report, and only
+        what rank 0 says counts.
 
         Raises:
-            UserError: a metric is no number, nothing was reported, or validation ran in training mode.
+            UserError: a metric is no number, nothing was reported, the epoch was reported before, or validation ran in
+                training mode.
         """
         values = {**(metrics or {}), **named}
+        over = not self._iterating and self.epoch >= self.until
         if epoch is None:
-            epoch = self.epoch + 1
+            epoch = self.epoch if over else self.epoch + 1
         if self.rank == 0:
             self._tell(values, int(epoch))
-        if not self._iterating:
+        if not self._iterating and not over:
             self.epoch = int(epoch)
             verdict = "stop" if self.epoch >= self.until else self._ranks.agree(self.epoch, NEXT)
             if verdict == "stop":
@@ -344,7 +347,9 @@ class Trial:
             raise UserError("trial.report() got no metrics.", "Write trial.report(val_loss=0.5).")
         if epoch <= self._reported:
             raise UserError(
-                f"Epoch {epoch} was reported already.", "Pass all metrics of an epoch in one trial.report(...)."
+                f"Epoch {epoch} was reported already.",
+                "Pass all metrics of an epoch in one trial.report(...), inside the loop over the epochs: "
+                f"{', '.join(map(str, values))} too.",
             )
         if self._modes is not None:
             modes, self._modes = self._modes, None
@@ -355,7 +360,21 @@ class Trial:
         self._since = now
 
 
+def named_well(name: Any) -> None:
+    """Refuse the name of a metric that is no string: the log could not keep it.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(name, str):
+        raise UserError(
+            f"A metric is named {name!r} ({type(name).__name__}), which is no string.",
+            'Name it as in report({"val_loss": 0.5}).',
+        )
+
+
 def _number(name: str, value: Any) -> float:
+    named_well(name)
     try:
         return float(value)
     except (TypeError, ValueError):

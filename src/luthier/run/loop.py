@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+import traceback
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from luthier.contracts import Done, Executor, Job, Scheduler, Wait
 from luthier.core import events as ev
-from luthier.core.errors import RunError
+from luthier.core.errors import RunError, UserError
 from luthier.core.history import History
-from luthier.core.trial import Status
+from luthier.core.trial import Status, TrialRecord
 from luthier.run.book import Book
 from luthier.run.decisions import job_of
 from luthier.run.interrupts import GRACE, Interrupted, Interrupts
@@ -19,7 +21,7 @@ from luthier.run.retention import drop_old, keep_within
 from luthier.run.vault import Vault
 
 HOPELESS = 3
-"""A study ends when this many first trials all failed and none ever reported its metric."""
+"""A study ends when this many first trials all failed, before their first report or by a misuse of Luthier."""
 
 
 class Observer(Protocol):
@@ -54,15 +56,22 @@ def run(
         UserError: the metric was never reported.
         RunError: the first trials all failed, or the strategy is at fault.
     """
-    seen, taken_in = book.history.length, book.taken_in
+    taken_in = book.taken_in
+    news: list[ev.Event] = []
+    book.watch(news.extend)
+    watching = list(observers)
 
     def look() -> None:
-        nonlocal seen
-        if book.history.length > seen:
-            fresh = book.recent(seen)
-            seen = book.history.length
-            for observer in observers:
+        if not news:
+            return
+        fresh = tuple(news)
+        news.clear()
+        for observer in tuple(watching):
+            try:
                 observer.update(book.history, fresh)
+            except Exception as error:  # who watches may miss the rest, never end hours of training
+                watching.remove(observer)
+                _warn_of(observer, error)
 
     def hear(*events: ev.Event) -> None:
         for what in book.hear_all(events, scheduler):
@@ -130,12 +139,28 @@ def run(
     raise Interrupted(asked.signal, len(saved), len(out))
 
 
+def _warn_of(observer: Observer, error: Exception) -> None:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    warnings.warn(
+        f"The observer {type(observer).__name__} failed and is told no more ({type(error).__name__}: {error}; "
+        f"{where.filename}:{where.lineno}). The study goes on.",
+        stacklevel=2,
+    )
+
+
 def _give_up_if_hopeless(history: History) -> None:
     ended = (t for t in history.trials if t.status is not Status.RUNNING)
-    if any(t.failure is None or t.reports for t in ended):  # as a rule the first of them: a walk of one step
+    if not all(map(_in_vain, ended)):  # as a rule the first of them is not: a walk of one step
         return
     failures = [t.failure for t in history.trials if t.failure is not None]
     if len(failures) < HOPELESS:
         return
     last = failures[-1]
     raise RunError(f"The first {len(failures)} trials all failed. The last one: {last.reason}\n{last.detail}".rstrip())
+
+
+def _in_vain(trial: TrialRecord) -> bool:
+    """Whether a trial failed and every other one will: it reported nothing, or its function misuses Luthier, which may
+    show at its end only."""
+    failure = trial.failure
+    return failure is not None and (not trial.reports or failure.reason.startswith(f"{UserError.__name__}: "))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.core.errors import nearest
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.perform import TrainingFailed
+from luthier.run.silent import meant
 from luthier.scripts import launched
 from luthier.scripts.files import Events, Table
 from luthier.scripts.gather import Gatherer, Report
@@ -215,7 +215,7 @@ class _Job:
             raise TrainingFailed(
                 "silent",
                 f"The metric {metric!r} was never reported: {where} told {', '.join(seen[:12])}.",
-                nearest(metric, seen),
+                meant(metric, seen) or f"Let it print {metric}=0.5 after each epoch.",
             )
         place = self.script.csv or self.script.tensorboard
         if place:

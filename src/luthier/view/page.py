@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from luthier.core.errors import UserError
 from luthier.view import story
 
 
@@ -35,8 +36,13 @@ def save(page: str, path: str | Path) -> Path:
 
     Returns:
         The path written.
+
+    Raises:
+        UserError: it is a folder.
     """
     target = Path(path)
+    if target.is_dir():
+        raise UserError(f"{str(path)!r} is a folder.", f"Name a file: {target / 'report.html'}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     # A reader never sees half a page: write beside the target, then rename over it.
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
