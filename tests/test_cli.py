@@ -235,6 +235,18 @@ def test_tune_show_report_resume(folder):
     assert json.loads(more.stdout.splitlines()[-1])["trials"] == 7
 
 
+def test_a_stored_budget_holds_until_another_is_given_and_a_spent_one_is_said(folder):
+    words = [*TUNE, "--strategy", "random"]
+    first = luthier(*words, "--budget", "3 trials", cwd=folder)
+    assert "budget 12 epochs" in first.stdout, first.stderr
+    again = luthier(*words, cwd=folder)
+    assert "nothing is trained" in again.stdout
+    lowered = luthier(*words, "--budget", "2 trials", cwd=folder)
+    assert re.search(r"budget 8 epochs, seed 0; 12 epochs in \d+s are spent already, more than that", lowered.stdout)
+    assert "goes on after" not in lowered.stdout
+    assert "Used 12 of 8 epochs" in lowered.stdout
+
+
 def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):
     words = ["tune", "job.py:train", "--space", "space.yaml", "--metric", "val_accuracy", "--budget", "1 trial"]
     done = luthier(*words, "--max-epochs", "2", "--strategy", "random", cwd=folder)

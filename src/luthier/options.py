@@ -93,7 +93,9 @@ Constraints = Annotated[
     list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
 ]
 MaxEpochs = Annotated[int, typer.Option(help="Length of a full training.")]
-BudgetText = Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')]
+BudgetText = Annotated[
+    str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: a stored study\'s own, else 20 trials).')
+]
 Strategy = Annotated[str, typer.Option(help=STRATEGY_HELP, autocompletion=_strategies)]
 Reduce = Annotated[str, typer.Option(help="A trial counts with its 'best' epoch or its 'last'.")]
 Samples = Annotated[int | None, typer.Option(help="Samples of an epoch, for the expert's priors.")]

@@ -11,9 +11,10 @@ from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest, whole
 from luthier.core.history import History
+from luthier.core.metrics import guess_direction
 from luthier.core.params import Config, Float, Int, Value
 from luthier.core.space import Space
-from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
+from luthier.core.study import Budget, Constraint, Objective, Reduce, Study
 from luthier.knowledge import default_config
 from luthier.run.book import Book
 from luthier.strategies import WARM, budget_for, check_fit, check_goals, check_strategy
@@ -84,14 +85,14 @@ def constraints_from(given: Mapping[str, str] | Sequence[str] | None) -> tuple[C
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
         raise UserError(f"constraints= got {given!r}.", mend)
     pairs: list[tuple[str, object]] = []
-    for each in given.items() if isinstance(given, Mapping) else given:
-        if isinstance(each, str):
-            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each)
+    if isinstance(given, Mapping):
+        pairs += given.items()
+    else:
+        for each in given:
+            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each) if isinstance(each, str) else None
             if not found:
                 raise UserError(f"The constraint {each!r} cannot be read.", 'Write "latency_ms <= 20".')
             pairs.append((found[1], found[2]))
-        else:
-            pairs.append(each)
     out = [Constraint.parse(metric, text) for metric, text in pairs]
     for i, one in enumerate(out):
         for other in out[:i]:
@@ -125,10 +126,9 @@ def study_from(
     check_goals(label, objectives)
     if not isinstance(space, Space):
         space = Space.from_dict(space)
-    whole("max_epochs", max_epochs, 1)
-    whole("seed", seed, 0)
+    max_epochs, seed = whole("max_epochs", max_epochs, 1), whole("seed", seed, 0)
     if samples is not None:
-        whole("samples", samples, 1)
+        samples = whole("samples", samples, 1)
     if not isinstance(name, str) or not 0 < len(name) <= 200:
         raise UserError(f"name= (--name) must be a string of 1 to 200 characters, got {name!r}.")
     study = Study(
@@ -265,9 +265,10 @@ def begin(store: Store, study: Study) -> tuple[Book, bool]:
 
 
 def go_on(book: Book, study: Study) -> None:
-    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
+    """Go on with a stored study as it is asked now: another budget or a wider space become events.
 
-    The space is compared with what the user asked for last: what stages have widened since is not theirs to repeat.
+    Where no budget is given the stored one holds. The space is compared with what the user asked for last: what stages
+    have widened since is not theirs to repeat.
 
     Raises:
         UserError: another question than the stored one, or a space that lost values.
@@ -284,5 +285,5 @@ def go_on(book: Book, study: Study) -> None:
                 "warm_start= (--warm-start).",
             )
         book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
-    if study.budget != old.budget:
+    if study.budget.given and study.budget != old.budget:
         book.append(ev.BudgetChanged(study.budget))

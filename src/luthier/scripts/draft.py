@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.core.metrics import guess_direction
 from luthier.core.params import Choice, Float, Int, Param
 from luthier.core.space import Space
-from luthier.core.study import guess_direction
 from luthier.knowledge.roles import Role, role
 from luthier.scripts.lines import parse
 from luthier.scripts.names import Names

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.core.errors import UserError
-from luthier.core.study import is_share
+from luthier.core.metrics import is_share, words
 from luthier.readers.jsonlines import flat
-from luthier.readers.pairing import TEST, TRAIN, VAL, words
+from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import number
 from luthier.scripts.names import QUALIFIERS, Names, joined, quantity, split_of
 

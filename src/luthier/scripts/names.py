@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from luthier.core.errors import nearest
-from luthier.readers.pairing import TEST, TRAIN, VAL, direction, words
+from luthier.core.metrics import words
+from luthier.readers.pairing import TEST, TRAIN, VAL, direction
 
 # fmt: off
 _FILLER = {"avg", "average", "mean", "running", "set", "epoch", "step", "the", "current", "final", "per", "metric",
