@@ -121,6 +121,22 @@ def test_a_configuration_by_hand_costs_a_grid_no_cell():
     assert seen[1] == 3
 
 
+@pytest.mark.parametrize("strategy", ["halving", "hyperband", "bohb", "priorband"])
+def test_a_configuration_by_hand_takes_no_place_in_a_bracket(space, strategy):
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=9, budget="30 trials", strategy=strategy)
+    ask(study, ev.ConfigAsked(BY_HAND))
+    added = study.ask()  # trains all the while
+    first = [study.ask() for _ in range(9)]
+    assert [j.until for j in first] == [1] * 9
+    for job in first:
+        study.tell(job, 1, val_loss=bowl(job.config, 1))
+    promoted = study.ask()
+    best = min(first, key=lambda j: bowl(j.config, 1))
+    assert (promoted.trial, promoted.until) == (best.trial, 3)
+    assert added.trial in study.history.running
+    assert replay(log_of(study), build(strategy)) == study.history.decisions
+
+
 def test_a_configuration_by_hand_is_trained_also_beyond_the_budget(space):
     study = lt.AskTell(space, minimize="val_loss", max_epochs=3, budget="2 trials", strategy="random")
     jobs = []

@@ -71,7 +71,7 @@ BAD_SPACES = {
         ([*TUNE, "--max-epochs", "0"], "max_epochs must be a whole number of at least 1, got 0", "max_epochs=1"),
         ([*TUNE, "--workers", "-1"], "workers must be a whole number of at least 0", ""),
         ([*TUNE, "--seed", "-3"], "seed must be a whole number of at least 0, got -3", ""),
-        ([*TUNE, "--reduce", "mean"], "reduce= must be 'best' or 'last', got 'mean'", ""),
+        ([*TUNE, "--reduce", "mean"], "reduce= (--reduce) must be 'best' or 'last', got 'mean'", ""),
         ([*TUNE, "--minimize", "val_accuracy"], "'val_accuracy' is both minimized and maximized", "Keep one"),
         ([*TUNE, "--constraint", "ms about 9"], "The constraint 'ms about 9' cannot be read", "latency_ms <= 20"),
         ([*TUNE, "--enqueue", "learning_rate"], "'learning_rate' gives no hyperparameter a value", "NAME=VALUE"),
@@ -85,7 +85,10 @@ BAD_SPACES = {
         ([*TUNE, "--storage", "no/such/folder/s.db"], "folder no/such/folder does not exist", "Create it"),
         ([*TUNE, "--storage", "mongodb://x"], "'mongodb://x' cannot be used", "sqlite:///study.db"),
         ([*TUNE, "--worker", "2"], "--worker", "--workers"),
-        (["tune", "job.py:train", "--space", "space.yaml"], "No metric was given", 'maximize="val_accuracy"'),
+        (["tune", "job.py:train", "--space", "space.yaml"], "No metric was given", "--maximize val_accuracy"),
+        ([*TUNE[:4], "--metric", "zeal"], "'zeal' should go up or down", "--minimize zeal"),
+        ([*TUNE, "--constraint", "ms 20"], "'ms 20' cannot be read", "latency_ms <= 20"),
+        ([*TUNE, "--constraint", "ms <= x"], "'x' on 'ms' is no number", '--constraint "ms <= 20"'),
         (["tune", "job.py:train", "--maximize", "x"], "No search space was given", "lt.Space("),
         (["tune", "job.py:train", "--space", "none.yaml", "--maximize", "x"], "'none.yaml' cannot be read", ""),
         (["tune", "jbo.py:train", "--space", "space.yaml", "--maximize", "x"], "no file 'jbo.py'", "path"),
@@ -304,6 +307,18 @@ def test_another_function_of_the_same_name_goes_on_with_no_study(folder):
     assert tuned("other.py:train", 6).returncode == 0  # it was said that this one is meant
 
 
+def test_a_stored_budget_holds_until_another_is_given_and_a_spent_one_is_said(folder):
+    words = [*TUNE, "--strategy", "random"]
+    first = luthier(*words, "--budget", "3 trials", cwd=folder)
+    assert "budget 12 epochs" in first.stdout, first.stderr
+    again = luthier(*words, cwd=folder)
+    assert "nothing is trained" in again.stdout
+    lowered = luthier(*words, "--budget", "2 trials", cwd=folder)
+    assert re.search(r"budget 8 epochs, seed 0; 12 epochs in \d+s are spent already, more than that", lowered.stdout)
+    assert "goes on after" not in lowered.stdout
+    assert "Used 12 of 8 epochs" in lowered.stdout
+
+
 def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):
     words = ["tune", "job.py:train", "--space", "space.yaml", "--metric", "val_accuracy", "--budget", "1 trial"]
     done = luthier(*words, "--max-epochs", "2", "--strategy", "random", cwd=folder)
@@ -373,6 +388,62 @@ def test_diagnose_as_one_object(folder):
     shown = luthier("diagnose", "runs", cwd=folder).stdout
     assert shown.startswith("critical: ")
     assert shown.index("  b ") < shown.index("  a ")  # what matters most first
+
+
+def test_a_study_that_does_not_know_its_function_goes_on_with_one_that_is_named(folder):
+    code = """
+import luthier as lt
+study = lt.AskTell(lt.Space.from_yaml(open("space.yaml").read()), maximize="val_accuracy", max_epochs=2,
+                   budget="4 trials", strategy="random", storage="told.db")
+job = study.ask()
+for epoch in (1, 2):
+    study.tell(job, epoch, val_accuracy=0.1)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=300)
+    lost = luthier("resume", "told.db", cwd=folder)
+    assert lost.returncode == 2
+    assert "it was asked and told" in lost.stderr
+    assert "luthier resume STUDY --target FILE.py:NAME" in lost.stderr
+    done = luthier("resume", "told.db", "--target", "job.py:train", "--workers", "0", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["trials"] == 4
+
+
+FILES = """
+import luthier as lt
+from luthier.target import load
+
+if __name__ == "__main__":
+    for file in ("a/train.py", "b/train.py", "a/train.v2.py", "a/queue.py", "a/train.py"):
+        result = lt.tune(load(f"{file}:train"), lt.Space(x=lt.Float(0, 1)), minimize="val_loss", max_epochs=1,
+                         budget="1 trial", strategy="random", workers=1, quiet=True)
+        print(result.best_score)
+"""
+
+
+def test_a_function_is_that_of_the_file_that_was_named(tmp_path):
+    """Also where another module has its name, or it has none that a module can have; in worker processes too."""
+    job = "{more}\nclass Loss:\n    def of(self): return {loss}\ndef train(trial): trial.report(val_loss=Loss().of())\n"
+    for place, more, loss in (
+        ("a/train.py", "from mine import one", "one"),
+        ("b/train.py", "", "2"),
+        ("a/train.v2.py", "import mine", "mine.one + 2"),
+        ("a/queue.py", "", "4"),  # as a module of Python's
+        ("a/mine.py", "one = 1", "0"),
+        ("c/train.py", "", "5"),
+    ):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(job.format(more=more, loss=loss))
+    (tmp_path / "all.py").write_text(FILES)
+    done = subprocess.run([sys.executable, "all.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["1.0", "2.0", "3.0", "4.0", "1.0"], done.stderr
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "c"), os.environ.get("PYTHONPATH", "")])}
+    (tmp_path / "space.yaml").write_text(SPACE)
+    words = ["tune", "b/train.py:train", "--space", "space.yaml", "--minimize", "val_loss", "--max-epochs", "1",
+             "--budget", "1 trial", "--strategy", "random", "--json"]  # fmt: skip
+    other = subprocess.run([sys.executable, "-m", "luthier.cli", *words], cwd=tmp_path, capture_output=True, text=True,
+                           env=environment, timeout=300)  # fmt: skip
+    assert json.loads(other.stdout.splitlines()[-1])["best_score"] == 2, other.stderr
 
 
 @pytest.mark.parametrize(

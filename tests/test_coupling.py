@@ -35,6 +35,33 @@ def test_the_plain_value_scales_from_the_reference(optimizer, batch, rate, decay
     assert config["weight_decay"] == pytest.approx(10**-1.5 * decay)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "decay"),
+    [
+        ("AdamW", 2.0, 2.0), ("SGD", 4.0, 1.0), ("torch.optim.SGD", 4.0, 1.0), ("sgd_momentum", 4.0, 1.0),
+        ("Adam", 2.0, 1.0), ("RMSprop", 2.0, 1.0), ("Lion", 2.0, 2.0),
+    ],
+)  # fmt: skip
+def test_an_optimizer_is_known_in_every_spelling(name, rate, decay):
+    def factors(space):
+        config = space.complete({"optimizer": name, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 0.1})
+        return [config[n] / float(space.base(n, config)) for n in ("learning_rate", "weight_decay")]
+
+    space = SPACE.replace(optimizer=lt.Choice("adamw", "sgd", name))
+    for one in (space, lt.Space.from_json(space.to_json()), space.fix({"optimizer": name})):
+        assert factors(one) == pytest.approx([rate, decay])
+
+
+def test_what_the_log_knows_of_exponents_holds_for_it():
+    # Spaces in older logs have the exponents of "sgd" and of no other spelling.
+    stored = SPACE.to_dict()
+    stored["optimizer"]["choices"] = ["adamw", "SGD"]
+    space = lt.Space.from_dict(stored)
+    follows = space["learning_rate"].follows
+    assert follows.factor({"optimizer": "SGD", "batch_size": 256}) == 2.0
+    assert space.to_dict() == stored
+
+
 def test_points_of_the_unit_cube_come_back():
     rng = np.random.default_rng(0)
     for _ in range(100):

@@ -559,6 +559,8 @@ def encode_study(study: Study) -> dict[str, Any]:
         ({"constraints": {"": "<= 1"}}, "must be a non-empty string"),
         ({"constraints": "ms <= 20"}, "constraints= got 'ms <= 20'"),
         ({"constraints": ["ms"]}, "The constraint 'ms' cannot be read"),
+        ({"constraints": [5]}, "The constraint 5 cannot be read"),
+        ({"constraints": [("ms", "<= 20")]}, "The constraint .'ms', '<= 20'. cannot be read"),
         ({"constraints": ["ms <= 20", "ms <= 30"]}, "two bounds of one kind"),
         ({"constraints": ["ms >= 30", "ms <= 20"]}, "No value of 'ms' keeps both ms <= 20 and ms >= 30"),
     ],

@@ -105,9 +105,58 @@ def test_the_command_to_run_next_fills_in_what_is_no_hyperparameter(tmp_path):
     assert words[words.index("--maximize") + 1] == "val_accuracy"
     assert words[words.index("--max-epochs") + 1] == "12"
     assert words[words.index("--") + 1 :] == [
-        "python", str(tmp_path / "main.py"), "--epochs={epochs}", "--seed={seed}", "--output-dir={out}",
+        "python", str(tmp_path / "main.py"), "...", "--epochs={epochs}", "--seed={seed}", "--output-dir={out}",
         "--save={out}/model.pt"]  # fmt: skip
     assert "--dry-run" in lines[0]
+
+
+NEEDED = """
+import argparse
+p = argparse.ArgumentParser()
+p.add_argument("root")
+p.add_argument("more", nargs="*")
+p.add_argument("--data", required=True)
+p.add_argument("--lr", type=float, required=True)
+p.add_argument("-z", required=True)
+p.add_argument("--epochs", type=int, required=True)
+p.add_argument("--note")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "said"),
+    [
+        (NEEDED, "... --data=... -z ... --epochs={epochs}", "root and --data and -z"),
+        ("import click\n@click.command()\n@click.option('--lr', default=0.1)\n@click.option('--data', required=True)\n"
+         "@click.argument('arch')\n@click.argument('more', nargs=-1)\ndef main(**k): ...", "... --data=...",
+         "arch and --data"),
+        ("import typer\ndef main(root: str, lr: float = 0.1, *, data: str = typer.Option(...)): ...\ntyper.run(main)",
+         "... --data=...", "root and --data"),
+        ("import fire\ndef train(data, lr: float = 0.01, *, kind): ...\nfire.Fire(train)", "... --kind=...",
+         "data and --kind"),
+        ("from dataclasses import dataclass\nfrom transformers import HfArgumentParser\n@dataclass\nclass A:\n"
+         "    model: str\n    other: list\n    lr: float = 0.1", "--model=...", "--model"),
+    ],
+)  # fmt: skip
+def test_what_a_script_does_not_run_without_has_a_gap_in_the_command(tmp_path, monkeypatch, text, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "main.py").write_text(text)
+    told = inside(["init", "main.py"]).out
+    assert f"python main.py {words}\n" in told
+    assert f"The script does not run without {said}: put what it is to get in the place of ..." in told
+    command = shlex.split(next(line for line in told.splitlines() if "--dry-run" in line))[1:]
+    left = inside(command)
+    assert left.code == 2
+    assert "...' in the command is still to be filled in." in left.err
+    filled = inside([w.replace("...", "mine") for w in command])
+    assert filled.code == 0, filled.err
+    assert "mine" in filled.out
+
+
+def test_what_hydra_marks_as_missing_has_a_gap_too(tmp_path):
+    (tmp_path / "config.yaml").write_text("lr: 0.1\ndata: ???\n")
+    read = found(tmp_path, "import hydra\n@hydra.main(config_path='.')\ndef main(cfg): ...\n")
+    assert " data=..." in draft(read, "space.yaml").told
 
 
 CLICK = """
@@ -211,7 +260,7 @@ def test_typer_is_read_off_the_arguments(tmp_path):
     assert space_of(made)["optimizer"] == Choice("sgd", "adamw", default="adamw")
     assert "#amp: {type: choice, choices: [--amp, --no-amp]}" in made.text
     assert "Put {amp} into the command to search it." in " ".join(made.text.replace("# ", "").split())
-    assert "main.py --epochs={epochs} --seed={seed}" in made.told
+    assert "main.py ... --epochs={epochs} --seed={seed}" in made.told
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,19 @@ import sqlite3
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import drive, log_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 import luthier as lt
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, StorageError, UserError
 from luthier.core.history import Entry, fold, start
+from luthier.core.metrics import guess_direction
 from luthier.core.rows import Rows
-from luthier.core.study import Budget, Objective, Study, guess_direction
+from luthier.core.study import Budget, Objective, Study
 from luthier.core.trial import Status
 from luthier.run.book import Book
 from luthier.run.memory import MemoryStore
@@ -385,7 +389,15 @@ def test_no_pickle_in_the_database(tmp_path, space):
     [
         ("val_accuracy", "maximize"), ("val/loss", "minimize"), ("eval_f1_macro", "maximize"), ("ppl", "minimize"),
         ("valid.rmse", "minimize"), ("AUC", "maximize"), ("val_mIoU", "maximize"), ("error_rate", "minimize"),
-        ("valloss", "minimize"), ("banana", None),
+        ("valloss", "minimize"), ("banana", None), ("", None), ("valAcc", "maximize"), ("accuracy_error", "minimize"),
+        ("neg_mean_squared_error", "maximize"), ("neg_log_loss", "maximize"), ("val/neg_brier_score", "maximize"),
+        ("neg_root_mean_squared_error", "maximize"), ("neg_mean_poisson_deviance", "maximize"),
+        ("log_likelihood", "maximize"), ("negative_log_likelihood", "minimize"), ("negative_recall", None),
+        ("brier_score", "minimize"), ("fid_score", "minimize"), ("crps", "minimize"), ("test_score", "maximize"),
+        ("f1_score", "maximize"), ("r2_score", "maximize"), ("val_fid", "minimize"), ("val_mape", "minimize"),
+        ("smape", "minimize"), ("jaccard", "maximize"), ("top3", "maximize"), ("spearman", "maximize"),
+        ("metrics/mAP50-95(B)", "maximize"), ("total cost", "minimize"), ("objective", None),
+        ("loss_neg", "minimize"),
     ],
 )  # fmt: skip
 def test_the_direction_follows_from_a_common_name(metric, direction):
@@ -397,19 +409,67 @@ def test_the_direction_follows_from_a_common_name(metric, direction):
     [
         ("40 trials", Budget(1200)), ("1 trial", Budget(30)), (2, Budget(60)), ("600 epochs", Budget(600)),
         ("2h", Budget(seconds=7200)), ("1h30m", Budget(seconds=5400)), ("90 min", Budget(seconds=5400)),
-        ("0.5 trials", Budget(15)),
+        ("0.5 trials", Budget(15)), (1_000_000, Budget(30_000_000)), (1234567, Budget(37_037_010)), (2.5, Budget(75)),
+        ("1,200 epochs", Budget(1200)), ("1e3 epochs", Budget(1000)), ("40 trials and 2h", Budget(1200, 7200)),
+        ("1,000 epochs, 1 day", Budget(1000, 86400)), (np.int64(2), Budget(60)), (Budget(5, 1), Budget(5, 1)),
+        ("10 mins 5 secs", Budget(seconds=605)),
     ],
 )  # fmt: skip
 def test_budgets_are_read(text, budget):
     assert Budget.parse(text, 30) == budget
 
 
+@given(st.none() | st.integers(1, 10**9), st.none() | st.integers(1, 10**7))
+def test_a_budget_is_read_as_it_is_written(epochs, seconds):
+    budget = Budget(epochs, seconds)
+    if epochs or seconds:
+        assert Budget.parse(str(budget), 30) == budget
+
+
 @pytest.mark.parametrize(
-    "text", ["0 trials", 0, "0", "", "many", "3 bananas", "-1 trials", "1.2.3 trials", "0h", "nan"]
-)
+    "text",
+    [
+        "0 trials", 0, "0", "", "many", "3 bananas", "-1 trials", "1.2.3 trials", "0h", "nan", math.nan, math.inf, -1,
+        True, [3], "0.5 epochs 1h", "0 trials and 2h", "10 epochs 0h", "1,5h", "1,20 epochs", "1h30", "500 ms",
+        "1 and 2h",
+    ],
+)  # fmt: skip
 def test_budgets_of_nothing_or_nonsense_are_refused(text):
     with pytest.raises(UserError, match="budget"):
         Budget.parse(text, 30)
+
+
+@pytest.mark.parametrize("budget", [Budget(0, 5), Budget(-5), Budget(0.5), Budget(seconds=0), Budget(9, math.nan)])
+def test_a_budget_of_nothing_is_refused_when_it_is_asked_for_and_read_in_a_log(space, budget):
+    with pytest.raises(UserError, match=r"(epochs|seconds) must be a"):
+        lt.AskTell(space, minimize="val_loss", budget=budget)
+    event = ev.BudgetChanged(budget)
+    assert repr(ev.decode(*ev.encode(event))) == repr(event)
+
+
+def test_a_study_that_is_opened_again_without_a_budget_keeps_its_own(tmp_path, space):
+    asked = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "storage": tmp_path / "s.db", "name": "s"}
+
+    def train(trial):
+        for epoch in trial.epochs():
+            trial.report(val_loss=1.0 / epoch)
+
+    def tuned(**more):
+        result = lt.tune(train, space, workers=0, quiet=True, **asked, **more)
+        return len(result.trials()), result.history.study.budget
+
+    def opened(**more):
+        study = lt.AskTell(space, **asked, **more)
+        study.close()
+        return study.history.study.budget
+
+    assert tuned(budget="30 trials") == (30, Budget(60))  # more than the 20 trials that a new study gets
+    assert tuned() == (30, Budget(60))
+    assert opened() == Budget(60)
+    assert opened(budget="31 trials") == Budget(62)
+    assert tuned() == (31, Budget(62))
+    assert tuned(budget="25 trials") == (31, Budget(50))  # a lower one holds too
+    assert tuned(budget=Budget(seconds=3600.0, epochs=64)) == (32, Budget(64, 3600.0))
 
 
 def test_the_budget_is_never_overspent(space):

@@ -8,18 +8,23 @@ from collections import Counter
 import numpy as np
 import pytest
 from conftest import EVERY, bowl, drive, log_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import luthier as lt
+from luthier.contracts import Start
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.events import encode
+from luthier.core.history import Entry, fold
+from luthier.core.study import Objective, Study
 from luthier.core.trial import Status
 from luthier.run.book import Book
-from luthier.run.decisions import replay
+from luthier.run.decisions import as_event, next_action, replay
 from luthier.run.memory import MemoryStore
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, Bracket, Hyperband, brackets, rungs
-from luthier.search.grid import Grid, grid
+from luthier.search.grid import Grid, cells_of, grid
 from luthier.search.optuna_sampler import OptunaSampler, distributions
 from luthier.search.uniform import Random
 from luthier.strategies import build
@@ -133,6 +138,71 @@ def test_a_grid_has_every_combination_once_and_skips_inactive_ones(space):
     study = drive(small, "grid", budget=None)
     assert [dict(t.config) for t in study.history.trials] == [dict(c) for c in cells]
     assert Full(Grid(resolution=2)).propose(study.history, np.random.default_rng()).why.startswith("grid")
+
+
+@st.composite
+def widenings(draw):
+    """Spaces each of which contains the one before, and after how many trials each takes the place of that one."""
+    order, rates = draw(st.permutations(["a", "b", "c", "d"])), [1e-3, 1e-2, 1e-1]
+    kinds, tops = (sorted(draw(st.lists(st.integers(1, n), min_size=3, max_size=3))) for n in (4, 3))
+    spaces = [
+        lt.Space(
+            kind=lt.Choice(*draw(st.permutations(order[:k]))),
+            size=lt.Int(1, 2, when={"kind": order[0]}),
+            batch_size=lt.Choice(16, 64),
+            learning_rate=lt.coupled(lt.Float(1e-4, rates[top - 1], log=True), "batch_size"),
+        )
+        for k, top in zip(kinds, tops)
+    ]
+    return list(zip(spaces, [*draw(st.lists(st.integers(0, 12), min_size=2, max_size=2)), None]))
+
+
+@given(widenings(), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_a_grid_that_is_widened_trains_every_cell_of_it_and_none_twice(widened, by_hand):
+    entries = [Entry(0.0, ev.Created(Study("s", widened[0][0], Objective("loss", True), 1)))]
+    history, scheduler, trained = fold(entries), Full(Grid()), []
+
+    def happens(event):
+        nonlocal history
+        entries.append(Entry(0.0, event))
+        history = history.then(entries[-1])
+
+    for space, many in widened:
+        if space is not widened[0][0]:
+            happens(ev.SpaceChanged(space))
+        if by_hand:
+            happens(ev.ConfigAsked(space.complete({})))
+        while (many is None or many > 0) and isinstance(action := next_action(history, scheduler), Start):
+            trained += [] if action.by_hand else [action.config]
+            happens(as_event(action, history))
+            many = None if many is None else many - 1
+    assert sorted(map(repr, trained)) == sorted(set(map(repr, trained)))
+    assert {repr(c) for c in grid(widened[-1][0], 3)} <= set(map(repr, trained))
+    assert replay(entries, scheduler) == len(history.trials)
+
+
+@given(widenings())
+@settings(max_examples=30, deadline=None)
+def test_the_cells_of_a_grid_have_numbers(widened):
+    for space, _ in widened:
+        cells = cells_of(space, 3)
+        assert [cells.number(cells.cell(n)) for n in range(cells.count)] == list(range(cells.count))
+        assert cells.number({**cells.cell(0), "kind": "z"}) is None
+        assert cells.number({**cells.cell(0), "learning_rate": 0.3}) is None
+
+
+def test_a_finished_grid_goes_on_in_a_wider_space(tmp_path):
+    def configs(*widths, **more):
+        space = lt.Space(width=lt.Choice(*widths), depth=lt.Choice(1, 2))
+        study = drive(space, "grid", lambda c, e: 1.0, storage=tmp_path / "s.db", max_epochs=1, **more)
+        study.close()
+        assert study.history.finished == "grid: every configuration was tried"
+        return [(t.config["width"], t.config["depth"]) for t in study.history.trials]
+
+    assert configs(16, 32, budget=None) == [(16, 1), (16, 2), (32, 1), (32, 2)]
+    assert configs(64, 32, 16, budget=None)[4:] == [(64, 1), (64, 2)]
+    assert len(configs(64, 32, 16, budget=None)) == 6
 
 
 def test_sobol_points_are_spread_better_than_random_ones():

@@ -16,6 +16,7 @@ from luthier.cli import app
 from luthier.core.errors import StorageError, UserError
 from luthier.core.trial import Status
 from luthier.store import SqlStore, files_known, locate, open_store, study_names
+from luthier.view.table import trials_table
 
 
 def luthier(*words: object) -> None:
@@ -184,6 +185,22 @@ def test_results_are_data_frames(space):
     assert [str(trials[c].dtype) for c in ("trial", "score", "why")] == ["Int64", "float64", "string"]
     assert reports.groupby("trial")["epoch"].max().tolist() == [3, 3, 3]
     assert list(reports.columns) == ["trial", "epoch", "seconds", "metric.val_loss", "metric.odd"]
+
+
+def test_what_is_told_once_stands_in_the_table_of_trials(space):
+    study = lt.AskTell(
+        space, minimize="val_loss", constraints={"params": "<= 1e6"}, max_epochs=4, budget="2 trials", strategy="random"
+    )
+    job, other = study.ask(), study.ask()
+    study.tell(job, 1, val_loss=3.0, params=7.0)
+    study.tell(job, 2, val_loss=2.0, seen=5.0)
+    study.tell(job, 3, val_loss=1.0)
+    study.tell(job, 4, val_loss=2.0, seen=6.0, late=8.0)
+    study.tell(other, 1, params=9.0)  # no epoch of it counts yet
+    table = trials_table(study.history)
+    found = {name: table[f"metric.{name}"].values for name in ("val_loss", "params", "seen", "late")}
+    assert found == {"val_loss": [1.0, None], "params": [7.0, None], "seen": [5.0, None], "late": [8.0, None]}
+    assert study.summary.values == {"val_loss": 1.0, "params": 7.0}
 
 
 def test_a_table_is_not_overwritten_unawares(place, tmp_path):

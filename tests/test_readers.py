@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import luthier as lt
 from luthier.core.errors import UserError
+from luthier.core.metrics import METRICS, guess_direction
 from luthier.readers import Asked, Run, pair, read_runs
 from luthier.readers.recording import number, series
 
@@ -93,6 +94,20 @@ def test_a_metrics_direction_follows_from_its_name(metric, up):
     found = pair(["train_loss", "val_loss", metric])
     assert found.taken["val_metric"] == metric
     assert found.maximize is up
+
+
+@given(st.lists(st.sampled_from([*METRICS, "neg", "log", "mean", "zeal"]), min_size=1, max_size=4))
+def test_a_direction_is_the_one_that_tune_would_take(parts):
+    name = f"val_{'_'.join(parts)}"
+    told = guess_direction(name)
+    if not set(parts) & set(METRICS):
+        assert told is None
+    elif told is None:
+        with pytest.raises(UserError, match="should go up or down, its name does not tell"):
+            pair(["train_loss", "val_loss", name])
+    else:
+        found = pair(["train_loss", "val_loss", name])
+        assert (found.taken["val_metric"], found.maximize) == (name, told == "maximize")
 
 
 SPLITS = st.sampled_from(

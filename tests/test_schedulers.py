@@ -25,7 +25,7 @@ from luthier.schedule.halving import ASHA, Hyperband, SuccessiveHalving
 from luthier.schedule.median import Median
 from luthier.search.grid import Grid
 from luthier.search.uniform import Random
-from luthier.strategies import early
+from luthier.strategies import build, early
 
 SPACE = lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True), depth=lt.Int(1, 4))
 
@@ -94,6 +94,22 @@ def test_a_bracket_goes_on_where_its_trials_were_ended_early(scheduler):
     of_first = [t for t in study.history.trials if t.notes["bracket"] == 0]
     assert max(t.epoch for t in of_first) == 9
     assert replay(log_of(study), Within(Early(inner, ending))) == study.history.decisions
+
+
+@pytest.mark.parametrize("scheduler", [ASHA, SuccessiveHalving, Hyperband])
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"eta": 0}, "eta must be a whole number of at least 2, got 0"),
+        ({"eta": 1}, "eta must be a whole number of at least 2, got 1"),
+        ({"eta": 2.5}, "eta must be a whole number of at least 2, got 2.5"),
+        ({"min_epochs": 0}, "min_epochs must be a whole number of at least 1, got 0"),
+        ({"min_epochs": -1}, "min_epochs must be a whole number of at least 1, got -1"),
+    ],
+)
+def test_rungs_that_cannot_be_are_refused(scheduler, options, problem):
+    with pytest.raises(UserError, match=problem):
+        scheduler(Random(), **options)
 
 
 def test_who_was_stopped_on_the_way_to_a_rung_is_the_worst_of_it():
@@ -283,6 +299,20 @@ def test_freeze_thaw_with_a_grid_ends_when_it_is_used_up():
     study = drive(small, FreezeThaw(Grid(), initial=4), max_epochs=4, budget=None)
     assert study.history.finished == "every configuration was tried to the end"
     assert {t.status for t in study.history.trials} == {Status.DONE}
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_freeze_thaw_waits_for_the_objective_where_another_metric_comes_first(failed):
+    study = lt.AskTell(SPACE, minimize="val_loss", max_epochs=20, budget="10 trials", strategy="freeze_thaw")
+    first, *others = [study.ask() for _ in range(3)]
+    if failed:
+        study.fail(others[0], "asked to")
+    study.tell(first, 1, train_loss=1.0)
+    told = study.ask()
+    assert (told.start, told.until) == (0, 2)
+    study.tell(first, 2, val_loss=1.0)
+    assert study.ask()
+    assert replay(log_of(study), build("freeze_thaw")) == study.history.decisions
 
 
 def test_freeze_thaw_spends_its_epochs_on_good_curves():

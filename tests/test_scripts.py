@@ -365,6 +365,28 @@ for e in range(c["epochs"]):
     for trial in result.trials():
         assert [r.metrics["val_loss"] for r in trial.reports] == [trial.config["optim.lr"]] * 2
     assert (folder / "s.files/conf/trials/trial-00002/base.yaml").exists()
+    # The command of the best names its file, which is there once it is asked for.
+    command = inside(["best", "s.db", "-f", "command"])
+    assert command.out.split()[1:] == ["conf.py", "best/base.yaml"]
+    assert "mkdir -p best && luthier best s.db --name conf --format template > best/base.yaml" in command.err
+    (folder / "best").mkdir()
+    (folder / "best/base.yaml").write_text(inside(["best", "s.db", "-f", "template"]).out)
+    assert inside(["best", "s.db", "-f", "command"]).err == ""
+    done = subprocess.run(command.out.split(), cwd=folder, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"val_loss: {result.best_config['optim.lr']}"
+
+
+def test_arguments_say_what_they_leave_out(folder):
+    space = lt.Space(lr=lt.Float(1e-4, 1e-1, log=True), amp=lt.Choice(False, None))
+    script = lt.Script(python("main.py", "--opt=adam", "--epochs={epochs}"))
+    result = tune(script, space=space, storage=folder / "s.db", budget="1 trial")
+    best = inside(["best", "s.db", "-f", "args"])
+    assert best.out.split() == [f"--lr={result.best_config['lr']}"]
+    assert "Left out: amp (" in best.err
+    fire = inside(["best", "s.db", "-f", "args", "--style", "fire"])
+    assert fire.out.split()[1] == f"--amp={result.best_config['amp']}"
+    assert fire.err == ""
+    assert "read no configuration file" in inside(["best", "s.db", "-f", "template"]).err
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
@@ -417,6 +439,80 @@ def test_a_metric_is_reported_by_the_name_that_was_asked_for():
     assert dict(parse("loss: 0.5", Names(["loss"])).values) == {"loss": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("asked", "line", "value"),
+    [
+        ("mAP@0.5", "epoch 1 mAP@0.5: 0.600 mAP@0.5:0.95: 0.400", 0.6),
+        ("mAP@0.5:0.95", "epoch 1 mAP@0.5: 0.600 mAP@0.5:0.95: 0.400", 0.4),
+        ("mAP@0.5", "mAP@0.5:0.95: 0.400, mAP@0.5: 0.600", 0.6),
+        ("mAP@.5", "mAP@.5:.95 0.4", None),
+        ("recall@.5:.75", "{'recall@.5': 0.6, 'recall@.5:.75': 0.4}", 0.4),
+        ("mAP@.5", "Class Images mAP@.5 mAP@.5:.95", None),  # a table's heading
+        ("mAP@.5:.95", "Class Images P R mAP@.5 mAP@.5:.95: 100%|####| 4/4 [00:01<00:00]", None),
+        ("mAP50-95", "mAP50: 0.6, mAP50-95: 0.4", 0.4),
+        ("mAP50", "mAP50:95 0.4 mAP50 0.6", 0.6),
+        ("mAP@[0.5:0.95]", "mAP_0.5: 0.6 mAP (0.5:0.95) = 0.4", 0.4),
+        ("AP", " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.361", None),
+        ("iou", " Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets=100 ] = 0.361", None),
+        ("AP@[IoU=0.50 | area=all | maxDets=100]", "(AP) @[ IoU=0.50      | area=   all | maxDets=100 ] = 0.3", 0.3),
+        ("F1@0.5", "F1@0.5:0.83 acc@1:30.5", 0.83),
+        ("acc@1", "F1@0.5:0.83 acc@1:30.5", 30.5),
+        ("iou", "IoU=0.50:0.95", None),
+        ("accuracy", "Top-1 accuracy: 30 Top 5 accuracy: 60", None),
+    ],
+)
+def test_a_number_in_a_name_is_not_its_value(asked, line, value):
+    assert parse(line, Names([asked])).values.get(asked) == value
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        *((asked, " *   Acc@1 30.000 Acc@5 60.000") for asked in ("acc1", "Acc@1", "top1", "top-1 accuracy", "acc_1")),
+        *(("acc@1", line) for line in ("top1: 30 top5: 60", "Top 1 accuracy: 30, Top-5 accuracy: 60", "acc/top1=30",
+                                      "Accuracy (top-1): 30")),
+        *((asked, "loss/train=1 metrics/acc=30 metrics/f1=3") for asked in ("acc", "accuracy", "metrics/acc")),
+        ("map50", "metrics/mAP50=30 metrics/mAP50-95=20"),
+        *(("err@1", line) for line in ("err1 30", "top1_err=30", "Top-1 error: 30")),
+        ("metrics/acc@1", "[2026-01-01 10:00:00,123][train][INFO] - loss/train=0.5 loss/val=0.6 metrics/acc@1=30"),
+        ("acc", "acc=30 metrics/acc=10"),  # the very name comes before what means the same
+    ],
+)  # fmt: skip
+def test_a_metric_is_found_however_it_is_spelled(asked, line):
+    assert parse(line, Names([asked])).values.get(asked) == 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train | acc=30",
+        "[train] loss/train=1 acc=30",
+        "train: acc 30 val_loss 2 val_acc 3",
+        "train: val_loss 2 acc 30 val_acc 3",
+        "train: loss 1 acc 30, val_loss 2",
+    ],
+)
+def test_a_training_metric_is_taken_for_no_other(line):
+    row = parse(line, Names(["acc"]))
+    assert row.values["train_accuracy"] == 30
+    assert "acc" not in row.values
+
+
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [
+        ("val_accuracy", "Did you mean 'accuracy_1' or 'accuracy_5'"),
+        ("val_acc@1", "Did you mean 'accuracy_1', which does not say on which data it is"),
+        ("f1", "Did you mean 'val_f1'"),
+        ("val_loss", "Known: accuracy_1, accuracy_5, val_f1."),  # and not the training's
+    ],
+)
+def test_a_metric_that_was_not_said_is_asked_for_by_another_name(folder, asked, mend):
+    (folder / "im.py").write_text("print('epoch 1 loss 2.5\\n * Acc@1 30.0 Acc@5 60.0 val_f1 0.3')\n" * 2)
+    with pytest.raises(UserError, match=f"{asked!r} was never reported: the script's output told .*{mend}"):
+        tune(lt.Script(python("im.py")), minimize=None, metric=asked, max_epochs=1)
+
+
 def test_expressions_with_named_groups():
     read = Expressions([r"e(?P<epoch>\d+)", r"V=(?P<val_loss>[\d.]+)", r"<(?P<name>\w+) (?P<value>[\d.]+)>"]).parse
     row = read("e3 V=0.25 <quality 0.5> loss=9", NAMES)
@@ -458,6 +554,7 @@ def test_a_name_like_the_metric_is_no_mistake_where_it_means_something_else():
     assert mistyped("val_los", "val_loss")
     assert not mistyped("val_loss", "vae_loss")
     assert not mistyped("val_loss", "test_loss")
+    assert not mistyped("val_accuracy_1", "val_accuracy_5")
 
 
 def test_a_summary_at_the_end_changes_nothing():
@@ -614,6 +711,9 @@ for e in range(3):
         (["--", "{py}", "main.py", "{steps}"], "no hyperparameter 'steps'", "--steps-per-epoch"),
         (["--style", "none", "--", "{py}", "main.py", "--lr={lr}"], "'opt', 'momentum' would not reach", "{opt}"),
         (["--style", "hidra", "--", "{py}", "main.py"], "no style 'hidra'", "Did you mean 'hydra'?"),
+        (["--", "python main.py --lr {lr}"], "it is several words in quotes", "Write them one by one: python main.py"),
+        (["--", "python main.py", "--lr={lr}"], "The program 'python main.py' was not found: it is several words", ""),
+        (["--", "{py}", "main.py", "--data=..."], "'--data=...' in the command is still to be filled in", ""),
         (["--", "pyhton", "main.py"], "The program 'pyhton' was not found", "Check its spelling"),
         (["--", "./main.py"], "'./main.py' is not executable", "chmod +x"),
         (["--", "{py}", "mian.py"], "There is no script 'mian.py'", "Did you mean 'main.py'?"),
@@ -716,6 +816,11 @@ def test_a_script_that_always_fails_ends_the_study(folder):
         RunError, match=r"(?s)first 3 trials all failed.*exited with code 1: ModuleNotFoundError.*Traceback"
     ):
         tune(lt.Script(python("bad.py")))
+
+
+def test_a_program_that_only_a_placeholder_names_is_named_when_it_cannot_be_started(folder):
+    with pytest.raises(RunError, match=r"'/no/such/[789]' cannot be started: No such file"):
+        tune(lt.Script("/no/such/{x}"), space=lt.Space(x=lt.Int(7, 9)))
 
 
 def test_a_target_is_not_called_by_itself():

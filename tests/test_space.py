@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import luthier as lt
+from luthier.core.encode import Encoder
 from luthier.core.errors import SpaceError
 
 params = st.one_of(
@@ -64,6 +65,70 @@ def test_conditions_hold_in_every_sample_two_deep(space):
     assert seen == {(False, False), (True, False), (True, True)}
 
 
+KINDS = st.sampled_from([int, float, np.int64, np.float32, np.float64])
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=4, unique=True), KINDS, KINDS, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_condition_holds_in_whatever_type_its_number_is_written(values, held, written, constant):
+    parent = lt.Constant(held(values[0])) if constant else lt.Choice(*map(held, values))
+    made = lt.Space(x=parent, y=lt.Float(0.0, 1.0, when={"x": [written(values[0])]}))
+    for space in (made, lt.Space.from_json(made.to_json()), lt.Space.from_yaml(made.to_yaml())):
+        units = np.random.default_rng(0).random((20, len(space.dims)))
+        configs = [space.from_unit(u.tolist()) for u in units]
+        on = [c["x"] == values[0] for c in configs]
+        assert ["y" in c for c in configs] == on
+        assert Encoder(space).active(units)[:, -1].tolist() == on
+
+
+def test_a_condition_on_a_bound_of_a_float_may_be_a_whole_number():
+    space = lt.Space(rate=lt.Float(0.0, 1.0), extra=lt.Int(1, 3, when={"rate": 0}))
+    assert "extra" in space.from_unit([0.0, 0.5])
+    assert "extra" not in space.from_unit([0.1, 0.5])
+
+
+def test_numbers_of_numpy_are_numbers():
+    rates, flag = np.array([0.25, 0.5], dtype=np.float32), np.bool_(True)
+    made = lt.Space(
+        a=lt.Float(rates[0], rates[1], default=rates[0]),
+        b=lt.Int(np.int64(1), np.uint8(4), default=np.int16(2)),
+        c=lt.Choice(*np.array([16, 32])),
+        d=lt.Choice(np.array([0.1, 0.2])),
+        e=lt.Choice(flag, "auto", default=flag),
+        f=lt.Constant(np.float64(0.5), when={"c": np.array([16])}),
+    )
+    assert made == lt.Space(
+        a=lt.Float(0.25, 0.5, default=0.25),
+        b=lt.Int(1, 4, default=2),
+        c=lt.Choice(16, 32),
+        d=lt.Choice(0.1, 0.2),
+        e=lt.Choice(True, "auto", default=True),
+        f=lt.Constant(0.5, when={"c": 16}),
+    )
+    assert lt.Space.from_dict({"epochs": np.int64(3)}) == lt.Space(epochs=lt.Constant(3))
+    asked = {"a": np.float32(0.5), "b": np.int64(3), "c": np.int64(32), "d": np.float64(0.2), "e": np.bool_(True)}
+    config = made.complete(asked)
+    assert config == {"a": 0.5, "b": 3, "c": 32, "d": 0.2, "e": True}
+    assert [type(v) for v in config.values()] == [float, int, int, float, bool]
+
+
+def test_choices_that_python_finds_equal_keep_their_places():
+    choice = lt.Choice(1, 1.0, True, "1")
+    back = [choice.from_unit(choice.to_unit(c)) for c in choice.choices]
+    assert [(c, type(c)) for c in back] == [(c, type(c)) for c in choice.choices]
+    assert lt.Choice(2, 3).check(3.0) == 3
+    assert not lt.Choice(1, 2).contains(lt.Choice(True, 2))
+
+
+def test_numbers_with_an_exponent_are_numbers_in_yaml_as_everywhere():
+    space = lt.Space.from_yaml(
+        "lr: {type: float, low: 1e-5, high: 1E1, log: true}\ndecay: {type: choice, choices: [0, 1e-4, 2.5e3]}"
+    )
+    assert space == lt.Space(lr=lt.Float(1e-5, 10.0, log=True), decay=lt.Choice(0, 1e-4, 2500.0))
+    words = lt.Space(x=lt.Choice("1e-4", "1e4", "e", "1e"))
+    assert lt.Space.from_yaml(words.to_yaml()) == words
+
+
 def test_log_scales_are_uniform_in_the_logarithm():
     rate = lt.Float(1e-5, 1e-1, log=True)
     assert rate.from_unit(0.5) == 1e-3
@@ -84,6 +149,22 @@ def test_fixing_values_drops_what_can_no_longer_be_active(space):
     sgd = space.fix({"optimizer": "sgd", "depth": 3})
     assert sgd.dims == ("learning_rate", "momentum", "nesterov", "dampening", "width")
     assert sgd.from_unit([0.5] * 5)["depth"] == 3
+
+
+def test_fixing_drops_what_something_follows_and_it_keeps_its_range():
+    space = lt.Space(
+        kind=lt.Choice("a", "b"),
+        optimizer=lt.Choice("adamw", "sgd", when={"kind": "b"}),
+        batch_size=lt.Int(16, 64, when={"kind": "b"}),
+        learning_rate=lt.coupled(lt.Float(1e-4, 1e-2, log=True), "batch_size"),
+        decay=lt.coupled(lt.Float(1e-4, 1e-2, log=True), "width", by="optimizer"),
+        width=lt.Int(16, 64),
+    )
+    config = {"kind": "a", "learning_rate": 1e-3, "decay": 2e-3, "width": 32}
+    fixed = space.fix({"kind": "a"})
+    assert fixed.dims == ("learning_rate", "decay", "width")
+    assert fixed.complete(config) == space.complete(config) == config
+    assert fixed.to_unit(config) == space.to_unit(config)[3:]
 
 
 def test_one_line_holds_a_choice_fixed_in_a_file():
@@ -142,7 +223,17 @@ def test_a_wider_space_contains_a_narrower_one():
         (lambda: lt.Space.from_yaml("lr: {type: float, low: 1.0e-5, hihg: 1.0}"), "lr: unknown key 'hihg'.*'high'"),
         (lambda: lt.Space.from_yaml("lr: {type: flaot, low: 0, high: 1}"), "lr: unknown type 'flaot'.*'float'"),
         (lambda: lt.Space.from_yaml("lr: {type: float, low: 0}"), "lr: 'high' is missing"),
-        (lambda: lt.Space.from_yaml("lr: {type: float, low: 1e-5, high: 1}"), "lr: Float: low must be a finite number"),
+        (
+            lambda: lt.Space.from_yaml("lr: {type: float, low: '1e-5', high: 1}"),
+            "lr: Float: low must be a finite number, got '1e-5'. Write numbers without quotes",
+        ),
+        (lambda: lt.Int(True, 3), "whole number, got True"),
+        (lambda: lt.Float(0, np.inf), "finite number, got inf"),
+        (lambda: lt.Choice(np.zeros((2, 2))), "a choice must be a string, number, boolean or None"),
+        (
+            lambda: lt.Space.from_dict({"a": {"type": "float", "low": 0, "high": 1, "follows": {"nam": "b"}}}),
+            "a: follows: {'nam': 'b'} cannot be read",
+        ),
         (lambda: lt.Space.from_yaml("- 1\n- 2"), "A space is a mapping"),
         (lambda: lt.Space.from_yaml("a: {b: ["), "not valid YAML"),
         (lambda: lt.Space.from_json("{"), "not valid JSON"),

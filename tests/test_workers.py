@@ -405,8 +405,37 @@ def test_the_space_may_widen_during_a_study_but_not_shrink(tmp_path):
     assert len(more.trials()) == 8
     kinds = [type(e.event).__name__ for e in SqlStore(locate(place), "train").read()]
     assert kinds.count("SpaceChanged") == 1
-    with pytest.raises(UserError, match="can only be widened"):
+    with pytest.raises(UserError, match=r"can only be widened.*'learning_rate': low was 1e-07 and is "):
         tune(train, storage=place, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": lt.Int(1, 9)}, "'width' is new"),
+        ({"act": None}, "'act' is missing"),
+        ({"act": lt.Choice("relu", "silu")}, r"'act': choices was \['relu', 'gelu'\] and is \['relu', 'silu'\]"),
+        ({"slope": lt.Float(0, 1, when={"act": "gelu"})}, "'slope': when was {'act': 'relu'} and is {'act': 'gelu'}"),
+        ({"learning_rate": lt.Int(1, 2)}, "'learning_rate': type was 'float' and is 'int', low was 0.0 and is 1, "),
+    ],
+)
+def test_what_of_a_space_is_no_widening_is_named(tmp_path, change, said):
+    params = {"learning_rate": lt.Float(0, 1), "act": lt.Choice("relu", "gelu")}
+    params["slope"] = lt.Float(0, 1, when={"act": "relu"})
+    tune(train, space=lt.Space(params), storage=tmp_path / "s.db", workers=0, budget="1 trial")
+    if change == {"act": None}:
+        del params["slope"]
+    changed = lt.Space({n: p for n, p in {**params, **change}.items() if p is not None})
+    with pytest.raises(UserError, match=f"ranges and choices: .*{said}.*--name.*--warm-start"):
+        tune(train, space=changed, storage=tmp_path / "s.db", workers=0, budget="1 trial")
+
+
+def test_another_metric_under_the_same_name_is_refused_in_words(tmp_path):
+    tune(train, storage=tmp_path / "s.db", workers=0, budget="1 trial")
+    with pytest.raises(UserError, match=r"another goal: minimize val_loss there, maximize acc here. Use .*\(--name\)"):
+        tune(train, storage=tmp_path / "s.db", workers=0, budget="1 trial", minimize=None, maximize="acc")
+    with pytest.raises(UserError, match="another reduce: best there, last here"):
+        tune(train, storage=tmp_path / "s.db", workers=0, budget="1 trial", reduce="last")
 
 
 def test_another_question_under_the_same_name_is_refused(tmp_path):

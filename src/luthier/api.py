@@ -228,7 +228,8 @@ def tune(
         constraints: bounds on reported metrics, ``{"latency_ms": "<= 20", "params": "<= 1e6"}``. A trial that keeps
             them beats every one that does not.
         max_epochs: the length of a full training.
-        budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``; 20 trials where None.
+        budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``. None: what
+            it has of a study that is stored already, 20 trials of a new one.
         strategy: ``"playbook"``, another name in :data:`luthier.strategies.STRATEGIES`, or a Scheduler.
         workers: trials that train at once, each in a process of its own; ``"auto"``: as many as cores, GPUs and memory
             bear; 0 trains in this process, for debugging. See ``docs/slots.md``.
@@ -401,7 +402,7 @@ def drive(
         console.say(
             f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
             "Use another name or storage to tune anew"
-            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget.")
+            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget or a wider space.")
         )
     else:
         with ExitStack() as stack:

@@ -26,7 +26,7 @@ SHOWN = 3
 
 HERE = "luthier.db"
 """Where luthier tune keeps a study that nobody named a place for, and where the other commands look for one."""
-FORMATS = ("yaml", "json", "args", "command")
+FORMATS = ("yaml", "json", "args", "command", "template")
 
 
 class Tune(TyperCommand):
@@ -224,7 +224,10 @@ def best(
         str | None, typer.Option(help="argparse, words, fire or hydra, of args (default: its own).")
     ] = None,
 ) -> None:
-    """Print the best configuration, to be piped into a file or a command: the values and nothing else."""
+    """Print the best configuration, to be piped into a file or a command: the values and nothing else.
+
+    command is that of a study of a script, template the configuration file that the script read.
+    """
     from luthier import store
     from luthier.core.history import fold
     from luthier.core.summary import summarize
@@ -256,21 +259,38 @@ def best(
         own = held["style"] if held and held["style"] != "none" else "argparse"
         words = command.build((), command.Given(config), style or own)
         typer.echo(shlex.join(words))
+        told = {name for name, value in config.items() if command.build((), command.Given({name: value}), style or own)}
+        if silent := [name for name in config if name not in told]:
+            left = ", ".join(f"{name} ({jsonlib.dumps(config[name])})" for name in silent)
+            typer.echo(f"Left out: {left}. --style fire or hydra writes such values too.", err=True)
     elif held is None:
         raise UserError("This study ran no command.", "--format args prints its values as arguments.")
     else:
-        typer.echo(shlex.join(_again(Script.recalled(held), history, summary, config)))
+        _again(Script.recalled(held), history, summary, config, study, format)
 
 
-def _again(script: Any, history: Any, summary: Any, config: Any) -> list[str]:
-    """The command that trains the best configuration once more, into a folder ``best`` here."""
+def _again(script: Any, history: Any, summary: Any, config: Any, study: str, format: str) -> None:
+    """Print the command that trains the best configuration once more, into a folder ``best`` here, or the
+    configuration file that it reads."""
+    from luthier import store
     from luthier.scripts.script import Trained
 
     trial = history.trials[summary.best_trial]
     file = Path("best") / (getattr(script.template, "name", None) or "config")
     trained = Trained(config, trial.horizon, trial.seed, trial.id, Path("best"), file)
-    words: list[str] = script.words_for(trained, history.space)
-    return words
+    text = script.text_for(trained, history.space)
+    if format == "template":
+        if text is None:
+            raise UserError("This study's script read no configuration file.", "--format command prints its command.")
+        typer.echo(text.removesuffix("\n"))
+        return
+    typer.echo(shlex.join(script.words_for(trained, history.space)))
+    if text is not None and not (file.is_file() and file.read_text(encoding="utf-8") == text):
+        which = f"{shlex.quote(store.shown(study))} --name {shlex.quote(history.study.name)}"
+        typer.echo(
+            f"Write the file that it reads first: mkdir -p best && luthier best {which} --format template > {file}",
+            err=True,
+        )
 
 
 # -- a first space -----------------------------------------------------------------------------------------------------

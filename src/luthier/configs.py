@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from luthier.core import yamltext
 from luthier.core.errors import SpaceError, UserError, nearest
 from luthier.core.params import Choice, Config, Constant, Float, Int, Value
 from luthier.core.space import Space
@@ -99,7 +100,7 @@ def _held(file: Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML too
+        return yamltext.load(file.read_text(encoding="utf-8"))  # JSON is YAML too
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.", "Name a YAML or JSON file.") from None
     except (UnicodeDecodeError, yaml.YAMLError):

@@ -93,7 +93,9 @@ Constraints = Annotated[
     list[str] | None, typer.Option(help='A bound on a reported metric, "latency_ms <= 20"; again for a second one.')
 ]
 MaxEpochs = Annotated[int, typer.Option(help="Length of a full training.")]
-BudgetText = Annotated[str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: 20 trials).')]
+BudgetText = Annotated[
+    str | None, typer.Option(help='"40 trials", "600 epochs" or "2h" (default: a stored study\'s own, else 20 trials).')
+]
 Strategy = Annotated[
     str,
     typer.Option(

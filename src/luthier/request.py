@@ -14,9 +14,10 @@ from luthier.continuing import changed
 from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest, whole
+from luthier.core.metrics import guess_direction
 from luthier.core.params import Config
 from luthier.core.space import Space
-from luthier.core.study import Budget, Constraint, Objective, Reduce, Study, guess_direction
+from luthier.core.study import Budget, Constraint, Objective, Reduce, Study
 from luthier.earlier import earlier_best
 from luthier.run.book import Book
 from luthier.strategies import budget_for, check_fit, check_goals, check_strategy, takes_earlier
@@ -38,13 +39,15 @@ def objectives_from(minimize: Names, maximize: Names, metric: Names, reduce: str
             ``reduce``.
     """
     down, up, told = _names("minimize", minimize), _names("maximize", maximize), _names("metric", metric)
-    mend = 'Write maximize="val_accuracy" or minimize="val_loss".'
+    mend = 'Write maximize="val_accuracy" or minimize="val_loss" (--maximize val_accuracy, --minimize val_loss).'
     if not down and not up and not told:
         raise UserError("No metric was given to optimize.", mend)
     if told and (down or up):
         raise UserError("Both metric= and a direction were given.", mend)
     if reduce not in ("best", "last"):
-        raise UserError(f"reduce= must be 'best' or 'last', got {reduce!r}.", nearest(str(reduce), ("best", "last")))
+        raise UserError(
+            f"reduce= (--reduce) must be 'best' or 'last', got {reduce!r}.", nearest(str(reduce), ("best", "last"))
+        )
     kind: Reduce = "last" if reduce == "last" else "best"
     for name in (*down, *up):
         if name in down and name in up:
@@ -57,7 +60,7 @@ def objectives_from(minimize: Names, maximize: Names, metric: Names, reduce: str
         if direction is None:
             raise UserError(
                 f"Whether {name!r} should go up or down cannot be told from its name.",
-                f"Write minimize={name!r} or maximize={name!r}.",
+                f"Write minimize={name!r} or maximize={name!r} (--minimize {name}, --maximize {name}).",
             )
         asked.append((name, direction))
     return tuple(Objective(name, direction == "minimize", kind) for name, direction in asked)
@@ -81,18 +84,18 @@ def constraints_from(given: Mapping[str, str] | Sequence[str] | None) -> tuple[C
     """
     if given is None:
         return ()
-    mend = 'Write constraints={"latency_ms": "<= 20"}.'
+    mend = 'Write constraints={"latency_ms": "<= 20"} (--constraint "latency_ms <= 20").'
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
         raise UserError(f"constraints= got {given!r}.", mend)
     pairs: list[tuple[str, object]] = []
-    for each in given.items() if isinstance(given, Mapping) else given:
-        if isinstance(each, str):
-            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each)
+    if isinstance(given, Mapping):
+        pairs += given.items()
+    else:
+        for each in given:
+            found = re.fullmatch(r"\s*(.*?)\s*([<>=].*)", each) if isinstance(each, str) else None
             if not found:
                 raise UserError(f"The constraint {each!r} cannot be read.", 'Write "latency_ms <= 20".')
             pairs.append((found[1], found[2]))
-        else:
-            pairs.append(each)
     out = [Constraint.parse(metric, text) for metric, text in pairs]
     for i, one in enumerate(out):
         for other in out[:i]:
@@ -126,12 +129,11 @@ def study_from(
     check_goals(label, objectives)
     if not isinstance(space, Space):
         space = Space.from_dict(space)
-    whole("max_epochs", max_epochs, 1)
-    whole("seed", seed, 0)
+    max_epochs, seed = whole("max_epochs", max_epochs, 1), whole("seed", seed, 0)
     if samples is not None:
-        whole("samples", samples, 1)
+        samples = whole("samples", samples, 1)
     if not isinstance(name, str) or not 0 < len(name) <= 200:
-        raise UserError(f"name= must be a string of 1 to 200 characters, got {name!r}.")
+        raise UserError(f"name= (--name) must be a string of 1 to 200 characters, got {name!r}.")
     study = Study(
         name=name,
         space=space,
@@ -165,8 +167,8 @@ def same_question(old: Study, new: Study) -> None:
         UserError: naming the first difference.
     """
     pairs = {
-        "objective": (old.objective, new.objective),
         "goal": (str(old.goals), str(new.goals)),
+        "reduce": (old.objective.reduce, new.objective.reduce),
         "max_epochs": (old.max_epochs, new.max_epochs),
         "seed": (old.seed, new.seed),
         "strategy": (old.strategy, new.strategy),
@@ -175,8 +177,21 @@ def same_question(old: Study, new: Study) -> None:
         if before != now:
             raise UserError(
                 f"The storage already holds a study {old.name!r} with another {what}: {before} there, {now} here.",
-                "Use another name= or storage=, or the same settings to go on with it.",
+                "Use another name= (--name) or storage= (--storage), or the same settings to go on with it.",
             )
+
+
+def _narrowed(stored: Space, asked: Space) -> list[str]:
+    """What of ``asked`` is no widening of ``stored``, one hyperparameter each."""
+    said = [f"{name!r} is missing" for name in stored if name not in asked]
+    said += [f"{name!r} is new" for name in asked if name not in stored]
+    before, now = stored.to_dict(), asked.to_dict()
+    for name in stored:
+        old, new = before[name], now.get(name, {})
+        if name in asked and not (asked[name].contains(stored[name]) and old.get("when") == new.get("when")):
+            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            said.append(f"{name!r}: " + ", ".join(f"{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in keys))
+    return said or [f"its order was {', '.join(stored)}"]
 
 
 def begin(store: Store, study: Study, say: Callable[[str], None] = lambda _: None) -> tuple[Book, bool]:
@@ -211,9 +226,10 @@ def retarget(book: Book, target: Mapping[str, Any] | None) -> None:
 
 
 def go_on(book: Book, study: Study) -> None:
-    """Go on with a stored study as it is asked now: a larger budget or a wider space become events.
+    """Go on with a stored study as it is asked now: another budget or a wider space become events.
 
-    The space is compared with what the user asked for last: what stages have widened since is not theirs to repeat.
+    Where no budget is given the stored one holds. The space is compared with what the user asked for last: what stages
+    have widened since is not theirs to repeat.
 
     Raises:
         UserError: another question than the stored one, or a space that lost values.
@@ -224,11 +240,13 @@ def go_on(book: Book, study: Study) -> None:
     if study.space != asked:
         if not study.space.contains(asked):
             raise UserError(
-                f"The space of study {old.name!r} can only be widened: a range or choice of the stored one is missing.",
-                "Keep all names, ranges and choices, or use another name=.",
+                f"The space of study {old.name!r} can only be widened, in its ranges and choices: "
+                f"{'; '.join(_narrowed(asked, study.space))}.",
+                "Take that back; or begin another study, by another name= (--name), from the best of this one: "
+                "warm_start= (--warm-start).",
             )
         book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
-    if study.budget != old.budget:
+    if study.budget.given and study.budget != old.budget:
         book.append(ev.BudgetChanged(study.budget))
 
 

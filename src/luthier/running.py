@@ -218,7 +218,7 @@ def resume(
         if asked.strategy == "custom":
             raise UserError(
                 "This study was driven by a strategy object, which only its own script can make.",
-                "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
+                "Run that script again: with the same storage it goes on where it stopped.",
             )
         trains = targets.load(target) if target else targets.recall(asked.target, store.file_of(log.url))
         crew.accept(trains, limits=limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
@@ -193,5 +194,5 @@ def _nested(strategy: str | Scheduler) -> Iterator[object]:
 def budget_for(strategy: str, budget: str | int | float | Budget | None, max_epochs: int) -> Budget:
     """The budget as asked, or the default where a strategy would go on without end."""
     if budget is None and strategy in ENDLESS:
-        budget = DEFAULT_BUDGET
+        return replace(Budget.parse(DEFAULT_BUDGET, max_epochs), given=False)
     return Budget.parse(budget, max_epochs)

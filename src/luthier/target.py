@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,10 +38,46 @@ def load(reference: str) -> Callable[..., Any]:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.", "Check the path before the colon.")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # its own imports, as `python train.py` would find them
-    return _imported(lambda: importlib.import_module(path.stem), str(path))
+    real, name = path.resolve(), path.stem
+    folder, held = str(real.parent), sys.modules.get(name)
+    if held is None or _is_of(getattr(held, "__file__", None), real):
+        # First, so that its own imports are found as `python train.py` would find them.
+        sys.path[:] = [folder, *(p for p in sys.path if p != folder)]
+    elif folder not in sys.path:
+        sys.path.append(folder)  # what was imported under its name is found first, in workers too
+    importlib.invalidate_caches()
+    if held is None and "." not in name and (spec := importlib.util.find_spec(name)) is not None:
+        own = _is_of(spec.origin, real)
+    else:
+        own = held is not None and _is_of(getattr(held, "__file__", None), real)
+    return _imported(lambda: importlib.import_module(name) if own else _by_its_path(real), str(path))
+
+
+def _is_of(place: str | None, file: Path) -> bool:
+    return place is not None and Path(place).resolve() == file
+
+
+def _by_its_path(file: Path) -> Any:
+    """A file whose name is no module's (``train.v2.py``) or that of another one, under a name of its own.
+
+    Workers could not import it by that name, so all of it that they need travels with the function.
+    """
+    import cloudpickle
+
+    name = f"{re.sub(r'[^0-9A-Za-z]', '_', file.stem)}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    cloudpickle.register_pickle_by_value(module)
+    return module
 
 
 def _from_module(name: str) -> Any:
@@ -142,6 +180,7 @@ def recall(description: Mapping[str, Any] | None, study: Path | None = None) -> 
 
         return digits_recipe(str(description.get("model", "cnn")))
     raise UserError(
-        "This study's training function was made inside a script and cannot be found by itself.",
-        "Run that script again: lt.tune(...) with the same storage= goes on where it stopped.",
+        "The study does not say where its training function is: it was asked and told, imported, or begun by a script "
+        "that made the function.",
+        "Name it: luthier resume STUDY --target FILE.py:NAME; or run the script again with the same storage=.",
     )

@@ -71,7 +71,7 @@ class Encoder:
                 if isinstance(above, Constant):
                     mask &= any(v == above.value and type(v) is type(above.value) for v in values)
                 elif isinstance(above, Choice):
-                    wanted = [above.choices.index(above.check(v)) for v in values]
+                    wanted = [above.index(v) for v in values]
                     mask &= np.isin(_index(above, units[:, column[parent]]), wanted)
                 else:
                     held = np.array([above.from_unit(float(u)) for u in units[:, column[parent]]])

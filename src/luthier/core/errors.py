@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 
@@ -58,9 +59,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(names)}." if names else ""
 
 
-def whole(name: str, value: Any, least: int) -> None:
-    """Refuse anything but a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def whole(name: str, value: Any, least: int) -> int:
+    """``value`` as an int; refuses anything but a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UserError(
             f"{name} must be a whole number of at least {least}, got {value!r}.", f"Write {name}={max(least, 1)}."
         )
+    return int(value)

@@ -64,7 +64,7 @@ class Opened(Event):
 
 @dataclass(frozen=True, slots=True)
 class SpaceChanged(Event):
-    """The space from now on: a range was widened, a choice added."""
+    """The space from now on: a range was widened, a choice added; a finished study goes on."""
 
     space: Space
     why: str = ""

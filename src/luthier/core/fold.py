@@ -43,15 +43,16 @@ def _opened(history: History, event: ev.Opened) -> Changes:
 
 
 def _space_changed(history: History, event: ev.SpaceChanged) -> Changes:
+    changes: Changes = {"finished": None, "widened": len(history.trials)}
     if history.asked is None:
-        return {"study": replace(history.study, space=event.space)}
+        return {**changes, "study": replace(history.study, space=event.space)}
     # What stages have widened stays: their trials lie there.
     space = event.space
     for name in {r.name for r in history.ranges} & set(space):
         param, now = space[name], history.space.get(name)
         if isinstance(param, Float | Int) and isinstance(now, Float | Int):
             space = space.with_range(name, min(param.low, now.low), max(param.high, now.high))
-    return {"study": replace(history.study, space=space), "asked": event.space}
+    return {**changes, "study": replace(history.study, space=space), "asked": event.space}
 
 
 def _range_changed(history: History, event: ev.RangeChanged) -> Changes:

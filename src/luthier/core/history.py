@@ -46,6 +46,7 @@ class History:
         asked: the space as the user asked for it last; None as long as no stage has changed a range of it.
         ranges: the changes of ranges, oldest first.
         renewed: how many stages had been opened when the budget was changed last.
+        widened: how many trials there were when the user changed the space last.
         paused: somebody asked that nothing new is handed out.
         to_stop: the trials that somebody asked to end; :attr:`stops` are those of them that can be.
         drivers: how many drivers have opened the study so far.
@@ -65,6 +66,7 @@ class History:
     asked: Space | None = None
     ranges: tuple[RangeRecord, ...] = ()
     renewed: int = 0
+    widened: int = 0
     paused: bool = False
     to_stop: tuple[int, ...] = ()
     to_start: tuple[Config, ...] = ()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from luthier.core.errors import SpaceError
@@ -30,7 +31,9 @@ class Follows:
         reference: the value of ``name`` at which the range is meant.
         power: the exponent.
         by: a Choice that decides the exponent, such as the optimizer; None where it does not matter.
-        powers: the exponents of some of its values; ``power`` holds for the others.
+        powers: the exponents of some of its values, as it spells them; ``power`` holds for the others.
+        family: what a value of ``by`` goes by in ``powers`` where its own spelling is not there. A space spells
+            ``powers`` out with it when it is made, and text does not keep it.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Follows:
     power: float
     by: str | None = None
     powers: Mapping[str, float] = field(default_factory=dict)
+    family: Callable[[Value], str | None] | None = field(default=None, repr=False, compare=False)
 
     def factor(self, config: Config) -> float:
         """What the base is multiplied by in ``config``; 1 where the followed hyperparameter is not active."""
@@ -52,25 +56,57 @@ class Follows:
         """The hyperparameters whose values must be known first."""
         return (self.name,) if self.by is None else (self.name, self.by)
 
+    def spelled(self, values: Iterable[Value]) -> Mapping[str, float]:
+        """``powers`` with those of ``values``, which ``by`` may hold."""
+        if self.family is None:
+            return self.powers
+        known = ((str(v), self.powers.get(self.family(v) or "")) for v in values)
+        return {**{name: power for name, power in known if power is not None}, **self.powers}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are one value of a hyperparameter: 1 and 1.0 are, 1 and True are not."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def plain(value: Any) -> Any:
+    """``value`` as Python's own number, string or boolean, where it is one of NumPy's or of an enumeration."""
+    if type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    return value.item() if getattr(value, "shape", None) == () else value  # NumPy's booleans; arrays of one number
+
+
+def _listed(value: Any) -> tuple[Any, ...] | None:
+    """The parts of a list or an array; None for anything else."""
+    return tuple(value) if isinstance(value, (list, tuple)) or getattr(value, "shape", ()) != () else None
+
 
 def _conditions(when: Mapping[str, Any] | None) -> When:
     if not when:
         return {}
     if not isinstance(when, Mapping):
         raise SpaceError(f"when= must be a mapping such as {{'optimizer': 'sgd'}}, got {when!r}.")
-    return {k: tuple(v) if isinstance(v, (list, tuple, set, frozenset)) else (v,) for k, v in when.items()}
+    listed = {k: _listed(sorted(v, key=repr) if isinstance(v, (set, frozenset)) else v) for k, v in when.items()}
+    return {k: tuple(map(plain, (when[k],) if parts is None else parts)) for k, parts in listed.items()}
 
 
-def _number(kind: str, label: str, value: Any, *, whole: bool = False) -> None:
-    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value):
+def _number(kind: str, label: str, value: Any, *, whole: bool = False) -> Any:
+    number = plain(value)
+    good = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool)
+    if not good or not math.isfinite(number):
         what = "a whole number" if whole else "a finite number"
         raise SpaceError(f"{kind}: {label} must be {what}, got {value!r}.")
+    return number if whole else float(number)
 
 
-def _bounds(kind: str, low: float, high: float, log: bool, whole: bool) -> None:
-    _number(kind, "low", low, whole=whole)
-    _number(kind, "high", high, whole=whole)
+def _bounds(kind: str, low: Any, high: Any, log: bool, whole: bool) -> tuple[Any, Any]:
+    low, high = _number(kind, "low", low, whole=whole), _number(kind, "high", high, whole=whole)
     if not isinstance(log, bool):
         raise SpaceError(f"{kind}: log must be true or false, got {log!r}.")
     if low >= high:
@@ -82,6 +118,7 @@ def _bounds(kind: str, low: float, high: float, log: bool, whole: bool) -> None:
         raise SpaceError(
             f"{kind}: a log scale needs low > 0, got low={low!r}.", "Raise low (1e-8, say) or drop log=True."
         )
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +144,12 @@ class Float:
     kind: ClassVar[str] = "float"
 
     def __post_init__(self) -> None:
-        _bounds("Float", self.low, self.high, self.log, whole=False)
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
+        low, high = _bounds("Float", self.low, self.high, self.log, whole=False)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
         object.__setattr__(self, "when", _conditions(self.when))
         if self.default is not None:
-            _number("Float", "default", self.default)
-            object.__setattr__(self, "default", float(self.default))
-            self.check(self.default)
+            object.__setattr__(self, "default", self.check(_number("Float", "default", self.default)))
 
     def from_unit(self, u: float) -> float:
         """The value at position ``u`` in [0, 1] of the scale."""
@@ -135,9 +170,10 @@ class Float:
 
     def check(self, value: Any) -> Value:
         """``value`` as this type; raises SpaceError when it is not in the range."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+        number = plain(value)
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not self.low <= number <= self.high:
             raise SpaceError(f"{value!r} is not in [{self.low:g}, {self.high:g}].")
-        return float(value)
+        return float(number)
 
     def to_bounds(self, value: Value) -> float:
         """``value``, moved onto a bound that it misses by no more than rounding."""
@@ -167,10 +203,12 @@ class Int:
     kind: ClassVar[str] = "int"
 
     def __post_init__(self) -> None:
-        _bounds("Int", self.low, self.high, self.log, whole=True)
+        low, high = _bounds("Int", self.low, self.high, self.log, whole=True)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
         object.__setattr__(self, "when", _conditions(self.when))
         if self.default is not None:
-            self.check(self.default)
+            object.__setattr__(self, "default", self.check(self.default))
 
     def _edges(self) -> tuple[float, float]:
         # Half a step of room at each end gives the end values the same share of [0, 1] as their neighbours.
@@ -191,10 +229,11 @@ class Int:
 
     def check(self, value: Any) -> Value:
         """``value`` as this type; raises SpaceError when it is not in the range."""
-        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
-        if not whole or not self.low <= value <= self.high:
+        number = plain(value)
+        whole = isinstance(number, (int, float)) and not isinstance(number, bool) and float(number).is_integer()
+        if not whole or not self.low <= number <= self.high:
             raise SpaceError(f"{value!r} is not a whole number in [{self.low}, {self.high}].")
-        return int(value)
+        return int(number)
 
     def contains(self, other: Param) -> bool:
         """Whether every value of ``other`` is one of this."""
@@ -228,8 +267,9 @@ class Choice:
         role: str | None = None,
         default: Value = None,
     ) -> None:
-        if len(choices) == 1 and isinstance(choices[0], (list, tuple)):
-            choices = tuple(choices[0])
+        if len(choices) == 1 and (parts := _listed(choices[0])) is not None:
+            choices = parts
+        choices = tuple(map(plain, choices))
         if not choices:
             raise SpaceError("Choice: no choices were given.", 'Write Choice("adamw", "sgd").')
         for c in choices:
@@ -241,12 +281,10 @@ class Choice:
         seen = {(type(c).__name__, c) for c in choices}
         if len(seen) < len(choices):
             raise SpaceError(f"Choice: {list(choices)!r} names a value twice.", "Name each value once.")
-        object.__setattr__(self, "choices", tuple(choices))
+        object.__setattr__(self, "choices", choices)
         object.__setattr__(self, "when", _conditions(when))
         object.__setattr__(self, "role", role)
-        object.__setattr__(self, "default", default)
-        if default is not None:
-            self.check(default)
+        object.__setattr__(self, "default", None if default is None else self.check(default))
 
     def from_unit(self, u: float) -> Value:
         """The choice whose share of [0, 1] holds ``u``."""
@@ -254,22 +292,27 @@ class Choice:
 
     def to_unit(self, value: Value) -> float:
         """The middle of ``value``'s share of [0, 1]."""
-        return (self._index(value) + 0.5) / len(self.choices)
+        return (self.index(value) + 0.5) / len(self.choices)
 
-    def _index(self, value: Any) -> int:
-        # 1 == True == 1.0 in Python; a choice is found by value and type.
+    def index(self, value: Any) -> int:
+        """The place of ``value`` among the choices, of 1 and 1.0 that of its type; raises SpaceError without one."""
+        value, found = plain(value), -1
         for i, c in enumerate(self.choices):
-            if c == value and isinstance(c, bool) == isinstance(value, bool):
-                return i
-        raise SpaceError(f"{value!r} is none of {list(self.choices)!r}.")
+            if same(c, value):
+                if type(c) is type(value):
+                    return i
+                found = i if found < 0 else found
+        if found < 0:
+            raise SpaceError(f"{value!r} is none of {list(self.choices)!r}.")
+        return found
 
     def check(self, value: Any) -> Value:
         """The choice equal to ``value``; raises SpaceError when there is none."""
-        return self.choices[self._index(value)]
+        return self.choices[self.index(value)]
 
     def contains(self, other: Param) -> bool:
         """Whether every value of ``other`` is one of this."""
-        return isinstance(other, Choice) and set(other.choices) <= set(self.choices)
+        return isinstance(other, Choice) and all(any(same(c, mine) for mine in self.choices) for c in other.choices)
 
     def levels(self, resolution: int) -> list[Value]:
         """All choices; ``resolution`` has no say here."""
@@ -286,6 +329,7 @@ class Constant:
     kind: ClassVar[str] = "constant"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "value", plain(self.value))
         if self.value is not None and not isinstance(self.value, (str, int, float, bool)):
             raise SpaceError(f"Constant: {self.value!r} must be a string, number, boolean or None.")
         object.__setattr__(self, "when", _conditions(self.when))

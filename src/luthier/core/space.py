@@ -19,9 +19,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
+from luthier.core import yamltext
 from luthier.core.errors import SpaceError, nearest
 from luthier.core.evolve import evolve
-from luthier.core.params import Choice, Config, Constant, Float, Follows, Int, Param, Value, When
+from luthier.core.params import Choice, Config, Constant, Float, Follows, Int, Param, Value, When, plain
 
 
 class Uniform(Protocol):
@@ -38,6 +39,7 @@ _KINDS: dict[str, tuple[type, tuple[str, ...]]] = {
     "choice": (Choice, ("choices",)),
     "constant": (Constant, ("value",)),
 }
+_FOLLOWS = ("name", "reference", "power", "by", "powers")
 
 
 class Space(Mapping[str, Param]):
@@ -70,6 +72,7 @@ class Space(Mapping[str, Param]):
                 )
         self._params = merged
         self._order = self._parents_first()
+        self._params = {name: self._at_home(param) for name, param in merged.items()}
 
     def _parents_first(self) -> tuple[str, ...]:
         order: list[str] = []
@@ -107,6 +110,17 @@ class Space(Mapping[str, Param]):
         for name in self._params:
             visit(name)
         return tuple(order)
+
+    def _at_home(self, param: Param) -> Param:
+        """``param`` in the words of its parents: conditions on the very values that they hold (1.0 for 1), exponents by
+        the names that their choices have."""
+        changes: dict[str, Any] = {}
+        if param.when:
+            changes["when"] = {p: tuple(map(self._params[p].check, values)) for p, values in _when(param).items()}
+        follows = _follows(param)
+        if follows is not None and follows.by is not None:
+            changes["follows"] = dataclasses.replace(follows, powers=follows.spelled(_values(self._params[follows.by])))
+        return evolve(param, changes) if changes else param
 
     # -- a mapping -------------------------------------------------------------------------------------------------
     def __getitem__(self, name: str) -> Param:
@@ -239,18 +253,8 @@ class Space(Mapping[str, Param]):
     # -- other spaces from this one --------------------------------------------------------------------------------
     def fix(self, values: Config) -> Space:
         """The same space with ``values`` held constant; what can then never be active is dropped."""
-        params: dict[str, Param] = {}
-        for name in self._order:
-            param = self._params[name]
-            held = {
-                p: v
-                for p, v in _when(param).items()
-                if p not in params or (isinstance(params[p], Constant) and params[p].value not in v)  # type: ignore[union-attr]
-            }
-            if held:
-                continue
-            params[name] = Constant(values[name], when=param.when, role=param.role) if name in values else param
-        return Space(_possible({n: params[n] for n in self._params if n in params}))
+        held = {n: Constant(values[n], when=p.when, role=p.role) if n in values else p for n, p in self._params.items()}
+        return Space(_possible(held))
 
     def replace(self, **changes: Param) -> Space:
         """The same space with some hyperparameters exchanged or added."""
@@ -307,11 +311,8 @@ class Space(Mapping[str, Param]):
             if not isinstance(param, Constant) and param.default is not None:
                 entry["default"] = param.default
             if (follows := _follows(param)) is not None:
-                entry["follows"] = {
-                    k: dict(v) if isinstance(v, Mapping) else v
-                    for k in ("name", "reference", "power", "by", "powers")
-                    if (v := getattr(follows, k)) not in (None, {})
-                }
+                kept = {k: v for k in _FOLLOWS if (v := getattr(follows, k)) not in (None, {})}
+                entry["follows"] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
             out[name] = entry
         return out
 
@@ -342,14 +343,8 @@ class Space(Mapping[str, Param]):
 
     def to_yaml(self) -> str:
         """YAML text, one line a hyperparameter; :meth:`from_yaml` reads it back."""
-        import yaml
-
-        lines = []
-        for name, entry in self.to_dict().items():
-            flow = yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10_000).strip()
-            key = yaml.safe_dump({name: 0}, default_flow_style=False).split(": 0")[0]
-            lines.append(f"{key}: {flow}\n")
-        return "".join(lines)
+        keys = {name: yamltext.dump({name: 0}, flow=False).removesuffix(": 0") for name in self}
+        return "".join(f"{keys[name]}: {yamltext.dump(entry, flow=True)}\n" for name, entry in self.to_dict().items())
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
@@ -357,7 +352,7 @@ class Space(Mapping[str, Param]):
         import yaml
 
         try:
-            return cls.from_dict(yaml.safe_load(text))
+            return cls.from_dict(yamltext.load(text))
         except yaml.YAMLError as error:
             raise SpaceError(f"The space is not valid YAML: {' '.join(str(error).split())}.") from None
 
@@ -381,12 +376,31 @@ def _possible(params: Mapping[str, Param]) -> dict[str, Param]:
         whens = {n: {p: holds(p, values) for p, values in _when(param).items()} for n, param in kept.items()}
         gone = [n for n, when in whens.items() if not all(when.values())]
         if not gone:
-            return {n: evolve(p, {"when": whens[n]}) if whens[n] else p for n, p in kept.items()}
+            break
         kept = {n: p for n, p in kept.items() if n not in gone}
+    for name, param in kept.items():
+        changes: dict[str, Any] = {"when": whens[name]} if whens[name] else {}
+        follows = _follows(param)
+        if follows is not None and any(p in params and p not in kept for p in follows.parents):
+            changes["follows"] = _among(kept, follows)
+        kept[name] = evolve(param, changes) if changes else param
+    return kept
 
 
 def _follows(param: Param) -> Follows | None:
     return param.follows if isinstance(param, Float) else None
+
+
+def _among(params: Mapping[str, Param], follows: Follows) -> Follows | None:
+    """``follows`` in a space of ``params``: what is never active there leaves the factor as it is without it."""
+    if follows.name not in params:
+        return None
+    return follows if follows.by in params else dataclasses.replace(follows, by=None, powers={})
+
+
+def _values(param: Param) -> tuple[Value, ...]:
+    """What a choice or a constant may hold."""
+    return param.choices if isinstance(param, Choice) else (param.value,) if isinstance(param, Constant) else ()
 
 
 def _followed(param: Param) -> tuple[str, ...]:
@@ -398,7 +412,7 @@ def _param_from(name: str, entry: Any) -> Param:
     if isinstance(entry, (Float, Int, Choice, Constant)):
         return entry
     if not isinstance(entry, Mapping):
-        if entry is None or isinstance(entry, (str, int, float, bool)):
+        if entry is None or isinstance(plain(entry), (str, int, float, bool)):
             return Constant(entry)  # "epochs: 30" says what it means
         raise SpaceError(f"{name}: {entry!r} is no hyperparameter.", "Write {type: float, low: ..., high: ...}.")
     words = dict(entry)
@@ -418,14 +432,13 @@ def _param_from(name: str, entry: Any) -> Param:
         raise SpaceError(f"{name}: {missing[0]!r} is missing for type {kind}.", f"Add {missing[0]}: ...")
     if isinstance(words.get("log", False), str):
         raise SpaceError(f"{name}: log must be true or false, got {words['log']!r}.")
-    if isinstance(words.get("follows"), Mapping):
-        try:
-            words["follows"] = Follows(**words["follows"])
-        except TypeError:
+    if isinstance(follows := words.get("follows"), Mapping):
+        if not {"name", "reference", "power"} <= set(follows) <= set(_FOLLOWS):
             raise SpaceError(
-                f"{name}: follows: {dict(words['follows'])!r} cannot be read.",
+                f"{name}: follows: {dict(follows)!r} cannot be read.",
                 "Write follows: {name: batch_size, reference: 64, power: 0.5}.",
-            ) from None
+            )
+        words["follows"] = Follows(**follows)
     try:
         if make is Choice:
             choices = words.pop("choices")
@@ -435,5 +448,5 @@ def _param_from(name: str, entry: Any) -> Param:
         return make(**words)  # type: ignore[no-any-return]
     except SpaceError as error:
         if any(isinstance(words.get(k), str) for k in ("low", "high", "default")):
-            error.mend = "Write numbers without quotes; YAML needs a dot in 1.0e-5."
+            error.mend = "Write numbers without quotes."
         raise SpaceError(f"{name}: {error.problem}", error.mend) from None

@@ -6,48 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
-from luthier.core.errors import UserError
+from luthier.core.errors import UserError, whole
 from luthier.core.params import Config
 from luthier.core.space import Space
 
 Reduce = Literal["best", "last"]
-
-# fmt: off
-_DOWN = {
-    "loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "nll", "bpc", "wer", "cer", "regret",
-}
-_UP = {
-    "accuracy", "acc", "f1", "auc", "auroc", "map", "ap", "bleu", "rouge", "r2", "iou", "miou", "dice", "precision",
-    "recall", "score", "reward", "return", "psnr", "ssim", "top1", "top5", "ndcg", "mrr", "kappa", "mcc",
-}
-# fmt: on
-
-
-def guess_direction(metric: str) -> Literal["minimize", "maximize"] | None:
-    """The direction that a metric's common name implies, or None: ``val/f1_macro`` goes up, ``valid_rmse`` down.
-
-    The last telling word decides, so ``accuracy_error`` goes down.
-    """
-    for word in reversed(re.split(r"[^a-z0-9]+", metric.lower())):
-        if word in _DOWN or word.endswith("loss"):
-            return "minimize"
-        if word in _UP or word.endswith("accuracy"):
-            return "maximize"
-    return None
-
-
-_SHARES = {
-    "accuracy", "acc", "error", "err", "f1", "auc", "auroc", "map", "ap", "precision", "recall", "iou", "miou", "dice",
-    "top1", "top5",
-}  # fmt: skip
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric of that name is commonly a share in [0, 1]: ``val_accuracy`` is, ``val_loss`` is not."""
-    words = re.split(r"[^a-z0-9]+", metric.lower())
-    return any(w in _SHARES or w.endswith("accuracy") for w in words) and not any(w.endswith("loss") for w in words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +73,7 @@ class Constraint:
         """
         if not isinstance(metric, str) or not metric.strip():
             raise UserError(f"A constraint's metric must be a non-empty string, got {metric!r}.")
-        mend = f'Write constraints={{{metric!r}: "<= 20"}} or ">= 20".'
+        mend = f'Write constraints={{{metric!r}: "<= 20"}} or ">= 20" (--constraint "{metric} <= 20").'
         if not isinstance(text, str):
             raise UserError(f"The constraint on {metric!r} is {text!r}, which says no direction.", mend)
         found = re.fullmatch(r"\s*(<=|>=)\s*(\S+)\s*", text)
@@ -159,6 +125,9 @@ class Goals:
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "m": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
           "d": 86400.0, "day": 86400.0}  # fmt: skip
+_PART = r"((?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?(?:e\+?\d+)?|\.\d+)\s*([a-z]*)"
+_MEND = 'Write "40 trials", "600 epochs" or "2h".'
+_BETWEEN = r"(?:\s*,\s+|\s+and\s+|\s+|(?<=[a-z]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,50 +136,66 @@ class Budget:
 
     A budget in trials is counted in full-length trainings: ``"40 trials"`` of 30 epochs are 1,200 epochs, however many
     trials a method makes of them.
+
+    Args:
+        epochs: at least 1; None without a bound.
+        seconds: above 0; None without a bound.
+        given: somebody asked for it; one that nobody asked for does not replace that of a stored study.
     """
 
     epochs: int | None = None
     seconds: float | None = None
+    given: bool = field(default=True, repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str | int | float | Budget | None, max_epochs: int) -> Budget:
-        """Read ``"40 trials"``, ``"600 epochs"``, ``"90 min"``, ``"2h"``, ``"1h30m"``; a bare number counts trials.
+        """Read ``"40 trials"``, ``"1,200 epochs"``, ``"90 min"``, ``"1h30m"``, ``"40 trials and 2h"``; a bare number
+        counts trials.
 
         Raises:
-            UserError: for anything else, and for a budget of nothing.
+            UserError: for anything else, and for a budget of which a part leaves nothing to spend.
         """
-        mend = 'Write "40 trials", "600 epochs" or "2h".'
-        if text is None or isinstance(text, Budget):
-            return text or cls()
-        if isinstance(text, (int, float)) and not isinstance(text, bool):
-            text = f"{text:g} trials"
-        words = re.findall(r"([\d.]+)\s*([a-z]*)", str(text).strip().lower())
-        whole = re.fullmatch(r"(\s*[\d.]+\s*[a-z]*)+\s*", str(text).strip().lower())
-        if not words or not whole:
-            raise UserError(f"The budget {text!r} cannot be read.", mend)
-        epochs, seconds = 0.0, 0.0
-        for number, unit in words:
-            try:
-                amount = float(number)
-            except ValueError:
-                raise UserError(f"The budget {text!r} cannot be read.", mend) from None
-            name = unit if unit in _UNITS else unit.rstrip("s")
-            if name in ("trial", "training", "run", ""):
-                epochs += amount * max_epochs
-            elif name == "epoch":
-                epochs += amount
-            elif name in _UNITS:
-                seconds += amount * _UNITS[name]
-            else:
-                raise UserError(f"The budget {text!r} has an unknown unit {unit!r}.", mend)
-        if not math.isfinite(epochs + seconds) or (epochs < 1 and seconds <= 0):
-            raise UserError(f"The budget {text!r} leaves nothing to spend.", "Allow at least one epoch. " + mend)
-        return cls(epochs=int(epochs) if epochs else None, seconds=seconds or None)
+        if text is None:
+            return cls(given=False)
+        if isinstance(text, Budget):
+            return text._checked()
+        parts = [(float(text), "trial")] if _number(text) else _parts(text)
+        epochs = [amount * (max_epochs if unit == "trial" else 1) for amount, unit in parts if unit not in _UNITS]
+        seconds = [amount * _UNITS[unit] for amount, unit in parts if unit in _UNITS]
+        if not math.isfinite(sum(epochs + seconds)) or (epochs and sum(epochs) < 1) or (seconds and sum(seconds) <= 0):
+            raise UserError(f"The budget {text!r} leaves nothing to spend.", f"Allow at least one epoch. {_MEND}")
+        return cls(int(sum(epochs)) if epochs else None, sum(seconds) if seconds else None)
+
+    def _checked(self) -> Budget:
+        epochs = None if self.epochs is None else whole("epochs", self.epochs, 1)
+        if self.seconds is not None and not (_number(self.seconds) and 0 < self.seconds < math.inf):
+            raise UserError(f"seconds must be a number above 0, got {self.seconds!r}.", "Write seconds=3600.")
+        return Budget(epochs, None if self.seconds is None else float(self.seconds), self.given)
 
     def __str__(self) -> str:
         parts = [f"{self.epochs:,} epochs"] if self.epochs else []
         parts += [f"{self.seconds:,.0f} s"] if self.seconds else []
         return " and ".join(parts) or "no limit"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _parts(text: object) -> list[tuple[float, str]]:
+    """The amounts of a budget's text and their units: ``trial``, ``epoch`` or one of the times."""
+    said = str(text).strip().lower()
+    found = re.findall(_PART, said)
+    if not re.fullmatch(f"{_PART}(?:{_BETWEEN}{_PART})*", said) or (len(found) > 1 and any(not u for _, u in found)):
+        raise UserError(f"The budget {text!r} cannot be read.", _MEND)
+    parts = []
+    for number, unit in found:
+        name = unit if unit in _UNITS or len(unit) < 3 else unit.removesuffix("s")
+        name = "trial" if name in ("training", "run", "") else name
+        if name not in ("trial", "epoch", *_UNITS):
+            raise UserError(f"The budget {text!r} has an unknown unit {unit!r}.", _MEND)
+        parts.append((float(number.replace(",", "")), name))
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from luthier.core import goals
 from luthier.core.goals import Point
 from luthier.core.history import History, StageRecord
 from luthier.core.lineage import Segment, lineage
+from luthier.core.metrics import is_share
 from luthier.core.params import Value
-from luthier.core.study import is_share
 from luthier.core.trial import Status
 
 CONFIRM = "confirm"

@@ -9,7 +9,7 @@ from typing import Any
 from luthier.core.history import History
 from luthier.core.index import Answered
 from luthier.core.lineage import whole
-from luthier.core.study import guess_direction
+from luthier.core.metrics import guess_direction
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis.curves import EXTRA, Curves, Series
 

@@ -48,8 +48,8 @@ def import_study(
     """Write an Optuna study as a Luthier log, for the report, a diagnosis, ``warm_start=[storage]``, or to go on with.
 
     Its intermediate values are epochs in their order; what the objective returned counts. Trials that still run are
-    left out, and with a warning those whose values were enqueued out of their ranges. ``lt.tune(..., storage=storage,
-    name=name, strategy=strategy, reduce="last")`` goes on with it.
+    left out, and with a warning those whose values were enqueued out of their ranges. ``luthier resume STORAGE --target
+    FILE.py:NAME`` goes on with it.
 
     Args:
         storage: a folder, a file or a URL.
@@ -97,7 +97,7 @@ def bring_in(
     url = stores.locate(storage)
     file = stores.file_of(url)
     if (file is None or file.exists()) and label in stores.study_names(url):
-        raise UserError(f"{storage} already holds a study {label!r}.", "Give name= another one.")
+        raise UserError(f"{storage} already holds a study {label!r}.", "Give it another one: name= (--as).")
     log = stores.SqlStore(url, label)
     try:
         log.append(entries, 0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from luthier.core.errors import SpaceError
 from luthier.core.params import Float, Follows
-from luthier.knowledge.roles import roles
+from luthier.knowledge.roles import family, roles
 
 POWERS = {
     # Square root for adaptive methods (Malladi et al., arXiv 2205.10287), linear for SGD (Goyal et al., 1706.02677).
@@ -36,7 +36,8 @@ def coupled(
         reference: its value at which the range is meant, above 0.
         role: ``learning_rate`` (square root of the change for the Adam family and RMSProp, linear for SGD) or
             ``weight_decay`` (square root for decoupled decay, unchanged for coupled L2).
-        by: the hyperparameter that names the optimizer; without one the adaptive methods' exponent holds.
+        by: the hyperparameter that names the optimizer, in whatever spelling; without one the adaptive methods'
+            exponent holds.
 
     Raises:
         SpaceError: something that is no Float, an unknown role, or a reference that is not above 0.
@@ -48,5 +49,5 @@ def coupled(
     if not reference > 0:
         raise SpaceError(f"coupled(): the reference must be above 0, got {reference!r}.")
     power, powers = POWERS[role]
-    follows = Follows(to, float(reference), power, by, powers if by else {})
+    follows = Follows(to, float(reference), power, by, powers if by else {}, family if by else None)
     return replace(param, follows=follows, role=param.role or roles()[role].name)

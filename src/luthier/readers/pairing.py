@@ -6,11 +6,11 @@ A name is taken apart into words. Some say on which data (``val``, ``eval``, ``d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from luthier.core.errors import UserError, nearest
+from luthier.core.metrics import METRICS, guess_direction, metric_word, words
 
 # fmt: off
 TRAIN = {"train", "training", "trn"}
@@ -25,15 +25,6 @@ _SIDE = {"aux", "auxiliary", "reg", "regularization", "kl", "commit", "penalty",
 _LOSS = {"loss", "losses", "objective", "cost", "criterion"}
 _STAND_IN = {"nll", "ce", "xent", "crossentropy", "bce", "mse", "mae", "rmse"}
 """A loss where nothing is called one."""
-_METRICS = (
-    "accuracy", "acc", "top1", "miou", "iou", "dice", "map", "f1", "auc", "auroc", "ap", "bleu", "rouge", "r2", "psnr",
-    "ssim", "ndcg", "mrr", "mcc", "kappa", "reward", "return", "score", "fscore", "jaccard", "spearman", "spearmanr",
-    "pearson", "error", "err", "wer", "cer", "fid", "mae", "rmse", "mse", "mape", "smape", "perplexity", "ppl", "bpc",
-    "nll", "regret", "precision", "recall", "top5", "top3",
-)
-"""From what one looks at first to last."""
-_DOWN = {"error", "err", "wer", "cer", "fid", "mae", "rmse", "mse", "mape", "smape", "perplexity", "ppl", "bpc",
-         "nll", "regret"}
 # fmt: on
 _SHORT = {"acc": "accuracy", "err": "error", "ppl": "perplexity"}
 _EVALUATED = {"map", "ap", "bleu", "rouge", "wer", "cer", "fid", "ndcg", "mrr"}
@@ -86,21 +77,12 @@ class _Name:
     quantity: tuple[str, ...]
 
 
-def words(name: str) -> list[str]:
-    """The words of a name in lower case: ``"Loss/valAvg"`` is ``["loss", "val", "avg"]``."""
-    parted = re.sub(r"(?<=[a-z]{2})(?=[A-Z][a-z])", " ", name)
-    return re.findall(r"[a-z0-9]+", parted.lower())
-
-
 def direction(name: str) -> bool | None:
-    """Whether more of a metric is better, by its last telling word; None where no word tells."""
-    for word in reversed(words(name)):
-        telling = _metric_word(word)
-        if telling is not None:
-            return telling not in _DOWN
-        if word in _LOSS or word.endswith("loss"):
-            return False
-    return None
+    """Whether more of a metric is better, as its name tells; None where no word does. An objective is a loss here."""
+    told = guess_direction(name)
+    if told is None:
+        return False if _LOSS & set(words(name)) else None
+    return told == "maximize"
 
 
 def pair(
@@ -192,19 +174,10 @@ def _loss_words(name: _Name) -> bool:
     return any(w in _LOSS or w.endswith("loss") for w in name.quantity)
 
 
-def _metric_word(word: str) -> str | None:
-    for form in (word, word.rstrip("0123456789")):  # mAP50, acc5
-        if form in _METRICS:
-            return form
-        if form.endswith("accuracy"):
-            return "accuracy"
-    return None
-
-
 def _metric_of(name: _Name) -> str | None:
     """The telling word of a metric."""
-    found = [w for w in map(_metric_word, name.quantity) if w is not None]
-    return min(found, key=_METRICS.index) if found else None
+    found = [w for w in map(metric_word, name.quantity) if w is not None]
+    return min(found, key=METRICS.index) if found else None
 
 
 # -- choices -----------------------------------------------------------------------------------------------------------
@@ -282,12 +255,12 @@ def _choose_metric(
     groups = _groups(metrics, set())
 
     def sides(key: tuple[str, ...]) -> tuple[_Name | None, _Name | None]:
-        evaluated = any(_metric_word(w) in _EVALUATED for w in key)
+        evaluated = any(metric_word(w) in _EVALUATED for w in key)
         return _sides(groups[key], bare="val" if evaluated else bare)
 
     def rank(key: tuple[str, ...]) -> tuple[bool, int, int, bool, tuple[str, ...]]:
         train, val = sides(key)
-        word = min(_METRICS.index(w) for w in map(_metric_word, key) if w is not None)
+        word = min(METRICS.index(w) for w in map(metric_word, key) if w is not None)
         return val is None, word, len(key), train is None, key
 
     best = min(groups, key=rank, default=None)

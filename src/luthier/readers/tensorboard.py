@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import UserError
+from luthier.core.metrics import words
 from luthier.readers.lightning import hparams
-from luthier.readers.pairing import TEST, TRAIN, VAL, words
+from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import Recording, series
 
 NAME = "TensorBoard's event files"

@@ -12,8 +12,9 @@ from luthier.contracts import Done, Job, Scheduler, Store, Wait
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, RunError, UserError
 from luthier.core.history import Entry, History, start
+from luthier.core.metrics import guess_direction
 from luthier.core.params import Config
-from luthier.core.study import Study, guess_direction
+from luthier.core.study import Study
 from luthier.core.trial import Status, TrialRecord
 from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action, unasked
 from luthier.run.lock import SEVERAL

@@ -65,27 +65,25 @@ class FreezeThaw:
         config = self.searcher.suggest(history, rng)
         if len(trials) < initial and config is not None:
             return self._start(history, config, f"{self.searcher.name}: one of the first {initial} trials")
-        paused = [t for t in trials if t.status is Status.PAUSED and t.epoch < history.study.max_epochs]
-        if not any(t.reports for t in trials):
+        curves = observed(history) if any(t.reports for t in trials) else []
+        if not curves:  # the first reports may be of other metrics than the objective
             if config is None:
                 return _drained(history)
             return self._start(history, config, f"{self.searcher.name}: nothing was reported yet")
-        return self._most_promising(history, paused, config, rng)
+        return self._most_promising(history, curves, config, rng)
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never: a trial is paused after a few epochs instead."""
         return None
 
     def _most_promising(
-        self, history: History, paused: list[TrialRecord], config: Config | None, rng: np.random.Generator
+        self, history: History, curves: list[Curve], config: Config | None, rng: np.random.Generator
     ) -> Action:
         space, length = history.space, history.study.max_epochs
         encoder = Encoder(space)
-        curves = observed(history)
         scale = Scale.of([y for c in curves for _, y in c.points])
         model = believed(history, encoder, curves, scale)
-        shown = {c.trial.id for c in curves}
-        paused = [t for t in paused if t.id in shown]
+        paused = [c.trial for c in curves if c.trial.status is Status.PAUSED and c.trial.epoch < length]
         ranked = sorted(curves, key=lambda c: (c.best, c.trial.id))
         horizon = int(rng.integers(1, length + 1))
         aim = scale.best - 10.0 ** rng.uniform(*PARTS) * KNEE * scale.unit

@@ -23,6 +23,7 @@ from itertools import pairwise
 import numpy as np
 
 from luthier.contracts import Action, Done, Resume, Searcher, Start, Stop, Wait
+from luthier.core.errors import whole
 from luthier.core.goals import ranked_at, result_at
 from luthier.core.history import History
 from luthier.core.index import Changes, grew
@@ -44,6 +45,13 @@ def rungs(max_epochs: int, min_epochs: int | None = None, eta: int = 3) -> tuple
     return tuple(reversed(ladder))
 
 
+def _check(eta: int, min_epochs: int | None) -> None:
+    """Refuse rungs that there cannot be."""
+    whole("eta", eta, 2)
+    if min_epochs is not None:
+        whole("min_epochs", min_epochs, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ASHA:
     """Asynchronous successive halving with promotion.
@@ -57,6 +65,9 @@ class ASHA:
     searcher: Searcher
     eta: int = 3
     min_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.eta, self.min_epochs)
 
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The highest promotion there is, else a new trial for the lowest rung."""
@@ -126,6 +137,9 @@ class SuccessiveHalving:
     eta: int = 3
     min_epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        _check(self.eta, self.min_epochs)
+
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The next step of the earliest round that has one."""
         return _next(_table(history, self.min_epochs, self.eta)[:1], "round", self.searcher, history, rng)
@@ -152,6 +166,9 @@ class Hyperband:
     eta: int = 3
     min_epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        _check(self.eta, self.min_epochs)
+
     def propose(self, history: History, rng: np.random.Generator) -> Action:
         """The next step of the earliest bracket that has one."""
         return _next(_table(history, self.min_epochs, self.eta), "bracket", self.searcher, history, rng)
@@ -163,7 +180,7 @@ class Hyperband:
 
 def _table(history: History, min_epochs: int | None, eta: int) -> tuple[Bracket, ...]:
     longest = history.study.max_epochs
-    return brackets(longest, min_epochs or max(1, math.ceil(longest / 10)), eta)
+    return brackets(longest, max(1, math.ceil(longest / 10)) if min_epochs is None else min_epochs, eta)
 
 
 def _next(
@@ -220,7 +237,7 @@ class Brackets:
         groups, ready, filling = value.groups, value.ready, value.filling
         touched: dict[int, dict[int, TrialRecord]] = {}
         for old, new in changes:
-            number = int(new.notes.get("bracket", 0))
+            number = int(new.notes.get("bracket", -1))  # a configuration that was added by hand is in none
             # Bracket n begins after n trials at least: a larger number is no bracket of ours.
             if new.probe is not None or not 0 <= number <= new.id:
                 continue

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.core.metrics import guess_direction
 from luthier.core.params import Choice, Float, Int, Param
 from luthier.core.space import Space
-from luthier.core.study import guess_direction
 from luthier.knowledge.roles import Role, role
 from luthier.scripts.lines import parse
 from luthier.scripts.names import Names
@@ -88,6 +88,11 @@ def draft(found: Found, space_file: str) -> Draft:
     told = [f"Wrote {space_file}: {len(active)} of {len(found.options)} options to search"
             + (f" ({', '.join(t.option.name for t in active)})." if active else ".")]  # fmt: skip
     told += ["", "Try the command, then tune:", "", *_commands(found, fixed, active, space_file)]
+    if needed := [*found.arguments, *(o.short or f"{_mark(found)}{o.name}" for o in _needed(found, fixed, active))]:
+        told += [
+            "",
+            f"The script does not run without {' and '.join(needed)}: put what it is to get in the place of ...",
+        ]
     for option in endless:
         told += [
             "",
@@ -121,6 +126,16 @@ def _fixed(options: Sequence[Option]) -> dict[str, str]:
     if "{epochs}" in fixed.values():  # steps beside epochs are some other bound
         fixed = {n: p for n, p in fixed.items() if p != "{steps}"}
     return {n: p for i, (n, p) in enumerate(fixed.items()) if p not in list(fixed.values())[:i]}
+
+
+def _needed(found: Found, fixed: dict[str, str], active: Sequence[_Taken]) -> list[Option]:
+    """Options that the script insists on and that neither a placeholder nor the space gives."""
+    given = {*fixed, *(t.option.name for t in active)}
+    return [o for o in found.options if o.required and o.name not in given]
+
+
+def _mark(found: Found) -> str:
+    return "" if found.style == "hydra" else "--"
 
 
 def _unbounded(option: Option) -> bool:
@@ -273,11 +288,13 @@ def _commands(found: Found, fixed: dict[str, str], active: Sequence[_Taken], spa
     else:
         length = next((o.default for o in found.options if fixed.get(o.name) == "{epochs}"), None)
         options.append(f"--max-epochs {length if isinstance(length, int) and length > 0 else EPOCHS}")
-    mark = {"hydra": ""}.get(found.style, "--")
     unbounded = {o.name for o in found.options if _unbounded(o)}
     given = {n: v for n, v in fixed.items() if v != "{steps}" or n not in unbounded}
     words = ["python", str(found.path), *([found.command] if found.command else [])]
-    words += [f"{mark}{name}={value}" for name, value in given.items()]
+    words += ["..." for _ in found.arguments]
+    for o in _needed(found, fixed, active):
+        words += [o.short, "..."] if o.short else [f"{_mark(found)}{o.name}=..."]
+    words += [f"{_mark(found)}{name}={value}" for name, value in given.items()]
     words += [f"{{{t.option.name}}}" for t in active if t.option.off]
     words += [w for t in active if t.option.short for w in (t.option.short, f"{{{t.option.name}}}")]
     command = " ".join(w if w.startswith(("--", "-")) or "{" in w else shlex.quote(w) for w in words)

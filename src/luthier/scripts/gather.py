@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -22,6 +23,11 @@ CLOSE = 0.8
 """From this likeness on (difflib's ratio) a name that is printed is taken for the one asked for, mistyped."""
 SURE = 3
 """So many reports of a name like it, and none of the one asked for, are a mistake; the training need not go on."""
+
+
+def _apart(name: str) -> tuple[str, list[str]]:
+    """What two spellings of one name have in common: its data and its numbers."""
+    return split_of(name), re.findall(r"\d+", name)
 
 
 class Gatherer:
@@ -138,8 +144,8 @@ class Gatherer:
             return False
         often = [name for name, times in self.seen.items() if times >= SURE]
         alike = difflib.get_close_matches(self._lead, often, n=1, cutoff=CLOSE)
-        # Of a loss on other data, or of a part of the model, nothing follows.
-        return bool(alike) and split_of(alike[0]) == split_of(self._lead)
+        # Of a loss on other data, of a part of the model or of acc@5 beside acc@1, nothing follows.
+        return bool(alike) and _apart(alike[0]) == _apart(self._lead)
 
     # -- the parts -----------------------------------------------------------------------------------------------------
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.core.errors import UserError
-from luthier.core.study import is_share
+from luthier.core.metrics import is_share, words
 from luthier.readers.jsonlines import flat
-from luthier.readers.pairing import TEST, TRAIN, VAL, words
+from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import number
-from luthier.scripts.names import QUALIFIERS, Names
+from luthier.scripts.names import QUALIFIERS, Names, joined, quantity, split_of
 
 EPOCH = ("epoch", "ep")
 STEP = (
@@ -45,7 +45,8 @@ _METRIC = re.compile(
     rf"(?<![\w/@.-])(?P<name>[A-Za-z_][\w/@.-]*(?:\(\w+\))?(?:[ \t]+\(?[A-Za-z][\w/@.-]*\)?){{0,4}})[\"']?"
     rf"(?P<mark>\s*(?:[:=]|->|→)\s*[\"']?|\s+)\s*{_WRAP}\s*(?P<value>{_NUMBER})"
     rf"(?:\s*/\s*(?P<of>\d+)(?P<share>\s*[=(]\s*\d+(?:\.\d+)?\s*%)?)?(?P<percent>\s*%)?"
-    rf"(?:[a-zA-Zµ]{{1,4}}(?:/[a-zA-Z]+)?)?(?![\w])", re.IGNORECASE)
+    rf"(?:[a-zA-Zµ]{{1,4}}(?:/[a-zA-Z]+)?)?(?!\w|[.:]\.?\d)"
+    rf"(?=(?P<bar>\|[^|a-zA-Z]*\|\s*\d+/\d+)?)", re.IGNORECASE)
 _BAR = re.compile(r"(?P<n>\d+)/(?P<of>\d+)\s*\[\d+:\d+")
 _SPLIT = re.compile(rf"(?<![\w./-])(?:{'|'.join(sorted(TRAIN | VAL | TEST))})(?![\w/-]|\.\w)", re.IGNORECASE)
 _BEFORE = {"of", "end", "info", "debug", "warning", "and", "at", "after", "finished", "done", "in", "starting",
@@ -76,7 +77,7 @@ class Row:
 def row_of(fields: Mapping[str, Any], names: Names) -> Row:
     """A row of named fields: of a JSON object, a table, or an expression's groups. Every number counts."""
     epoch = step = None
-    values: dict[str, float] = {}
+    said: list[tuple[str, float]] = []
     for name, cell in fields.items():
         value = number(cell)
         if value is None:
@@ -87,9 +88,23 @@ def row_of(fields: Mapping[str, Any], names: Names) -> Row:
         elif low in STEP:
             step = value
         else:
-            # A loss or metric by the one name that all spellings share, anything else as it is called.
-            values[names.of(name) if names.telling(name) else name] = value
-    return Row(values, epoch, step)
+            said.append((name, value))
+    # A loss or metric by the one name that all spellings share, anything else as it is called.
+    return Row(_reported(said, names), epoch, step)
+
+
+def _reported(said: Iterable[tuple[str, float]], names: Names) -> dict[str, float]:
+    """Numbers by the names that they are reported under; what is called just as it was asked for comes before what
+    means the same."""
+    values: dict[str, float] = {}
+    exact: set[str] = set()
+    for name, value in said:
+        found = names.of(name) if names.telling(name) else name
+        if name == found:
+            exact.add(found)
+        if name == found or found not in exact:
+            values[found] = value
+    return values
 
 
 def parse(line: str, names: Names) -> Row:
@@ -105,7 +120,7 @@ def parse(line: str, names: Names) -> Row:
         if isinstance(data, dict):
             return row_of(flat(data), names)
     place: dict[str, float] = {}
-    rest = text = text[:LONGEST]
+    rest = text = joined(text[:LONGEST])
     for found in _PLACE.finditer(text):
         before = re.findall(r"([A-Za-z]+)[\"'\])]?\s+$", text[: found.start()])
         if before and before[0].lower() not in _BEFORE:
@@ -113,26 +128,49 @@ def parse(line: str, names: Names) -> Row:
         kind = "epoch" if found["name"].lower() in EPOCH else "step"
         place.setdefault(kind, float(found["value"].replace(",", "")))
         rest = rest[: found.start()] + " " * 3 + "|" * (found.end() - found.start() - 3) + rest[found.end() :]
-    values: dict[str, float] = {}
+    said: list[tuple[str, float]] = []
     others: list[str] = []
-    split, end = "", 0
-    for found in _METRIC.finditer(rest):
-        said = _SPLIT.findall(rest[end : found.start()])
-        split, end = (said[-1] if said else split), found.end()
+    for split, own in _sections(rest):
+        for at, (name, found) in enumerate(own):
+            if split and _holds(split, at, own) and (split in TRAIN or names.of(name) not in names.asked):
+                name = f"{split} {name}"
+            if names.telling(name):
+                said.append((name, _value(found, name)))
+            elif found["mark"].strip():
+                others.append(name)
+    return Row(_reported(said, names), place.get("epoch"), place.get("step"), tuple(others))
+
+
+def _sections(text: str) -> list[tuple[str, list[tuple[str, re.Match[str]]]]]:
+    """The names with a number in a line, by the word alone that says on which data: ``train: loss 1 | val: loss 2``."""
+    parts: list[tuple[str, list[tuple[str, re.Match[str]]]]] = [("", [])]
+    end = 0
+    for found in _METRIC.finditer(text):
+        alone = _SPLIT.findall(text[end : found.start()])
+        end = found.end()
+        if alone:
+            parts.append((alone[-1].lower(), []))
         name = _name(found["name"], found["mark"])
         if name is None:
             continue
         if set(words(name)) <= TRAIN | VAL | TEST:  # "Validation: 100%|####| 10/10"
-            split = name
-            continue
-        bare = not any(w in TRAIN | VAL | TEST for w in words(name))
-        if split and bare and (split.lower() in TRAIN or names.of(name) not in names.asked):
-            name = f"{split} {name}"
-        if names.telling(name):
-            values[names.of(name)] = _value(found, name)
-        elif found["mark"].strip():
-            others.append(name)
-    return Row(values, place.get("epoch"), place.get("step"), tuple(others))
+            parts.append((name.lower(), []))
+        elif not found["bar"]:  # "Class mAP@.5 mAP@.5:.95: 100%|####| 4/4" heads a table
+            parts[-1][1].append((name, found))
+    return parts
+
+
+def _holds(split: str, at: int, section: Sequence[tuple[str, object]]) -> bool:
+    """Whether a word alone says on which data the name at ``at`` of its section is.
+
+    Not where the name does, nor behind one that says otherwise, as ``acc`` in ``[train][INFO] loss/val=2 acc=0.3``,
+    where a logger is called so; but of ``train: val_loss 2 acc 0.3 val_acc 0.2`` the first is the training's.
+    """
+    name = section[at][0]
+    told = [(split_of(other), quantity(other)) for other, _ in section]
+    own = split_of(split)
+    twin = any(where and what == quantity(name) for where, what in told)
+    return not split_of(name) and (twin or all(where in ("", own) for where, _ in told[:at]))
 
 
 def _name(text: str, mark: str) -> str | None:
@@ -144,7 +182,8 @@ def _name(text: str, mark: str) -> str | None:
         return None
     taken = [parts[-1]]
     for word in reversed(parts[:-1]):
-        if not set(words(word)) <= QUALIFIERS or "_" in taken[0] or "/" in taken[0]:
+        own = {w if w in QUALIFIERS else w.rstrip("0123456789") for w in words(word)}  # "top3"
+        if not own <= QUALIFIERS or "_" in taken[0] or "/" in taken[0]:
             break
         taken.insert(0, word)
     return " ".join(taken)

@@ -43,6 +43,7 @@ class Found:
         printed: the texts that it prints, numbers in place of what is filled in.
         evaluated: after how many steps it evaluates, with what it prints then, where it says ``step % 500 == 0``.
         command: the word that chooses this command, where the script has several.
+        arguments: what it must be given by its place, in their order.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Found:
     printed: tuple[str, ...] = field(default=(), repr=False)
     evaluated: tuple[tuple[int, str], ...] = field(default=(), repr=False)
     command: str = ""
+    arguments: tuple[str, ...] = ()
 
 
 def read_script(path: Path) -> Found:
@@ -83,11 +85,18 @@ def read_script(path: Path) -> Found:
         ("hydra", _hydra(tree, path)),
         ("fire", _globals(tree)),
     ):
-        if options:
+        if any(not o.place for o in options):
             unique = {o.name: o for o in reversed(options)}
-            ordered = tuple(o for o in options if unique.pop(o.name, None) is not None)
-            steps = tuple(evaluations(tree, constants))
-            return Found(path, ordered, style, tuple(printed_by(tree)), steps, command if options is typed else "")
+            ordered = [o for o in options if unique.pop(o.name, None) is not None]
+            return Found(
+                path,
+                tuple(o for o in ordered if not o.place),
+                style,
+                tuple(printed_by(tree)),
+                tuple(evaluations(tree, constants)),
+                command if options is typed else "",
+                tuple(o.name for o in ordered if o.place and o.required),
+            )
     raise UserError(
         f"{path} has no options that could be read.",
         "Known are argparse, click, typer, dataclasses, Fire, Hydra and nanoGPT's globals. Else write space.yaml by "
@@ -102,10 +111,14 @@ def _argparse(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
     options = []
     for call in calls_of(tree, "add_argument"):
         flags = [f for f in (value_of(a, constants) for a in call.args) if isinstance(f, str)]
-        if not flags or not flags[0].startswith("-"):
-            continue  # a positional argument is the user's own: a path, a data set
+        if not flags:
+            continue
         long = next((f for f in flags if f.startswith("--")), "")
         words = {k.arg: k.value for k in call.keywords if k.arg}
+        if not flags[0].startswith("-"):  # the user's own: a path, a data set
+            needed = value_of(words.get("nargs"), constants) in (None, "+") and "default" not in words
+            options.append(Option(flags[0], line=call.lineno, required=needed, place=True))
+            continue
         action = value_of(words.get("action"), constants)
         default = value_of(words["default"], constants) if "default" in words else None
         pair = False
@@ -129,13 +142,14 @@ def _argparse(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
                 told,
                 "" if long else flags[0],
                 f"--no-{long[2:]}" if pair else "",
+                required=value_of(words.get("required"), constants) is True,
             )
         )
     return options
 
 
 def _click(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
-    options = []
+    options = [o for o in (_click_argument(call, constants) for call in calls_of(tree, "argument")) if o is not None]
     for call in calls_of(tree, "option"):
         flags = [f for f in (value_of(a, constants) for a in call.args) if isinstance(f, str)]
         long = next((f for f in flags if f.startswith("--")), "")
@@ -161,9 +175,17 @@ def _click(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
                 call.lineno,
                 told if isinstance(told, str) else "",
                 off=off.strip(),
+                required=value_of(words.get("required"), constants) is True,
             )
         )
     return options
+
+
+def _click_argument(call: ast.Call, constants: Mapping[str, Any]) -> Option | None:
+    name = value_of(call.args[0], constants) if call.args else None
+    words = {k.arg: value_of(k.value, constants) for k in call.keywords if k.arg}
+    needed = words.get("required", True) is True and "default" not in words and words.get("nargs") != -1
+    return Option(name, line=call.lineno, required=needed, place=True) if isinstance(name, str) else None
 
 
 def _dataclasses(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
@@ -193,7 +215,9 @@ def _field(node: ast.AnnAssign, constants: Mapping[str, Any]) -> Option:
         listed = value_of(ast.parse(f"({literal[1]},)", mode="eval").body, constants)
         choices = tuple(listed) if isinstance(listed, tuple) else ()
     kind = next((k for k in ("bool", "int", "float", "str") if re.search(rf"\b{k}\b", note)), "")
-    return Option(name, default, kind_of(kind, default), choices, node.lineno, told)
+    # A field of another type is no option by itself: a dataclass within this one, say.
+    needed = node.value is None and (kind in ("int", "float", "str") or bool(choices))
+    return Option(name, default, kind_of(kind, default), choices, node.lineno, told, required=needed)
 
 
 def _fire(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
@@ -202,12 +226,15 @@ def _fire(tree: ast.Module, constants: Mapping[str, Any]) -> list[Option]:
     options = []
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name in names:
-            given = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+            without = len(node.args.args) - len(node.args.defaults)
+            options += [Option(a.arg, line=a.lineno, required=True, place=True) for a in node.args.args[:without]]
+            given = node.args.args[without:]
             pairs = [*zip(given, node.args.defaults), *zip(node.args.kwonlyargs, node.args.kw_defaults)]
             for argument, value in pairs:
                 default = value_of(value, constants) if value is not None else UNKNOWN
                 note = ast.unparse(argument.annotation) if argument.annotation is not None else ""
-                options.append(Option(argument.arg, default, kind_of(note, default), line=argument.lineno))
+                kind = kind_of(note, default)
+                options.append(Option(argument.arg, default, kind, line=argument.lineno, required=value is None))
     return options
 
 
@@ -228,7 +255,9 @@ def _hydra(tree: ast.Module, path: Path) -> list[Option]:
                 except yaml.YAMLError as error:
                     raise UserError(f"{file} cannot be read: {error}.", "Mend it.") from None
                 return [
-                    Option(n, v, kind_of("", v)) for n, v in _flat(data) if not n.startswith(("hydra.", "defaults"))
+                    Option(n, required=True) if v == "???" else Option(n, v, kind_of("", v))
+                    for n, v in _flat(data)
+                    if not n.startswith(("hydra.", "defaults"))
                 ]
     return []
 

@@ -15,12 +15,11 @@ from typing import Any
 
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.perform import TrainingFailed
-from luthier.run.silent import meant
 from luthier.scripts import launched
 from luthier.scripts.files import Events, Table
 from luthier.scripts.gather import Gatherer, Report
 from luthier.scripts.lines import Expressions, Row, Stream
-from luthier.scripts.names import Names
+from luthier.scripts.names import Names, alike
 from luthier.scripts.process import Process, environment
 from luthier.scripts.script import Script, Trained
 
@@ -83,6 +82,7 @@ class _Job:
         )
         self.resumed = trial.start > 0 and self.script.resume is not None
         self.memory = self._remembered() if self.resumed else {}
+        self.words = self.script.words_for(self.trained, self.names, self.memory["path"] if self.resumed else None)
         self.metrics = Names(runner.metrics)
         self.gatherer = Gatherer(
             self.metrics,
@@ -107,7 +107,6 @@ class _Job:
         text = self.script.text_for(self.trained, self.names)
         if text is not None:
             self.trained.file.write_text(text, encoding="utf-8")
-        words = self.script.words_for(self.trained, self.names, self.memory["path"] if self.resumed else None)
         more = {"LUTHIER_TRIAL": str(self.trial.id), "LUTHIER_OUT": str(out), "LUTHIER_SEED": str(self.trial.seed),
                 "LUTHIER_EPOCHS": str(self.trial.max_epochs),
                 **launched.settings(self.place, os.environ)}  # fmt: skip
@@ -115,14 +114,16 @@ class _Job:
         cwd = Path(str(self.script.cwd))
         source = self._source()
         with (self.place / "output.log").open("ab") as log:
-            log.write(f"$ {shlex.join(words)}\n".encode())
+            log.write(f"$ {shlex.join(self.words)}\n".encode())
             log.flush()
             with Process(
-                words, cwd=cwd, env=environment(os.environ, more), log=log, grace=self.script.grace
+                self.words, cwd=cwd, env=environment(os.environ, more), log=log, grace=self.script.grace
             ) as process:
                 try:
                     self._follow(process, source)
                 except EndOfTrial:
+                    if not self.trial.should_stop:
+                        self._heard_of_it()
                     self._let_finish(process)
                     raise
             self._judge(process)
@@ -191,7 +192,7 @@ class _Job:
         """Say why it failed, if it did."""
         code = process.code
         if process.unstartable:
-            raise TrainingFailed("died", f"the command cannot be started: {process.unstartable}")
+            raise TrainingFailed("died", f"{self.words[0]!r} cannot be started: {process.unstartable}")
         if code is None:
             raise TrainingFailed("killed", "the process that guards its script was killed", process.tail())
         tail = process.tail()
@@ -204,7 +205,11 @@ class _Job:
             if told is not None:
                 raise TrainingFailed("died", told[0][:300], told[1])
             raise TrainingFailed("died", f"the script exited with code {code}" + (f": {final}" if final else ""), tail)
-        if not self.gatherer.told and not self.resumed:  # one that went on may have been at its end already
+        self._heard_of_it()
+
+    def _heard_of_it(self) -> None:
+        """Fail where the metric never came; a script that went on may have been at its end already."""
+        if not self.gatherer.told and not self.resumed:
             self._silent()
 
     def _silent(self) -> None:
@@ -215,7 +220,7 @@ class _Job:
             raise TrainingFailed(
                 "silent",
                 f"The metric {metric!r} was never reported: {where} told {', '.join(seen[:12])}.",
-                meant(metric, seen) or f"Let it print {metric}=0.5 after each epoch.",
+                alike(metric, seen),
             )
         place = self.script.csv or self.script.tensorboard
         if place:

@@ -268,11 +268,19 @@ def _read_template(path: Path) -> Template:
 
 
 def _check_program(words: Sequence[str], folder: Path) -> None:
-    """Refuse a program that is not there, and an interpreter whose script is not."""
+    """Refuse a program that is not there, an interpreter whose script is not, and a gap that luthier init left."""
     program = words[0]
+    for word in words:
+        if word == "..." or word.endswith("=..."):
+            raise UserError(f"{word!r} in the command is still to be filled in.", "Put the script's own value there.")
+    place = str(folder / program) if os.sep in program and not os.path.isabs(program) else program
+    if any(map(str.isspace, program)) and shutil.which(place) is None:
+        raise UserError(
+            f"The program {program!r} was not found: it is several words in quotes.",
+            f"Write them one by one: {program}",
+        )
     if "{" in program:
         return
-    place = str(folder / program) if os.sep in program and not os.path.isabs(program) else program
     if shutil.which(place) is None:
         there = Path(place).is_file()
         mend = f"Make it executable: chmod +x {program}." if there else "Check its spelling, or name its whole path."

@@ -25,6 +25,8 @@ class Option:
         help: what the script says of it.
         short: its only flag, where that is a short one (``-b``).
         off: the flag that turns it off, where it has one of its own (``--no-amp``).
+        required: whether the script does not run without it.
+        place: whether it is given by its place among the words and not by its name.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Option:
     help: str = ""
     short: str = ""
     off: str = ""
+    required: bool = False
+    place: bool = False
 
 
 def calls_of(tree: ast.AST, name: str) -> list[ast.Call]:

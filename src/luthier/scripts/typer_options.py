@@ -31,7 +31,7 @@ def typer_options(tree: ast.Module, constants: Mapping[str, Any]) -> tuple[str, 
         runs = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and name_of(n.func) in ("typer.run", "run")]
         given = [a.id for call in runs for a in call.args if isinstance(a, ast.Name) and a.id in functions]
         return "", _options(tree, functions[given[0]], constants) if given else []
-    best = max(found, key=lambda name: len(found[name]))
+    best = max(found, key=lambda name: sum(not option.place for option in found[name]))
     return best if chosen or len(found) > 1 else "", found[best]
 
 
@@ -44,7 +44,7 @@ def _options(tree: ast.Module, function: ast.FunctionDef, constants: Mapping[str
 
 
 def _option(tree: ast.Module, argument: ast.arg, given: ast.expr | None, constants: Mapping[str, Any]) -> Option | None:
-    """What typer makes of an argument; None for one that is no option."""
+    """What typer makes of an argument; None for its own context."""
     note, about = _annotated(argument.annotation)
     if isinstance(given, ast.Call) and name_of(given) in ("typer.Option", "Option", "typer.Argument", "Argument"):
         about = given
@@ -52,8 +52,13 @@ def _option(tree: ast.Module, argument: ast.arg, given: ast.expr | None, constan
         flags = about.args[1:]
     else:
         flags = about.args if about is not None else []
+    if _plain_type(note).endswith("Context"):
+        return None
+    made = about is not None and any(k.arg == "default_factory" for k in about.keywords)
+    needed = (given is None and not made) or value_of(given, constants) is Ellipsis
     if name_of(about).endswith("Argument") or (given is None and about is None):
-        return None  # it has a place, and no name: the user's own, a path or a data set
+        # It has a place, and no name: the user's own, a path or a data set.
+        return Option(argument.arg, line=argument.lineno, required=needed, place=True)
     default = value_of(given, constants) if given is not None else UNKNOWN
     names = [f for f in (value_of(a, constants) for a in flags) if isinstance(f, str)]
     words = {k.arg: value_of(k.value, constants) for k in about.keywords if k.arg} if about is not None else {}
@@ -70,7 +75,8 @@ def _option(tree: ast.Module, argument: ast.arg, given: ast.expr | None, constan
         off = f"--no-{own[2:]}"
     short = "" if long or not names else names[0]
     return Option(on.strip().lstrip("-") if not short else short.lstrip("-"), default, kind,
-                  listed or choices_in(str(told), default), argument.lineno, str(told), short, off.strip())  # fmt: skip
+                  listed or choices_in(str(told), default), argument.lineno, str(told), short, off.strip(),
+                  required=needed)  # fmt: skip
 
 
 def _annotated(note: ast.expr | None) -> tuple[ast.expr | None, ast.Call | None]:

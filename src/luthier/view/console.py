@@ -72,7 +72,7 @@ class Console:
         self.say(
             f"{clean(study.name)}: {clean(study.goals)}, "
             f"{study.strategy} strategy, up to {epochs(study.max_epochs)} a trial, budget {study.budget}, "
-            f"seed {study.seed}" + (f"; goes on after {spent_of(history)}" if len(history.trials) else "")
+            f"seed {study.seed}" + (f"; {_gone_on(history)}" if len(history.trials) else "")
         )
         if self._fancy:
             from rich.console import Console as Terminal
@@ -126,6 +126,15 @@ class Console:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _gone_on(history: History) -> str:
+    """From where a study goes on, or that its budget is below what was spent."""
+    budget = history.study.budget
+    if history.spent > (budget.epochs or math.inf) or history.elapsed > (budget.seconds or math.inf):
+        used = f"{epochs(history.spent)} in {duration(history.elapsed)}"
+        return f"{used} are spent already, more than that: the strategy starts nothing new"
+    return f"goes on after {spent_of(history)}"
 
 
 def _best(history: History) -> int | None:

@@ -59,16 +59,18 @@ def trials_table(history: History) -> Table:
     """One row for each trial that trained, in their order.
 
     ``score`` is in the units of the first objective, None of a trial that failed or never reported; ``metric.NAME`` are
-    the values at the epoch that counts; ``config.NAME`` the hyperparameters, None where one has no effect.
+    the values at the epoch that counts, of what was not reported there those that counted with it
+    (:func:`luthier.core.goals.value`); ``config.NAME`` the hyperparameters, None where one has no effect.
     ``started`` is how old the study was, ``seconds`` what the epochs took by the reports, ``spent`` the epochs trained.
     """
     trials = list(history.trained())
     table = {name: Column(kind, [of(history, t) for t in trials]) for name, (kind, of) in _TRIAL.items()}
     for name, param in history.space.items():
         table[f"config.{name}"] = _column([t.config.get(name) for t in trials], _kind(param))
-    counted = [goals.counted(history.study.goals, t) for t in trials]
+    counted = [(t, goals.counted(history.study.goals, t)) for t in trials]
     for name in _metrics(trials):
-        table[f"metric.{name}"] = Column("float", [None if r is None else r.metrics.get(name) for r in counted])
+        values = [None if r is None else goals.value(t, name, r.epoch) for t, r in counted]
+        table[f"metric.{name}"] = Column("float", values)
     return table
 
 
