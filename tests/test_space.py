@@ -151,6 +151,21 @@ def test_fixing_values_drops_what_can_no_longer_be_active(space):
     assert sgd.from_unit([0.5] * 5)["depth"] == 3
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"optimiser": "sgd"}, "'optimiser' is not in the space. Did you mean 'optimizer'"),
+        ({"optimizer": "lion"}, "optimizer: 'lion' is none of"),
+        ({"learning_rate": 5.0}, r"learning_rate: .*replace\(learning_rate=lt.Constant\(5.0\)\)"),
+    ],
+)
+def test_what_cannot_be_held_is_refused(values, said):
+    space = lt.Space(optimizer=lt.Choice("adamw", "sgd"), learning_rate=lt.Float(1e-4, 1.0, log=True))
+    with pytest.raises(SpaceError, match=said):
+        space.fix(values)
+    assert space.replace(learning_rate=lt.Constant(5.0))["learning_rate"].value == 5.0
+
+
 def test_fixing_drops_what_something_follows_and_it_keeps_its_range():
     space = lt.Space(
         kind=lt.Choice("a", "b"),

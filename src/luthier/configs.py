@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.core import yamltext
 from luthier.core.errors import SpaceError, UserError, nearest
-from luthier.core.params import Choice, Config, Constant, Float, Int, Value
+from luthier.core.params import Choice, Config, Float, Int, Value
 from luthier.core.space import Space
 from luthier.knowledge import asked_config
 
@@ -86,14 +86,10 @@ def fixed(space: Space | None, target: Any, texts: Sequence[str]) -> Space | Non
         raise UserError("--fix holds values of a search space, and there is none.", "Give one: --space FILE.")
     whole = target.space() if space is None else space
     values = read_values(texts, whole)
-    for name, value in values.items():
-        if isinstance(whole[name], Constant) or whole.follows(name):
-            continue
-        try:
-            whole[name].check(value)
-        except SpaceError as error:
-            raise SpaceError(f"--fix {name}: {error.problem}", "Choose a value of its range.") from None
-    return whole.fix(values)
+    try:
+        return whole.fix(values)
+    except SpaceError as error:
+        raise SpaceError(f"--fix {error.problem}", "Choose a value of its range.") from None
 
 
 def _held(file: Path) -> Any:

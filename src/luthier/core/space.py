@@ -252,9 +252,26 @@ class Space(Mapping[str, Param]):
 
     # -- other spaces from this one --------------------------------------------------------------------------------
     def fix(self, values: Config) -> Space:
-        """The same space with ``values`` held constant; what can then never be active is dropped."""
-        held = {n: Constant(values[n], when=p.when, role=p.role) if n in values else p for n, p in self._params.items()}
+        """The same space with ``values`` held constant; what can then never be active is dropped.
+
+        Raises:
+            SpaceError: a name that is not in the space, or a value that its hyperparameter cannot take.
+        """
+        for name in values:
+            if name not in self:
+                raise SpaceError(f"{name!r} is not in the space.", nearest(name, self))
+        held = {n: self._held(n, values[n]) if n in values else p for n, p in self._params.items()}
         return Space(_possible(held))
+
+    def _held(self, name: str, value: Value) -> Constant:
+        param = self._params[name]
+        if not isinstance(param, Constant) and not self.follows(name):  # whose range moves with what it follows
+            try:
+                value = param.check(value)
+            except SpaceError as error:
+                mend = f"Choose another value, or exchange it: space.replace({name}=lt.Constant({value!r}))."
+                raise SpaceError(f"{name}: {error.problem}", mend) from None
+        return Constant(value, when=param.when, role=param.role)
 
     def replace(self, **changes: Param) -> Space:
         """The same space with some hyperparameters exchanged or added."""
