@@ -64,7 +64,7 @@ def drive(
         train, space, minimize="val_loss", max_epochs=epochs, budget=f"{trials} trials", strategy=strategy,
         storage=url, name=NAME, files=files, workers=workers, threads=1, quiet=True,
     )  # fmt: skip
-    return dict(count)
+    return {name: count[name] for name in ("appends", "refused")}
 
 
 def start(

@@ -242,5 +242,5 @@ def test_two_on_one_file_are_told_that_there_may_be_one(space, tmp_path):
     two = asking(space, tmp_path / "s.db")
     assert one._book.driver == two._book.driver == 0
     two.ask()
-    with pytest.raises(lt.LuthierError, match="Another driver wrote"):
+    with pytest.raises(lt.LuthierError, match="Another driver has taken the study"):
         one.ask()

@@ -98,7 +98,8 @@ class AskTell:
                 if fresh and files is not None:
                     remove(files)
                 raise
-            self._book.enter(__version__)  # the time in which nobody had it open is not spent
+            if self._store.drivers is not None or self._book.history.finished is None:
+                self._book.enter(__version__)  # the time in which nobody had it open is not spent
             self._owed = [back.trial for back in self._book.take_over()]
             self._open = stack.pop_all()
         self._since: dict[int, float] = {}  # when each trial was handed out or last told: the seconds of its epochs
