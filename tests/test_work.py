@@ -422,6 +422,17 @@ def test_mistakes_at_the_terminal_are_one_message_and_leave_nothing(tmp_path, wo
     sys.modules.pop("job", None)
 
 
+def test_of_a_study_that_is_there_no_other_strategy_is_served(tmp_path, monkeypatch, capsys):
+    from luthier import cli
+
+    place = tmp_path / "s.db"
+    lt.AskTell(lt.Space(x=lt.Float(0, 1)), minimize="val_loss", strategy="random", storage=place).close()
+    monkeypatch.setattr(sys, "argv", ["luthier", "serve", str(place), "--strategy", "asha"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "--strategy asha describes a new study, and this one has random" in capsys.readouterr().err
+
+
 # -- what must not run -------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,10 @@ def serve(
     return api.launch(study, trained, study.strategy, url, crew, console, enqueue=configs, **more)
 
 
+UNSAID = {"max_epochs": 30, "strategy": "playbook", "seed": 0, "reduce": "best"}
+"""What options of ``luthier serve`` are where nobody writes them."""
+
+
 def nobody() -> Callable[[Any], None]:
     """What stands for the training function of a study that is trained elsewhere; the log keeps no way to it."""
 
@@ -89,6 +93,13 @@ def _as_it_is(place: str, name: str | None, asked: Mapping[str, Any]) -> Study:
     finally:
         log.close()
     found = replace(history.study, space=history.asked_space)
+    stored = {"max_epochs": found.max_epochs, "strategy": found.strategy, "seed": found.seed,
+              "reduce": found.objective.reduce}  # fmt: skip
+    for word, has in stored.items():
+        if asked[word] not in (UNSAID[word], has):
+            raise UserError(
+                f"--{word.replace('_', '-')} {asked[word]} describes a new study, and this one has {has}.", _ITS_SPACE
+            )
     if found.strategy == "custom":
         raise UserError(
             "This study was driven by a strategy object.", "Only the script that made it can go on with it."
