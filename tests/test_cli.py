@@ -224,6 +224,7 @@ def test_tune_show_report_resume(folder):
     shown = luthier("show", "luthier.db", cwd=folder)
     assert shown.returncode == 0
     assert "val_accuracy" in shown.stdout
+    assert luthier("show", ".", cwd=folder).stdout == shown.stdout
     data = json.loads(luthier("show", "luthier.db", "--json", cwd=folder).stdout)
     assert data["best_config"] == result["best_config"]
     written = luthier("report", "luthier.db", "-o", "page.html", cwd=folder)

@@ -18,8 +18,13 @@ _SECRET = ("password", "passfile", "sslpassword")
 _WRITE = 'Write "sqlite:///study.db" or "postgresql://user@host/database".'
 
 
+IN_FOLDER = ("study.db", "luthier.db")
+"""What the log of a folder may be called."""
+
+
 def locate(place: str | Path) -> str:
-    """The URL of a storage named by a folder, a file or a URL. A folder's log is its ``study.db``."""
+    """The URL of a storage named by a folder, a file or a URL. A folder's log is its ``study.db``, or where it has none
+    the ``luthier.db`` that the terminal writes."""
     text = str(place)
     if "://" in text:
         try:
@@ -32,7 +37,7 @@ def locate(place: str | Path) -> str:
         return text
     path = Path(text)
     if path.is_dir() or (not path.exists() and path.suffix == ""):
-        path = path / "study.db"
+        path = next((path / name for name in IN_FOLDER if (path / name).exists()), path / IN_FOLDER[0])
     return f"sqlite:///{path}"
 
 
