@@ -83,9 +83,10 @@ def test_a_stop_reaches_a_worker_that_trains(options, tmp_path):
     check_stop(tmp_path, executor="slurm", slurm=options, workers=2)
 
 
-def test_trials_of_two_processes(options, tmp_path):
+def test_trials_of_two_processes(real, tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    check_ranks(tmp_path, executor="slurm", slurm=options)
+    monkeypatch.setenv("SLURM_CONF", str(real))
+    check_ranks(tmp_path, executor="slurm", slurm={"partition": "here", "cpus_per_task": 1})
 
 
 LOADED = """
@@ -106,15 +107,12 @@ def train(trial):
 """
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_slurms_signal_reaches_loaders_and_ranks_and_the_trial_is_saved_all_the_same(
-    real, tmp_path, monkeypatch, processes
-):
+def test_slurms_signal_reaches_loaders_and_ranks_and_the_trial_is_saved_all_the_same(real, tmp_path, monkeypatch):
     """Slurm signals every process of a job, those too that feed the training or train along with it."""
     pytest.importorskip("torch")
     monkeypatch.setenv("SLURM_CONF", str(real))
     folder = tmp_path / "here"
-    driver = begin(folder, *words({"partition": "here"}), "--processes", processes, train=LOADED)
+    driver = begin(folder, *words({"partition": "here"}), "--processes", "2", train=LOADED)
     ids = subprocess.run(["squeue", "-h", "-o", "%A"], capture_output=True, text=True, timeout=30).stdout.split()
     subprocess.run(["scancel", "--signal=USR2", *ids], check=True, timeout=30)
     assert driver.communicate() is not None
@@ -124,7 +122,7 @@ def test_slurms_signal_reaches_loaders_and_ranks_and_the_trial_is_saved_all_the_
     assert left_at.checkpoint is not None
     assert not any(isinstance(e, ev.Requeued | ev.Failed) for e in happened)
     assert sorted(e.epoch for e in happened if isinstance(e, ev.Reported)) == list(range(1, 21))
-    assert len(trained_by(folder)) == 2 * int(processes)
+    assert len(trained_by(folder)) == 4
 
 
 def test_before_its_time_is_over_a_worker_saves_its_trial_and_the_next_job_goes_on(options, tmp_path, calm):
