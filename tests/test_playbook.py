@@ -10,6 +10,7 @@ import pytest
 from conftest import drive, log_of
 
 import luthier as lt
+from luthier.contracts import Job
 from luthier.core import events as ev
 from luthier.core.history import Entry, fold
 from luthier.core.study import Budget, Objective, Study
@@ -402,6 +403,26 @@ def test_a_budget_for_a_single_training_is_said_to_tune_nothing(budget, trained)
     assert len(study.history.trials) == trained
     assert "Nothing was tuned" in verdict(study.history)
     assert "10 trainings of 12 epochs are 120 epochs" in verdict(study.history)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 5])
+def test_whatever_the_budget_the_answer_is_trained_at_full_length(trials):
+    history = drive(SPACE, "playbook", landscape, budget=f"{trials} trials", max_epochs=8).history
+    assert any(t.full and t.horizon == 8 for t in history.trials)
+    assert history.spent <= 8 * trials
+
+
+def test_a_time_that_does_not_pay_for_the_proof_goes_to_the_search():
+    """20 seconds at 2 a training: what would be kept for the proof does not pay for two pairs."""
+    now = [0.0]
+    study = Study("s", SPACE, Objective("val_loss", True), 8, budget=Budget(seconds=20.0))
+    book, scheduler = Book.create(MemoryStore(), study, clock=lambda: now[0]), build("playbook")
+    while isinstance(job := book.next(scheduler), Job):
+        for epoch in range(1, job.until + 1):
+            now[0] += 0.25
+            book.hear(ev.Reported(job.trial, epoch, {"val_loss": landscape(job.config, epoch)}, 0.25), scheduler)
+        book.hear(ev.Ended(job.trial, job.until), scheduler)
+    assert now[0] > 17.0
 
 
 RATES = {

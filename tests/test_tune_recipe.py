@@ -129,3 +129,15 @@ def test_a_space_that_the_recipe_cannot_train_is_refused_before_any_training(spa
         lt.tune(lt.Recipe("mlp", *digits()), {"learning_rate": rate, **space}, storage=tmp_path, workers=0, quiet=True)
     assert says in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checks_on_little_data_leave_room_for_trainings():
+    """On 200 samples the range test, a hundred updates of 64, would be 32 epochs."""
+    train, val = digits()
+    train = torch.utils.data.Subset(train, range(200))
+    result = lt.tune(lt.Recipe("mlp", train, val), max_epochs=8, budget="12 trials", quiet=True, threads=1)
+    stages = {s.name: s for s in result.history.stages}
+    assert stages["range"].skipped
+    assert "a range test takes about" in stages["range"].because
+    assert any(t.full and t.horizon == 8 for t in result.history.trained())
+    assert result.history.spent <= 96

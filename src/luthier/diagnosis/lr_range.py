@@ -32,6 +32,8 @@ rate of a sweep lay 2.1 times below the minimum on average, and a factor of 3.2 
 what remained, with this rule as with each of the others."""
 SHORTEST = 8
 """Points that must remain for a curve to have a shape."""
+LADDER_STEPS = 100
+"""Rates of a ladder, an update at each."""
 
 
 @dataclass(frozen=True, slots=True)

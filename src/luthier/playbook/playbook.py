@@ -32,7 +32,7 @@ STAGES = (
         "range",
         "Which learning rates can this training stand? A ladder of rates over a few updates.",
         lr_range,
-        1.0,
+        0.25,
     ),
     Stage(
         "learning rate",

@@ -15,7 +15,7 @@ Everything here is a function of the history. In this order:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,20 +110,32 @@ class Route:
         return plan_of(self.history, StageRecord(name, "", opened=self.history.elapsed))
 
     def allowance(self, stage: Stage) -> tuple[float | None, float | None]:
-        """What a stage may spend, in epochs and in seconds: its share of what the later ones do not reserve."""
+        """What a stage may spend, in epochs and in seconds: its share of what the later ones do not reserve.
+
+        What is settled is trained at full length once, whatever the budget: the stages before leave enough for it.
+        """
         history, names = self.history, list(self.stages)
         later = set(names[names.index(stage.name) + 1 :])
+        full, pace = history.study.max_epochs, history.pace()
+
+        def part(room: float, whole: float) -> float | None:
+            if math.isinf(room):
+                return None
+            share = room * (1.0 if stage.name == CONFIRM else stage.share)
+            share = min(share, room - whole) if SCHEDULE in later and room >= whole else share
+            return max(0.0, share, min(room, whole) if stage.name == SCHEDULE else 0.0)
+
         epochs = history.epochs_left - reserved(history, later, self.plan(stage.name))
-        seconds = history.seconds_left
-        if CONFIRM in later and history.study.budget.seconds is not None:
-            began = history.stages[history.renewed].opened if history.renewed < len(history.stages) else history.elapsed
-            since = began if history.renewed else 0.0
-            seconds -= CONFIRM_TIME * (history.study.budget.seconds - since)
-        share = 1.0 if stage.name == CONFIRM else stage.share
-        return (
-            max(0.0, epochs * share) if math.isfinite(epochs) else None,
-            max(0.0, seconds * share) if math.isfinite(seconds) else None,
-        )
+        return part(epochs, full), part(history.seconds_left - self._kept(later), pace.takes(full))
+
+    def _kept(self, later: Collection[str]) -> float:
+        """Seconds that are kept for the confirmation, where that is enough for one."""
+        history = self.history
+        if CONFIRM not in later or history.study.budget.seconds is None:
+            return 0.0
+        began = history.stages[history.renewed].opened if history.renewed < len(history.stages) else history.elapsed
+        kept = CONFIRM_TIME * (history.study.budget.seconds - (began if history.renewed else 0.0))
+        return kept if history.pace().takes(FEWEST * 2 * history.study.max_epochs) <= kept else 0.0
 
     def affords(self, name: str, epochs: float) -> bool:
         """Whether a stage could pay for ``epochs`` now."""

@@ -34,7 +34,8 @@ from luthier.schedule.memory import ASKED
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A training that a stage wants, ``epochs`` long with a complete schedule of its own; or a probe's answer."""
+    """A training that a stage wants, ``epochs`` long with a complete schedule of its own; or a probe's answer, which
+    takes about ``takes`` epochs' worth of updates."""
 
     config: Config
     epochs: int
@@ -42,6 +43,7 @@ class Wish:
     seed: int
     probe: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    takes: float = 0.0
 
     def granted_by(self, trial: TrialRecord) -> bool:
         """Whether ``trial`` is this training."""
@@ -159,6 +161,7 @@ class Look:
         seed: int | None = None,
         probe: str | None = None,
         notes: Mapping[str, Any] | None = None,
+        takes: float = 0.0,
     ) -> Wish:
         """A training of ``base`` (the settled configuration where None) with ``changes``.
 
@@ -172,7 +175,7 @@ class Look:
                 after = strong_default(self.history, {k: v for k, v in known.items() if k != name})
                 known[name] = self.space.coupled(name, self.space.base(name, before), after)
         config = strong_default(self.history, known)
-        return Wish(config, epochs, why, self.seed if seed is None else seed, probe, notes or {})
+        return Wish(config, epochs, why, self.seed if seed is None else seed, probe, notes or {}, takes)
 
     def loss(self, trial: TrialRecord) -> float:
         """The objective, smaller is better; infinite for a trial that failed or was ended early."""
@@ -268,7 +271,7 @@ def follow(script: Callable[[Look], Script], history: History, stage: StageRecor
             trial = _granted(wish, history, stage)
             # What an earlier stage trained, or this one before, is paid for.
             mine = trial is None or (trial.id in stage.trials and trial.id not in paid)
-            cost = float(wish.epochs) if mine and wish.probe is None else 0.0
+            cost = (float(wish.epochs) if wish.probe is None else wish.takes) if mine else 0.0
             if used + cost > allowance or (trial is None and not in_time(wish)):
                 continue
             used += cost

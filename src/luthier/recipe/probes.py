@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
+from luthier.diagnosis.lr_range import LADDER_STEPS
 from luthier.recipe import models, optimizers
 from luthier.recipe.data import Alter, Data, derive_seed
 from luthier.recipe.finetune import Plan
@@ -48,7 +49,6 @@ has so many rounds more to follow."""
 # Smith 2017, "Cyclical Learning Rates", section 3.3, with the exponential ladder of fastai's and Lightning's finders.
 LADDER_LOW = 1e-7
 LADDER_HIGH: Mapping[str, float] = {"sgd": 10.0, "adam": 1.0, "adamw": 1.0, "nadamw": 1.0, "rmsprop": 1.0}
-LADDER_STEPS = 100
 REPEATS = (1, 3)
 """Climbs of the ladder, fewest and most."""
 LADDER_EPOCHS = 2

@@ -169,11 +169,12 @@ def _untried(history: History) -> str:
     length, budget = history.study.max_epochs, history.study.budget
     one = history.pace().takes(length)
     costs = f"take {duration(ENOUGH * one)} here" if budget.seconds else f"are {ENOUGH * length:,} epochs"
+    probed = math.ceil(sum(t.spent for t in history.trials if t.probe is not None))
     what = "another configuration" if tried else "a training"
-    return (
-        f"Nothing was tuned: the budget has no room for {what}. {ENOUGH} trainings of {epochs(length)} {costs}; give "
-        "it at least that."
-    )
+    needed = f"{ENOUGH} trainings of {epochs(length)} {costs}"
+    if probed and not budget.seconds:
+        needed += f" beside the {probed:,} of the checks"
+    return f"Nothing was tuned: the budget has no room for {what}. {needed}; give it at least that."
 
 
 def _traded(history: History, summary: Summary) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.core.params import Choice, Constant
-from luthier.diagnosis.lr_range import suggest_lr
+from luthier.core.params import Choice, Config, Constant
+from luthier.diagnosis.lr_range import LADDER_STEPS, suggest_lr
 from luthier.knowledge import find, prior_center
+from luthier.knowledge.prior import REFERENCE
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.script import Look, Script, Verdict
 from luthier.playbook.stages.common import optimizers, with_optimizer
@@ -39,10 +40,14 @@ def lr_range(look: Look) -> Script:
             epochs=0,
             why=f"range test with {o}" if o is not None else "range test",
             probe="lr_range",
+            takes=_takes(look, with_optimizer(look, o)),
         )
         for o in asked
     ]
     runs = yield wishes
+    if not runs:
+        text = f"a range test takes about {wishes[0].takes:.0f} epochs of data as small as this, more than it is worth"
+        return Verdict("skipped", f"{text}; the next stage tries a ladder of rates", skipped=True)
     for optimizer, run in zip(asked, runs, strict=False):
         if run.answer is None:
             continue
@@ -87,3 +92,10 @@ def lr_range(look: Look) -> Script:
         text += f"; the learning-rate range {low:.1e} to {high:.1e} is too low: raise it"
     why = "; ".join(f"{named(o)}{f['why']}" for o, f in good.items())
     return Verdict(text, why, numbers={"optimizers": found, "center": first["center"], "upper": first["upper"]})
+
+
+def _takes(look: Look, given: Config) -> float:
+    """Epochs' worth of updates that a climb of the ladder takes; 0 where nobody said how many samples an epoch has."""
+    samples, config = look.history.study.samples, strong_default(look.history, given)
+    batch = config.get(find(look.space, "batch_size") or "", REFERENCE)
+    return LADDER_STEPS * float(str(batch)) / samples if samples else 0.0
