@@ -425,6 +425,61 @@ def test_a_time_that_does_not_pay_for_the_proof_goes_to_the_search():
     assert now[0] > 17.0
 
 
+def test_rates_and_batches_of_a_list_are_searched_like_others():
+    space = lt.Space(
+        learning_rate=lt.Choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        batch_size=lt.Choice(16, 32, 64, 128),
+        optimizer=lt.Choice("adamw", "sgd"),
+    )
+
+    def loss(config, epoch):
+        rate = abs(math.log10(config["learning_rate"]) + 2.5)
+        return (
+            1.0 / epoch + rate + 0.1 * abs(math.log2(config["batch_size"]) - 4) + 0.2 * (config["optimizer"] == "sgd")
+        )
+
+    result = drive(space, "playbook", loss, budget="10 trials", max_epochs=8)
+    stage = result.history.stage("learning rate")
+    assert stage.settled == {"learning_rate": 3e-3, "batch_size": 16, "optimizer": "adamw"}
+    assert len(stage.trials) < 4 * 5 * 2  # along the lists, not through all of them
+
+
+def test_without_a_rate_to_search_optimizers_and_batches_are_compared_all_the_same():
+    space = lt.Space(batch_size=lt.Int(16, 128, log=True), optimizer=lt.Choice("adamw", "sgd"))
+
+    def loss(config, epoch):
+        return 1.0 / epoch + (config["optimizer"] == "adamw") + 0.1 * math.log2(config["batch_size"])
+
+    history = drive(space, "playbook", loss, budget="10 trials", max_epochs=8).history
+    assert history.stage("learning rate").settled == {"batch_size": 16, "optimizer": "sgd"}
+
+
+def test_what_cannot_be_moved_costs_no_training():
+    """The curves ask for no dropout, and there is none: nothing is trained, and no larger budget is asked for."""
+    space = lt.Space(learning_rate=lt.Float(1e-4, 1e-1, log=True), dropout=lt.Float(0.0, 0.5, default=0.0))
+
+    def loss(config, epoch):
+        return 1.0 / epoch + abs(math.log10(config["learning_rate"]) + 2)
+
+    stage = drive(space, "playbook", loss, budget="9 trials").history.stage("regularization")
+    assert stage.skipped
+    assert "dropout is 0 already" in stage.because
+    assert not stage.numbers.get("unaffordable")
+
+
+def test_a_model_too_large_for_a_constraint_is_made_smaller_first():
+    space = lt.Space(learning_rate=lt.Float(1e-4, 1e-1, log=True), width=lt.Int(8, 128, log=True, default=64))
+    study = lt.AskTell(space, minimize="val_loss", constraints=["params <= 300"], budget="12 trials", max_epochs=8)
+    while job := study.ask():
+        width = job.config["width"]
+        loss = abs(math.log10(job.config["learning_rate"]) + 2) - 0.1 * math.log2(width)
+        for epoch in range(1, job.until + 1):
+            study.tell(job, epoch, val_loss=loss + 1.0 / epoch, params=10.0 * width)
+    stage = study.history.stage("capacity")
+    assert "smaller sizes first" in stage.because
+    assert stage.settled["width"] <= 30
+
+
 RATES = {
     "under one optimizer": {
         "optimizer": lt.Choice("adamw", "sgd"),

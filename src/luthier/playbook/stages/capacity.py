@@ -23,7 +23,10 @@ def capacity(look: Look) -> Script:
     best, words, kept = first[0], [], {}
     overfits = look.notes.get("overfits")
     sides: tuple[bool, ...] = () if look.plan.both_sides else (True,)
-    if overfits:
+    if first[0].violation:
+        sides = (False, True)
+        words.append("smaller sizes first, for it breaks a constraint")
+    elif overfits:
         sides = (False,)
         words.append(f"smaller sizes only, for it overfits: {overfits}")
     # Units before layers: a deeper net needs more updates before it shows what it can do.
@@ -42,7 +45,7 @@ def capacity(look: Look) -> Script:
     rate = find(look.space, "learning_rate", best.config)
     if kept and rate is not None:
         settled[rate] = best.config[rate]  # it may have followed the width
-    if len(words) == bool(overfits):
+    if len(words) == bool(overfits or first[0].violation):
         return unaffordable(names)
     text = f"no other size is better: {look.said(best)}"
     if kept:

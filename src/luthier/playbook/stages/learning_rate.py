@@ -8,7 +8,7 @@ from functools import partial
 
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
-from luthier.knowledge import Prior, find, rate_for_batch, tier_of
+from luthier.knowledge import Prior, find, prior_center, rate_for_batch, tier_of
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
 from luthier.playbook.script import Look, Part, Script, Verdict, after, number, short
@@ -31,9 +31,10 @@ STEPS = 3
 
 def learning_rate(look: Look) -> Script:
     """A ladder of rates for each optimizer around what the range test (or the prior) says; then the batch size."""
-    rates = [n for n in look.space.dims if has_role(look, n, "learning_rate") and not isinstance(look.space[n], Choice)]
-    if not rates:
-        return Verdict("skipped", "the space has no learning rate to search", skipped=True)
+    rates = [n for n in look.space.dims if has_role(look, n, "learning_rate")]
+    asked = [*rates, *(n for n in look.space.dims for role in ("optimizer", "batch_size") if has_role(look, n, role))]
+    if not asked:
+        return Verdict("skipped", "the space has no learning rate, optimizer or batch size to search", skipped=True)
     epochs = look.short
     default = yield [look.wish(look.default, epochs=epochs, why="the strong default, as the mark to beat")]
     tried = list(default)
@@ -64,8 +65,9 @@ def learning_rate(look: Look) -> Script:
     best = look.best(tried)
     if best is None:
         return Verdict("no rate gave a score", look.table(tried, *rates), fatal=True)
+    numeric = [r for r in rates if not isinstance(look.space[r], Choice) or _listed(look, r)]
     in_order = sorted(
-        tried, key=lambda t: (str(optimizer_of(look, t)), *(number(t, r) for r in rates if r in t.config))
+        tried, key=lambda t: (str(optimizer_of(look, t)), *(number(t, r) for r in numeric if r in t.config))
     )
     words = [look.table(in_order, *shown(look, rates, "batch_size"))]
     batches = yield from _batch_sizes(look, best, epochs)
@@ -164,9 +166,7 @@ def _ladder(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: 
 
     rate = rate_of(look, start)
     if rate is None:
-        if any(t.config == start for t in others):
-            return []
-        return (yield [look.wish(start, base={}, epochs=epochs, why=f"{optimizer}, which has no rate to search")])
+        return (yield from _listed_rates(look, optimizer, others, start, epochs))
     center, upper, origin = _center(look, rate, optimizer, start)
     label = f"{optimizer}, " if optimizer is not None else ""
     default = [t for t in others if rest(t.config) == rest(start)]  # of the first optimizer
@@ -210,18 +210,59 @@ def _ladder(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: 
     return runs
 
 
+def _listed_rates(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: Config, epochs: int) -> Part:
+    """The rates of a list, from the one nearest to the prior upwards while they gain, then downwards; of a space that
+    has no rate to search the optimizer alone."""
+    name = find(look.space, "learning_rate", start)
+    values = _listed(look, name)
+    center = prior_center(look.space, str(name), optimizer) if values else None
+    known = [t for t in others if t.config == start]
+    if name is None or center is None:
+        why = f"{optimizer}, which has no rate to search"
+        return [] if known else (yield [look.wish(start, base={}, epochs=epochs, why=why)])
+    at = min(range(len(values)), key=lambda i: abs(math.log(values[i] / center)))
+    runs: list[TrialRecord] = []
+    for step in (1, -1):
+        place, before = (at, math.inf) if step > 0 else (at - 1, look.loss(runs[0]) if runs else math.inf)
+        while 0 <= place < len(values):
+            why = f"{f'{optimizer}, ' if optimizer is not None else ''}a rate of the list: {short(values[place])}"
+            more = yield [look.wish({name: values[place]}, base=start, epochs=epochs, why=why)]
+            runs += more
+            if not more or look.loss(more[0]) > before:
+                break
+            place, before = place + step, look.loss(more[0])
+        if len(runs) > 2 and look.loss(runs[1]) < look.loss(runs[0]):
+            break  # upwards it gained: the other direction is not worth a training
+    return [t for t in runs if all(t.id != o.id for o in others)]
+
+
+def _listed(look: Look, name: str | None) -> list[float]:
+    """The numbers of a choice, rising; empty where it is none of numbers above zero."""
+    param = look.space[name] if name is not None else None
+    listed = param.choices if isinstance(param, Choice) else ()
+    numbers = [c for c in listed if isinstance(c, int | float) and not isinstance(c, bool) and c > 0]
+    return sorted(numbers) if len(numbers) == len(listed) else []
+
+
 def _batch_sizes(look: Look, best: TrialRecord, epochs: int) -> Part:
     """Half and double the batch, the rate following; on in the better direction while it pays."""
     rate = rate_of(look, best.config)
     name = find(look.space, "batch_size")
-    if name is None or name not in best.config or isinstance(look.space[name], (Choice, Constant)):
+    if name is None or name not in best.config or isinstance(look.space[name], Constant):
+        return []
+    listed = _listed(look, name)
+    if isinstance(look.space[name], Choice) and not listed:
         return []
     tried: list[TrialRecord] = []
     for factor in (0.5, 2.0):
         leader = best
         for _ in range(STEPS):
             batch = number(leader, name)
-            size = look.space.clip(name, round(batch * factor))
+            if listed:
+                place = listed.index(batch) + (1 if factor > 1 else -1)
+                size: Value = listed[min(max(place, 0), len(listed) - 1)]
+            else:
+                size = look.space.clip(name, round(batch * factor))
             if size == leader.config[name]:
                 break  # the end of the range
             changes, why = {name: size}, f"batch {size}"

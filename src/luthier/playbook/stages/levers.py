@@ -9,7 +9,7 @@ from luthier.core.trial import TrialRecord
 from luthier.diagnosis import diagnose_curves, from_trial
 from luthier.playbook.read import OVERFITTING
 from luthier.playbook.script import Look, Script, Verdict, short, unaffordable
-from luthier.playbook.stages.search import climb, has_role, noise, open_names
+from luthier.playbook.stages.search import climb, has_role, movable, noise, open_names
 
 
 def regularization(look: Look) -> Script:
@@ -58,6 +58,11 @@ def _levers(look: Look, names: Sequence[str], nothing: str) -> Script:
 def _one_at_a_time(
     look: Look, names: Sequence[str], first: TrialRecord, epochs: int, sides: Sequence[bool] = ()
 ) -> Script:
+    names = [n for n in names if n in first.config]
+    still = [n for n in names if not movable(look, n, first.config, sides)]
+    if len(still) == len(names):
+        ends = ", ".join(f"{n} is {short(first.config[n])} already" for n in still)
+        return Verdict("skipped", ends or "nothing is left to move", skipped=True)
     if first.horizon != epochs:
         marks = yield [look.wish({}, epochs=epochs, why=f"the same in {epochs} epochs, as the mark to beat")]
         if not marks or look.best(marks) is None:
@@ -67,7 +72,7 @@ def _one_at_a_time(
     kept: dict[str, Value] = {}
     untouched: list[str] = []
     for name in names:
-        if name not in best.config:
+        if name not in best.config or name in still:
             continue
         tried = yield from climb(look, name, best, epochs, sides)
         if not tried:
@@ -79,7 +84,7 @@ def _one_at_a_time(
             best, kept[name] = challenger, challenger.config[name]
     if not words:
         return unaffordable(names)
-    tested = [n for n in names if n not in untouched and n in best.config]
+    tested = [n for n in names if n not in (*untouched, *still) and n in best.config]
     text = (
         f"kept {', '.join(f'{n} {short(v)}' for n, v in kept.items())}: {look.said(best)}"
         if kept

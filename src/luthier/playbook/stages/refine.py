@@ -13,7 +13,7 @@ from luthier.playbook.stages.search import noise
 AT_ONCE = 3
 """Candidates that are compared on short trainings before the best of them is trained to the end (halving by three)."""
 KNOWN = 3
-"""Configurations of earlier full trainings that a further refinement begins with beside what is settled."""
+"""Configurations of earlier full trainings that the refinement begins with beside what is settled."""
 
 
 def refine(look: Look) -> Script:
@@ -35,9 +35,8 @@ def refine(look: Look) -> Script:
         return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
     marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
     finals, shorts = list(full), list(marks)
-    if look.again:
-        # Trained before, so that they cost nothing: what was settled need not be the best that is known.
-        finals += yield [look.wish(c, base={}, epochs=look.length, why="known") for c in _known(look, full[0].config)]
+    # Trained before, so that they cost nothing: what was settled need not be the best that is known.
+    finals += yield [look.wish(c, base={}, epochs=look.length, why="known") for c in _known(look, full[0].config)]
     first, asked, idle, plan = finals[0], 0, 0, look.plan
     before = len(finals)
     for number in range(plan.rounds):

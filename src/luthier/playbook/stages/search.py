@@ -43,7 +43,9 @@ def has_role(look: Look, name: str, role: str) -> bool:
 
 def noise(look: Look, trial: TrialRecord) -> float:
     """The difference from ``trial`` that a change has to exceed to be believed."""
-    score = abs(look.loss(trial))
+    # What breaks a constraint ranks behind all that breaks none, by a loss that is no measure of the objective's noise.
+    told = look.history.score(trial) if trial.violation else None
+    score = abs(look.loss(trial) if told is None else told)
     part = NOISE * (min(score, 1.0 - score) if in_points(look.history) else score)
     return max(part, noise_of(look.history, without=look.stage.trials).sd)
 
@@ -78,6 +80,15 @@ def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence
         if leader is not best:
             break  # the other direction is not worth a training
     return tried
+
+
+def movable(look: Look, name: str, config: Config, sides: Sequence[bool] = ()) -> bool:
+    """Whether :func:`climb` has anywhere to go from ``config``."""
+    if name not in config:
+        return False
+    if isinstance(param := look.space[name], Choice):
+        return len(param.choices) > 1
+    return any(step(look, name, config, up) != config[name] for up in sides or (True, False))
 
 
 def change(look: Look, name: str, value: Value, base: TrialRecord, epochs: int, why: str = "") -> Wish:
