@@ -69,10 +69,11 @@ def recordings(rows: Sequence[Row], name: str, path: Path, config: Mapping[str, 
     elif (phase := _find(columns, _PHASE)) is not None and _is_phase(rows, phase):
         axes = (epoch, step)
         rows = [{k if k in axes else f"{r.get(phase)}/{k}": v for k, v in r.items() if k != phase} for r in rows]
-    tags, unit, per_epoch = _series(rows, epoch, step)
+    tags, unit, per_epoch, from_zero = _series(rows, epoch, step)
     if not tags:
         return []
-    return [Recording(name, path, tags, unit, per_epoch=per_epoch, config={**(config or {}), **head})]
+    known = {**(config or {}), **head}
+    return [Recording(name, path, tags, unit, per_epoch=per_epoch, config=known, from_zero=from_zero)]
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
@@ -118,8 +119,9 @@ def pair_quietly(names: Sequence[str]) -> set[str]:
 
 def _series(
     rows: Sequence[Row], epoch: str | None, step: str | None
-) -> tuple[dict[str, Series], Unit | None, float | None]:
-    """Every numeric column as a series, what its places are, and the length of an epoch in them."""
+) -> tuple[dict[str, Series], Unit | None, float | None, bool]:
+    """Every numeric column as a series, what its places are, the length of an epoch in them, and whether epochs were
+    counted from 0."""
     columns = dict.fromkeys(c for r in rows for c in r)
     at: dict[str, list[tuple[float | None, float | None, float]]] = {}
     for column in columns:
@@ -131,7 +133,7 @@ def _series(
             continue  # text
         at[column] = [(*_place(i, r, epoch, step), y) for i, r, y in told if y is not None]
     if not at:
-        return {}, None, None
+        return {}, None, None, False
     epochs = [e for points in at.values() for e, _, _ in points if e is not None]
     steps = [s for points in at.values() for _, s, _ in points if s is not None]
     shift = 1.0 if epochs and min(epochs) == 0 and all(e.is_integer() for e in epochs) else 0.0
@@ -150,7 +152,7 @@ def _series(
     else:
         built = {c: series([(s, y) for _, s, y in points if s is not None]) for c, points in at.items()}
         unit = "step"
-    return {c: s for c, s in built.items() if s is not None}, unit, per_epoch
+    return {c: s for c, s in built.items() if s is not None}, unit, per_epoch, unit == "epoch" and shift > 0
 
 
 def _place(i: int, row: Row, epoch: str | None, step: str | None) -> tuple[float | None, float | None]:
