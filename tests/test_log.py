@@ -472,6 +472,30 @@ def test_a_study_that_is_opened_again_without_a_budget_keeps_its_own(tmp_path, s
     assert tuned(budget=Budget(seconds=3600.0, epochs=64)) == (32, Budget(64, 3600.0))
 
 
+def test_a_study_that_is_there_goes_on_without_a_space_in_its_own(tmp_path, space, capsys):
+    def train(trial):
+        for epoch in trial.epochs():
+            trial.report(val_loss=1.0 / epoch)
+
+    def tuned(space=None, name=None, **more):
+        asked = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "storage": tmp_path / "s.db"}
+        return lt.tune(train, space, workers=0, quiet=True, name=name, **asked, **more)
+
+    with pytest.raises(UserError, match=r"No search space was given, and the storage has no study 'train'"):
+        tuned()
+    assert not (tmp_path / "s.db").exists()
+    assert len(tuned(space, budget="2 trials").trials()) == 2
+    again = tuned(budget="3 trials")
+    assert again.history.asked_space == space
+    assert len(again.trials()) == 3
+    wide = lt.Space(**{**dict(space), "learning_rate": lt.Float(1e-6, 1.0, log=True)})
+    tuned(wide)
+    assert tuned(budget="4 trials").history.asked_space == wide
+    with pytest.raises(UserError, match="has no study 'other'"):
+        tuned(name="other")
+    assert study_names(locate(tmp_path / "s.db")) == ["train"]
+
+
 def test_the_budget_is_never_overspent(space):
     for strategy in ("random", "sobol", "grid", "tpe", "asha", "hyperband", "playbook"):
         asking = drive(space, strategy, budget="50 epochs")
