@@ -28,7 +28,7 @@ from luthier.diagnosis import Finding
 from luthier.knowledge import find, tier_of
 from luthier.playbook.plan import Plan, plan_of
 from luthier.playbook.ranges import beyond, taken_back, wider
-from luthier.playbook.read import PIPELINE, PROOFS, RATE, Reading, bracketed, read_leading
+from luthier.playbook.read import PIPELINE, PROOFS, RATE, Reading, bracketed, known_by_hand, read_leading
 from luthier.playbook.script import settled_config, short_length
 from luthier.playbook.stage import Stage
 from luthier.playbook.stages.again import decaying, remedies
@@ -154,6 +154,8 @@ class Route:
             notes["held"] = held
         if stage.name == REFINEMENT and (held := self.held()):
             notes["held"] = held
+        if stage.name == RATES and "again" not in notes and (known := known_by_hand(self.history)) is not None:
+            notes["known"] = dict(known)
         overfits = self.reading.serious(("overfitting", "overfitting_loss_only")) if stage.name == CAPACITY else None
         if overfits is not None:
             notes["overfits"] = overfits.text
