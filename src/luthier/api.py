@@ -419,7 +419,7 @@ def drive(
             book.enter(__version__)
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
-            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud, console.say)
+            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud, console.say, book.driver)
             stack.callback(executor.close)
             if isinstance(executor, Attentive):
                 executor.attend(lambda: book.history)

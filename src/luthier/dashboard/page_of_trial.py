@@ -133,7 +133,7 @@ def log_of(files: Path | None, trial: int) -> str:
     if files is None:
         return ""
     parts = []
-    for path in sorted((files / "logs").glob("worker-*.log")):
+    for path in sorted((files / "logs").glob("worker-*.log"), key=_whose):
         text = _end(path)
         marks = list(_MARK.finditer(text))
         for mark, following in zip(marks, [*marks[1:], None]):
@@ -143,6 +143,12 @@ def log_of(files: Path | None, trial: int) -> str:
     told = b"".join(parts).decode("utf-8", "replace")
     lines = [story.clean(line, 500) for line in told[-SHOWN:].splitlines()]
     return "\n".join(lines)
+
+
+def _whose(log: Path) -> list[int]:
+    """The numbers of the driver, where it has one, and of the worker: the drivers came in this order."""
+    numbers = [int(n) for n in re.findall(r"\d+", log.name)]
+    return numbers if len(numbers) > 1 else [0, *numbers]
 
 
 def _end(path: Path) -> bytes:

@@ -174,6 +174,7 @@ class Crew:
         asked: Callable[[], bool],
         url: str = "",
         say: Callable[[str], None] = lambda text: None,
+        driver: int = 0,
     ) -> Executor:
         """The executor; its processes start now, and ``close`` ends them.
 
@@ -183,6 +184,7 @@ class Crew:
             asked: whether the study was asked to stop.
             url: where checkpoints go instead; empty for ``files``.
             say: told what the workers get of the machine, where that is not what they always get.
+            driver: the number of who drives the study, where several may: their workers' logs are told apart by it.
 
         Raises:
             UserError: GPUs that are not there.
@@ -192,7 +194,7 @@ class Crew:
                 raise UserError(f"files={url!r}: workers that come from elsewhere share a folder.", "Name a folder.")
             return self.elsewhere(files, asked)
         if self.kind != LOCAL:
-            return self._hire_on_cluster(target, files, limits, url)
+            return self._hire_on_cluster(target, files, limits, url, driver)
         from luthier.run.inprocess import InProcess  # the command line loads no NumPy to show its help
         from luthier.run.pool import LocalPool
 
@@ -207,6 +209,7 @@ class Crew:
             limits,
             url=url,
             processes=self.processes,
+            driver=driver,
             say=(lambda text: None) if plain else say,
         )
 
@@ -218,7 +221,9 @@ class Crew:
             return fixed(facts, self.workers, threads=self.threads, processes=self.processes, pin=self.pin)
         return partial(auto, facts, threads=self.threads, processes=self.processes)
 
-    def _hire_on_cluster(self, target: Callable[..., Any], files: Path, limits: Limits, url: str) -> Executor:
+    def _hire_on_cluster(
+        self, target: Callable[..., Any], files: Path, limits: Limits, url: str, driver: int
+    ) -> Executor:
         assert isinstance(self.workers, int)
         if limits.worker_memory is not None:
             raise UserError(
@@ -238,6 +243,7 @@ class Crew:
                 threads=self.threads,
                 processes=self.processes,
                 limits=limits,
+                driver=driver,
             )
         from luthier.run.slurm_pool import SlurmPool
 
@@ -251,6 +257,7 @@ class Crew:
             threads=self.threads,
             processes=self.processes,
             limits=limits,
+            driver=driver,
         )
 
 
