@@ -274,6 +274,20 @@ def test_a_metric_that_is_never_reported_is_named_with_the_nearest(space):
         asking.tell(job, 2, train_loss=1.0, val_accuracy=0.5)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told", "mend"),
+    [
+        ("holdout_loss", "train/holdout_losses", "Did you mean 'train/holdout_losses'"),
+        ("trn_loss", "tst_loss", r"Call trial.report\(trn_loss="),
+        ("valLoss", "val_loss", "Did you mean 'val_loss'"),
+    ],
+)
+def test_the_same_of_other_data_is_not_meant(space, asked, told, mend):
+    asking = lt.AskTell(space, minimize=asked, max_epochs=1, strategy="random", budget="2 trials")
+    with pytest.raises(UserError, match=mend):
+        asking.tell(asking.ask(), 1, {told: 1.0})
+
+
 def test_a_log_that_grew_meanwhile_refuses_the_second_writer(tmp_path):
     url = locate(tmp_path / "s.db")
     one = Book.create(SqlStore(url, "s"), study())

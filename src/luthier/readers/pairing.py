@@ -10,12 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from luthier.core.errors import UserError, nearest
-from luthier.core.metrics import METRICS, guess_direction, metric_word, words
+from luthier.core.metrics import METRICS, guess_direction, metric_word, split_word, words
 
 # fmt: off
-TRAIN = {"train", "training", "trn"}
-VAL = {"val", "valid", "validation", "eval", "evaluation", "dev", "holdout", "heldout"}
-TEST = {"test", "testing", "tst"}
 _OFTEN = {"step": 2, "steps": 2, "batch": 2, "iter": 2, "iteration": 2, "iterations": 2, "epoch": 0, "epochs": 0}
 _FILLER = {"avg", "mean", "average", "running", "vs", "per", "dataloader", "idx", "metrics", "metric", "scalar",
            "scalars", "value", "loop", "smooth", "smoothed", "history", "performance", "coco", "bbox"}
@@ -138,7 +135,7 @@ def pair(
 def _part(name: str) -> _Name:
     split, often, quantity = "", 1, []
     for word in words(name):
-        where = "train" if word in TRAIN else "val" if word in VAL else "test" if word in TEST else ""
+        where = split_word(word)
         if where:
             split = where  # the last one says it: "train/val_loss" is a group's name and then the split
         elif word in _OFTEN:

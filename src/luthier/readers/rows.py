@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import UserError
+from luthier.core.metrics import SPLITS
 from luthier.diagnosis.curves import Series, Unit
-from luthier.readers.pairing import ROLES, TEST, TRAIN, VAL, pair
+from luthier.readers.pairing import ROLES, pair
 from luthier.readers.recording import Recording, number, series
 
 Row = Mapping[str, Any]
@@ -102,7 +103,7 @@ def _one(row: Row, epoch: str | None, step: str | None, tag: str, value: str) ->
 
 def _is_phase(rows: Sequence[Row], phase: str) -> bool:
     seen = {str(r.get(phase)).strip().lower() for r in rows}
-    return 0 < len(seen) <= 4 and bool(seen & {*TRAIN, *VAL, *TEST})
+    return 0 < len(seen) <= 4 and bool(seen & SPLITS)
 
 
 def pair_quietly(names: Sequence[str]) -> set[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import UserError
+from luthier.core.metrics import SPLITS
 from luthier.readers import table, tensorboard
-from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import number
 from luthier.readers.rows import plain as column
 from luthier.scripts.lines import Row, row_of
@@ -103,7 +103,7 @@ class Table:
             return row_of({**rest, str(cells[tag]): cells[columns["value"]]}, self._names)
         phase = next((columns[p] for p in _PHASE if p in columns), None)
         said = str(cells[phase]).strip().lower() if phase is not None else ""
-        if phase is not None and said in TRAIN | VAL | TEST:
+        if phase is not None and said in SPLITS:
             axes = {"epoch", "step", "global_step", "iteration"}
             cells = {k if column(k) in axes else f"{said}/{k}": v for k, v in cells.items() if k != phase}
         return row_of(cells, self._names)
