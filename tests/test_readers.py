@@ -422,7 +422,7 @@ def test_failed_trials_are_read_as_far_as_they_came_and_said_to_have_failed(tmp_
         assert "trial 2" not in ends
         assert any("failed before its first report: raised: OSError: no data" in note for note in notes)
     readings = [
-        diagnosed.Reading(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes, r.failed) for r in runs
+        diagnosed.Diagnosed(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes, r.failed) for r in runs
     ]
     lines = [text for text, _ in diagnosed.tell(Diagnosis(()), readings)]
     assert any("trial 1" in line and "failed after epoch 3 of 6" in line for line in lines)
@@ -580,7 +580,7 @@ def test_every_curve_is_drawn_and_findings_stand_where_they_began(tmp_path):
     assert panels[1].marks == ()
     for panel in panels:
         go.Figure(figures.training_figure(panel))  # refuses what plotly does not know
-    readings = [diagnosed.Reading(run.curves, Diagnosis((found,)), run.path, run.taken)]
+    readings = [diagnosed.Diagnosed(run.curves, Diagnosis((found,)), run.path, run.taken)]
     page = diagnosed.page(Diagnosis(()), readings, ["a <note>"])
     assert "&lt;b&gt;It broke.&lt;/b&gt;" in page
     assert "a &lt;note&gt;" in page
@@ -593,9 +593,9 @@ def test_a_consequence_leaves_the_word_to_its_cause_and_silence_is_no_praise(tmp
 
     cause = Finding("rate", "warning", 0.6, "Too fast.", ("Slow down.",), 1)
     effect = Finding("noise", "critical", 0.9, "Noisy.", ("Average.",), 2, causes=("rate",))
-    both = diagnosed.Reading(Curves(name="a"), Diagnosis((effect, cause)), "a", {})
-    well = diagnosed.Reading(Curves(name="b"), Diagnosis((Finding("fine", "good", 1.0, "Fine.", (), 0),)), "b", {})
-    none = diagnosed.Reading(Curves(name="c"), Diagnosis(()), "c", {})
+    both = diagnosed.Diagnosed(Curves(name="a"), Diagnosis((effect, cause)), "a", {})
+    well = diagnosed.Diagnosed(Curves(name="b"), Diagnosis((Finding("fine", "good", 1.0, "Fine.", (), 0),)), "b", {})
+    none = diagnosed.Diagnosed(Curves(name="c"), Diagnosis(()), "c", {})
     assert diagnosed.next_steps(Diagnosis(()), [well, both]) == ["Slow down."]
     assert diagnosed.by_gravity([none, well, both])[0] is both
     assert diagnosed.headline(Diagnosis(()), [well, both])[0] == "critical: a: Noisy."

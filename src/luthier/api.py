@@ -27,7 +27,7 @@ from luthier.plots import Plots
 from luthier.request import Names, begin, first_trainings, objectives_from, remove, study_from
 from luthier.run.book import Book
 from luthier.run.crew import LOCAL, Crew
-from luthier.run.gpus import Asked
+from luthier.run.gpus import AskedGpus
 from luthier.run.interrupts import Interrupts
 from luthier.run.limits import Limits
 from luthier.run.lock import driving
@@ -195,7 +195,7 @@ def tune(
     strategy: str | Scheduler = "playbook",
     workers: int | str = 1,
     threads: int | None = None,
-    gpus: Asked = None,
+    gpus: AskedGpus = None,
     processes: int = 1,
     pin: bool = False,
     executor: str = LOCAL,

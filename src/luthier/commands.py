@@ -350,7 +350,7 @@ def diagnose(
         raise UserError(f"--html {str(html)!r} is a folder.", "Name a file.")
     asked = readers.Asked(train_loss, val_loss, metric, maximize)
     runs, notes = readers.read_runs(paths, asked, classes=classes, max_epochs=max_epochs, name=name)
-    found = [diagnosed.Reading(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes, r.failed) for r in runs]
+    found = [diagnosed.Diagnosed(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes, r.failed) for r in runs]
     overall = diagnose_study([r.curves for r in runs]) if len(runs) > 1 else Diagnosis(())
     written = None
     if html is not None:

@@ -13,6 +13,7 @@ from luthier.core.lineage import lineage
 from luthier.core.params import Constant
 from luthier.diagnosis import Diagnosis, diagnose_curves, from_trial
 from luthier.playbook.defaults import strong_default
+from luthier.run.worker import MARK
 from luthier.view import figures, story
 from luthier.view.panels import compared, training_panels
 
@@ -22,7 +23,7 @@ READ = 4_000_000
 """Bytes at the end of a worker's log that are searched for a trial."""
 SHOWN = 16_000
 """Characters of a trial's log that are shown."""
-_MARK = re.compile(rb"^--- trial (\d+), epochs \d+ to \d+ ---$", re.MULTILINE)
+_MARK = re.compile(f"^{MARK.format(trial='([0-9]+)', start='[0-9]+', until='[0-9]+')}$".encode(), re.MULTILINE)
 
 
 def trial_page(history: History, number: int, files: Path | None) -> Json:

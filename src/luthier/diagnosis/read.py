@@ -18,7 +18,7 @@ from luthier.diagnosis.rules.length import learned_something
 from luthier.diagnosis.signals import View
 
 GATED = 3
-"""From this tier on nothing is advised while tiers 0 and 1 have something to mend."""
+"""From this tier on nothing is advised, and no stage of the playbook opens, while tiers 0 and 1 have to be mended."""
 
 
 @dataclass(frozen=True, slots=True)

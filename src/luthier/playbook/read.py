@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
 from luthier.core.params import Choice, Config
-from luthier.core.summary import ABLATION, CONFIRM
+from luthier.core.summary import PROOFS
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis import Finding, diagnose_curves, from_trial
 from luthier.diagnosis.several import EDGE as EDGE_FACTOR
 from luthier.knowledge import find
 from luthier.playbook.script import settled_config
 
-PROOFS = (CONFIRM, ABLATION)
 OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
 """Findings that ask for regularization."""
 ABOUT = 2.1

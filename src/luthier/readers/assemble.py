@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from luthier.core.metrics import words
-from luthier.diagnosis.curves import Curves, Series, Unit
-from luthier.readers.pairing import EXTRA, Asked, Pairing, direction, pair
+from luthier.diagnosis.curves import EXTRA, Curves, Series, Unit
+from luthier.readers.pairing import Asked, Pairing, direction, pair
 from luthier.readers.recording import Recording
 
 STEPS_PER_EPOCH = 3.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from luthier.core.errors import UserError, nearest
 from luthier.core.metrics import METRICS, guess_direction, metric_word, split_word, words
+from luthier.diagnosis.curves import EXTRA
 
 # fmt: off
 _OFTEN = {"step": 2, "steps": 2, "batch": 2, "iter": 2, "iteration": 2, "iterations": 2, "epoch": 0, "epochs": 0}
@@ -27,7 +28,6 @@ _SHORT = {"acc": "accuracy", "err": "error", "ppl": "perplexity"}
 _EVALUATED = {"map", "ap", "bleu", "rouge", "wer", "cer", "fid", "ndcg", "mrr"}
 """Metrics that nobody computes on training data: without a split they are validation's."""
 ROLES = ("train_loss", "val_loss", "train_metric", "val_metric", "learning_rate")
-EXTRA = ("grad_norm", "loss_scale", "clipped", "update_ratio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Pairing:
     """Which name was taken for which role.
 
     Args:
-        taken: role to name; roles are :data:`ROLES` and :data:`EXTRA`.
+        taken: role to name; roles are :data:`ROLES` and :data:`.EXTRA`.
         maximize: whether a larger metric is better; True without one.
         notes: what the user should know of the choice.
     """

@@ -24,10 +24,10 @@ _EPOCH = ("epoch", "epochs")
 _STEP = ("step", "steps", "global_step", "globalstep", "_step", "trainer/global_step", "iteration", "iterations",
          "iter", "iters", "it", "update", "updates", "num_updates", "batch")
 _WEAK = {"it", "update", "updates", "batch"}
-_NAME = ("name", "tag", "metric", "key", "variable")
+TAG = ("name", "tag", "metric", "key", "variable")
 _VALUE = ("value", "val")
 _RUN = ("run", "run_id", "run_name", "run_uuid", "trial", "trial_id", "experiment")
-_PHASE = ("phase", "split", "mode", "subset", "stage", "dataset")
+PHASE = ("phase", "split", "mode", "subset", "stage", "dataset")
 _IGNORED = ("timestamp", "time", "date", "wall_time", "walltime", "unnamed:_0", "index", "_runtime", "_timestamp", "")
 # fmt: on
 
@@ -63,11 +63,11 @@ def recordings(rows: Sequence[Row], name: str, path: Path, config: Mapping[str, 
         return found
     epoch, step = _find(columns, _EPOCH), _find(columns, _STEP)
     rows, head = _after_head(rows, epoch, step)
-    tag, value = _find(columns, _NAME), _find(columns, _VALUE)
+    tag, value = _find(columns, TAG), _find(columns, _VALUE)
     if value is not None and (tag is not None or set(columns) <= {*_STEP, *_EPOCH, *_IGNORED, *_VALUE}):
         # TensorBoard's own download has no column for the tag: the file is called after it.
         rows = [_one(r, epoch, step, str(r.get(tag)) if tag else name.split("-tag-")[-1], value) for r in rows]
-    elif (phase := _find(columns, _PHASE)) is not None and _is_phase(rows, phase):
+    elif (phase := _find(columns, PHASE)) is not None and _is_phase(rows, phase):
         axes = (epoch, step)
         rows = [{k if k in axes else f"{r.get(phase)}/{k}": v for k, v in r.items() if k != phase} for r in rows]
     tags, unit, per_epoch, from_zero = _series(rows, epoch, step)

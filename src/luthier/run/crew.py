@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import UserError, nearest, whole
-from luthier.run.gpus import Asked, discover, wanted
+from luthier.run.gpus import AskedGpus, discover, wanted
 from luthier.run.interrupts import SAVED
 from luthier.run.limits import Limits
 from luthier.run.machine import core_ids, cores, room
-from luthier.run.slots import Facts, Measured, Plan, auto, fixed
+from luthier.run.slots import Facts, Measured, Roster, auto, fixed
 
 if TYPE_CHECKING:
     from luthier.contracts import Executor
@@ -47,7 +47,7 @@ class Crew:
 
     workers: int | str = 1
     threads: int | None = None
-    gpus: Asked = None
+    gpus: AskedGpus = None
     processes: int = 1
     pin: bool = False
     executor: str = LOCAL
@@ -213,7 +213,7 @@ class Crew:
             say=(lambda text: None) if plain else say,
         )
 
-    def _plan(self) -> Plan | Callable[[Measured], Plan]:
+    def _plan(self) -> Roster | Callable[[Measured], Roster]:
         """What each worker gets of this machine."""
         gpus = None if self.gpus is None else discover(self.gpus, os.environ)
         facts = Facts(core_ids(), cores(), room(), gpus)

@@ -19,7 +19,7 @@ from luthier.run.hired import Hired
 from luthier.run.limits import Limits
 from luthier.run.machine import memory, peak
 from luthier.run.seat import STARTS, pickle
-from luthier.run.slots import Measured, Plan, less
+from luthier.run.slots import Measured, Roster, less
 
 ROUNDS = 0.1
 """Seconds between two looks at workers that say nothing."""
@@ -57,7 +57,7 @@ class LocalPool:
     def __init__(
         self,
         target: Callable[..., Any] | bytes,
-        plan: Plan | Callable[[Measured], Plan],
+        plan: Roster | Callable[[Measured], Roster],
         files: Path,
         limits: Limits,
         *,
@@ -77,9 +77,9 @@ class LocalPool:
         self._first = first
         self._driver = driver
         self._say = say
-        self._planned = None if isinstance(plan, Plan) else plan
+        self._planned = None if isinstance(plan, Roster) else plan
         self._measured = self._planned_for = Measured()
-        self._plan = plan if isinstance(plan, Plan) else plan(self._measured)
+        self._plan = plan if isinstance(plan, Roster) else plan(self._measured)
         self._early_deaths = 0
         self._rounds = self._looked = 0.0
         self._ears = select.poll()

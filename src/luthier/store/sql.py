@@ -20,7 +20,7 @@ from luthier.core.events import compact, decode
 from luthier.core.fold import Folding
 from luthier.core.history import Entry, History, start
 from luthier.store import tables
-from luthier.store.drivers import Drivers, append_together
+from luthier.store.drivers import PostgresDrivers, append_together
 from luthier.store.engine import DURABILITY, make_engine, readable, told
 from luthier.store.pen import Pen, broken
 from luthier.store.places import file_of, is_url, shown
@@ -67,7 +67,7 @@ class SqlStore:
         if self._file is not None and not self._file.parent.is_dir():
             raise StorageError(f"The folder {self._file.parent} does not exist.", "Create it first.")
         on_server = self._engine.dialect.name == "postgresql"
-        self.drivers = Drivers(self._ask, self._room) if on_server else None
+        self.drivers = PostgresDrivers(self._ask, self._room) if on_server else None
         self._pen = Pen(self._engine, self.drivers.hold if self.drivers is not None else lambda link: None)
         try:
             self._look()

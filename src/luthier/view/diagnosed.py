@@ -29,7 +29,7 @@ Line = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Diagnosed:
     """One training, what was found on it, and how it was read.
 
     Args:
@@ -61,12 +61,12 @@ class Reading:
         return "warning" if self.worst is None and self.failed else None if self.worst is None else self.worst.severity
 
 
-def by_gravity(readings: Sequence[Reading]) -> list[Reading]:
+def by_gravity(readings: Sequence[Diagnosed]) -> list[Diagnosed]:
     """What matters most first."""
     return sorted(readings, key=_rank)
 
 
-def next_steps(overall: Diagnosis, readings: Sequence[Reading]) -> list[str]:
+def next_steps(overall: Diagnosis, readings: Sequence[Diagnosed]) -> list[str]:
     """What to try, in order: first what holds for all, then by gravity; a consequence leaves the word to its cause."""
     steps: dict[str, None] = {}
     for diagnosis in (overall, *(r.diagnosis for r in by_gravity(readings))):
@@ -76,7 +76,7 @@ def next_steps(overall: Diagnosis, readings: Sequence[Reading]) -> list[str]:
     return list(steps)[:MOST_STEPS]
 
 
-def headline(overall: Diagnosis, readings: Sequence[Reading]) -> tuple[str, str]:
+def headline(overall: Diagnosis, readings: Sequence[Diagnosed]) -> tuple[str, str]:
     """The most important finding in one line, and its severity."""
     worst = by_gravity(readings)[0]
     own, first = worst.worst, overall.first
@@ -97,7 +97,7 @@ def headline(overall: Diagnosis, readings: Sequence[Reading]) -> tuple[str, str]
 
 
 def tell(
-    overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = (), *, sparks: bool = False
+    overall: Diagnosis, readings: Sequence[Diagnosed], notes: Sequence[str] = (), *, sparks: bool = False
 ) -> list[Line]:
     """The lines for a terminal, each with a style; the first is the most important finding.
 
@@ -121,7 +121,7 @@ def tell(
     return lines
 
 
-def to_dict(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = ()) -> dict[str, Any]:
+def to_dict(overall: Diagnosis, readings: Sequence[Diagnosed], notes: Sequence[str] = ()) -> dict[str, Any]:
     """The same as plain data: ``runs``, the overall ``findings``, ``next_steps`` and ``notes``."""
     return {
         "runs": [
@@ -144,7 +144,7 @@ def to_dict(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str
     }
 
 
-def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = ()) -> str:
+def page(overall: Diagnosis, readings: Sequence[Diagnosed], notes: Sequence[str] = ()) -> str:
     """One HTML file with the curves of every training, each finding marked where it began."""
     specs: list[ink.Spec] = []
     drawn = []
@@ -173,7 +173,7 @@ def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] =
 # -- the parts ---------------------------------------------------------------------------------------------------------
 
 
-def _rank(reading: Reading) -> tuple[int, float]:
+def _rank(reading: Diagnosed) -> tuple[int, float]:
     if reading.worst is not None:
         return _gravity(reading.worst)
     return SEVERITIES.index(reading.grade) if reading.grade else len(SEVERITIES), 0.0
@@ -183,7 +183,7 @@ def _gravity(finding: Finding) -> tuple[int, float]:
     return SEVERITIES.index(finding.severity), -finding.confidence
 
 
-def _facts(reading: Reading) -> str:
+def _facts(reading: Diagnosed) -> str:
     curves = reading.curves
     unit = curves.unit if curves.end == 1 else f"{curves.unit}s"
     planned = f" of {curves.length:,.6g} planned" if curves.length and curves.length > curves.end else ""
@@ -191,11 +191,11 @@ def _facts(reading: Reading) -> str:
     return f"{curves.end:,.6g} {unit}{planned}; {taken}{_failed(reading)}"
 
 
-def _failed(reading: Reading) -> str:
+def _failed(reading: Diagnosed) -> str:
     return f"; {clean(reading.failed, 200)}" if reading.failed else ""
 
 
-def _one(reading: Reading, sparks: bool) -> list[Line]:
+def _one(reading: Diagnosed, sparks: bool) -> list[Line]:
     lines: list[Line] = [(f"{reading.name}: {_facts(reading)}", "dim")]
     if sparks:
         lines += _sparks(reading)
@@ -205,7 +205,7 @@ def _one(reading: Reading, sparks: bool) -> list[Line]:
     return lines + [_line(f) for f in reading.diagnosis]
 
 
-def _many(overall: Diagnosis, ordered: Sequence[Reading], sparks: bool) -> list[Line]:
+def _many(overall: Diagnosis, ordered: Sequence[Diagnosed], sparks: bool) -> list[Line]:
     lines: list[Line] = []
     if len(overall):
         lines += [(f"Over all {len(ordered)} trainings", "bold"), *map(_line, overall), ("", "")]
@@ -229,7 +229,7 @@ def _many(overall: Diagnosis, ordered: Sequence[Reading], sparks: bool) -> list[
     return lines
 
 
-def _summary(reading: Reading, who: str = "it") -> str:
+def _summary(reading: Diagnosed, who: str = "it") -> str:
     """The gravest finding and how it failed, else what is good, in one line."""
     failed = clean(reading.failed, 200)
     if reading.worst is None and failed:
@@ -240,7 +240,7 @@ def _summary(reading: Reading, who: str = "it") -> str:
     return SILENT if said is None else f"{said.severity}: {clean(said.text, 300)}"
 
 
-def _said(reading: Reading) -> str:
+def _said(reading: Diagnosed) -> str:
     """The gravest, without its grade."""
     return _summary(reading).partition(": ")[2]
 
@@ -252,7 +252,7 @@ def _line(finding: Finding) -> Line:
     )
 
 
-def _sparks(reading: Reading) -> list[Line]:
+def _sparks(reading: Diagnosed) -> list[Line]:
     lines: list[Line] = []
     series = {role: own for role, own in reading.curves.all().items() if len(own)}
     width = max((len(role) for role in series), default=0)
@@ -262,7 +262,7 @@ def _sparks(reading: Reading) -> list[Line]:
     return lines
 
 
-def _tally(readings: Sequence[Reading]) -> str:
+def _tally(readings: Sequence[Diagnosed]) -> str:
     counts = {s: sum(r.grade == s for r in readings) for s in SEVERITIES[:3]}
     counts["good"] = sum(r.grade is None and len(r.diagnosis) > 0 for r in readings)
     counts["silent"] = sum(r.grade is None and not len(r.diagnosis) for r in readings)

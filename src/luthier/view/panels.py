@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.history import History
-from luthier.diagnosis.curves import Curves as Measured
+from luthier.diagnosis.curves import Curves
 from luthier.diagnosis.finding import Finding
 from luthier.diagnosis.trial import from_trial
 from luthier.view.numbers import Role, curve_span
@@ -87,7 +87,7 @@ def finding_panels(history: History) -> list[TrainingPanel]:
 
 
 def training_panels(
-    curves: Measured, findings: Sequence[Finding], names: Mapping[str, str], only: str | None = None
+    curves: Curves, findings: Sequence[Finding], names: Mapping[str, str], only: str | None = None
 ) -> list[TrainingPanel]:
     """The panels of one training, wherever it was logged.
 

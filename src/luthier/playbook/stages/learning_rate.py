@@ -13,6 +13,7 @@ from functools import partial
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import Prior, find, rate_for_batch, tier_of
+from luthier.knowledge.prior import LONG
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
 from luthier.playbook.script import Look, Part, Script, Verdict, Wish, after, number, short
@@ -27,8 +28,6 @@ from luthier.playbook.stages.common import (
 )
 from luthier.playbook.stages.search import has_role, noise
 
-LONG = 10**9
-"""Epochs of a training that lacks no update."""
 STEPS = 3
 """Steps beyond the edge of a ladder, or on in one direction of the batch size, at most."""
 
