@@ -35,9 +35,11 @@ def read(path: str | Path) -> list[Recording]:
     for name in each or [None]:  # open_store says what is wrong where there is none
         log = store.open_store(path, name)
         try:
-            history = store.history_of(log)
+            history = log.fold()
         finally:
             log.close()
+        if history is None:  # it is about to begin
+            continue
         prefix = f"{log.name}/" if len(names) > 1 else ""
         found += [r for t in history.trained() if (r := _recording(path, prefix, history, t)) is not None]
     return found
