@@ -112,6 +112,8 @@ BAD_SPACES = {
         (["diagnose", "curves.csv", "--train-loss", "zeal", "--classes", "1"], "--classes 1", "at least 2"),
         (["diagnose", "curves.csv", "--train-loss", "zeal", "--max-epochs", "0"], "--max-epochs 0 is no length", ""),
         (["diagnose", "curves.csv", "--train-loss", "zeal", "--html", "."], "--html '.' is a folder", "Name a file"),
+        (["diagnose", "sqlite:///nowhere.db"], "There is no study at sqlite:///nowhere.db", "its URL"),
+        (["diagnose", "curves.csv", "--train-loss", "zeal", "--name", "x"], "a study called 'x'", "Luthier's studies"),
         (["diagnose"], "PATH", ""),
         (["tnue"], "tnue", ""),
     ],

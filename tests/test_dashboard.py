@@ -203,6 +203,9 @@ def test_a_trials_log_is_its_own_part_of_its_workers_logs(tmp_path):
         "--- trial 1, epochs 1 to 9 ---", "one", "--- trial 1, epochs 10 to 20 ---", "one more",
     ]  # fmt: skip
     assert log_of(tmp_path, 12).splitlines()[1:] == ["twelve", "red"]
+    for name in ("worker-10-0", "worker-2-1"):  # of several drivers
+        (logs / f"{name}.log").write_text(f"--- trial 7, epochs 1 to 2 ---\n{name}\n")
+    assert log_of(tmp_path, 7).splitlines()[1::2] == ["worker-2-1", "worker-10-0"]
     assert log_of(tmp_path, 2) == log_of(None, 1) == ""
     output = tmp_path / "trials" / "trial-00002" / "output.log"  # of a script
     output.parent.mkdir(parents=True)

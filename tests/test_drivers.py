@@ -51,6 +51,12 @@ def test_two_drivers_share_a_study_without_loss_or_double(database, tmp_path):
     found = two_drivers.check(locate(database), trials=60, epochs=2)
     assert found["decisions"] == 61
     assert sum(s["appends"] for s in said) > 60  # each decision is one; reports may come together
+    logs = {p.name: p.read_text() for p in (tmp_path / two_drivers.NAME / "logs").iterdir()}
+    assert sorted(logs) == [f"worker-{driver}-{worker}.log" for driver in (1, 2) for worker in (0, 1)]
+    with closing(open_store(database, two_drivers.NAME)) as log:
+        for trial in log.fold().trials:  # in the log of one of its own driver's workers, and nowhere else
+            within = [name for name, text in logs.items() if f"--- trial {trial.id}, " in text]
+            assert [name.split("-")[1] for name in within] == [str(trial.driver)]
 
 
 def test_a_living_driver_finishes_what_a_killed_one_had_begun(database, tmp_path):

@@ -29,7 +29,7 @@ from luthier.run.memory import MemoryStore
 from luthier.schedule.halving import ASHA, rungs
 from luthier.search.local import moved
 from luthier.search.priorband import PriorBand
-from luthier.search.surrogate import Evidence, fit, most_promising
+from luthier.search.surrogate import Observations, fit, most_promising
 from luthier.strategies import build
 
 
@@ -358,6 +358,6 @@ def test_a_failure_counts_as_the_worst_score_and_not_as_a_loss_of_zero():
     configs = [space.sample(rng) for _ in range(12)]
     loss = np.array([-0.93 - 0.02 * c["x"] for c in configs])
     loss[3] = np.inf
-    models = [fit(Prior(space, 10), Evidence(configs, shifted, np.zeros(12))) for shifted in (loss, loss + 1.0)]
+    models = [fit(Prior(space, 10), Observations(configs, shifted, np.zeros(12))) for shifted in (loss, loss + 1.0)]
     assert models[0].unit == pytest.approx(models[1].unit)
     assert models[0].unit < 0.01

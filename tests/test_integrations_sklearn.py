@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from joblib import parallel_config
@@ -10,7 +13,7 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.feature_selection import SelectKBest, f_classif, mutual_info_classif
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -19,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import luthier as lt
 from luthier.core.trial import Status
 from luthier.integrations.sklearn import LuthierSearchCV
-from luthier.store import locate, study_names
+from luthier.store import history_of, locate, open_store, study_names
 
 X, Y = make_classification(200, 8, n_informative=4, random_state=0)
 C = lt.Space(C=lt.Float(1e-3, 1e2, log=True))
@@ -89,6 +92,40 @@ def test_a_resource_is_given_to_the_best():
     whole = search.cv_results_["n_resources"] == 9
     assert search.best_score_ == max(search.cv_results_["mean_test_score"][whole])
     assert search.n_resources_.count(1) > search.n_resources_.count(9)
+
+
+@pytest.mark.parametrize("strategy", ["asha", "hyperband", "expert"])
+def test_the_best_had_the_whole_resource_however_well_others_did_with_less(strategy):
+    net = SGDClassifier(random_state=0, tol=None)
+    given = {"cv": 2, "strategy": strategy, "resource": "max_iter", "max_resources": 9}
+    space = {"alpha": lt.Float(1e-6, 1.0, log=True)}
+    search = LuthierSearchCV(net, space, n_iter=3, **given).fit(X, Y)
+    results = search.cv_results_
+    whole = results["n_resources"] == 9
+    assert 0 < whole.sum() < len(whole)
+    assert results["mean_test_score"].max() > results["mean_test_score"][whole].max()
+    assert search.best_score_ == results["mean_test_score"][whole].max()
+    assert search.best_params_["max_iter"] == search.best_estimator_.max_iter == 9
+    short = LuthierSearchCV(net, space, n_iter=1, **given).fit(X, Y)  # too little for a whole one
+    assert short.best_params_["max_iter"] == max(short.n_resources_)
+
+
+class Breaks(LogisticRegression):
+    """Fits with the whole resource fail."""
+
+    def fit(self, x, y):
+        if self.max_iter == 9:
+            raise ValueError("too long")
+        return super().fit(x, y)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_none_with_the_whole_resource_has_a_score_the_best_had_the_most_of_it():
+    search = LuthierSearchCV(Breaks(), C, n_iter=4, cv=2, strategy="asha", resource="max_iter", max_resources=9).fit(
+        X, Y
+    )
+    assert 9 in search.n_resources_
+    assert search.best_params_["max_iter"] == 3
 
 
 def test_candidates_are_fitted_at_once():
@@ -167,6 +204,40 @@ def test_each_fit_is_a_study_of_its_own_in_one_file(tmp_path):
     assert cross_val_score(search, X, Y, cv=2).shape == (2,)
     clone(search).set_params(n_iter=4).fit(X, Y)
     assert study_names(locate(tmp_path / "s.db")) == ["study", "study-2", "study-3"]
+
+
+def test_fits_at_once_on_one_storage_are_each_a_study_of_their_own(tmp_path):
+    search = LuthierSearchCV(LogisticRegression(), C, n_iter=3, cv=2, strategy="random", storage=tmp_path / "s.db")
+    together = threading.Barrier(6)
+
+    def fit(seed: int) -> dict[str, float]:
+        own = clone(search).set_params(random_state=seed)
+        together.wait()
+        return own.fit(X, Y).best_params_
+
+    with ThreadPoolExecutor(6) as threads:
+        best = list(threads.map(fit, range(6)))
+    assert cross_val_score(search, X, Y, cv=3, n_jobs=3).shape == (3,)  # processes
+    names = study_names(locate(tmp_path / "s.db"))
+    assert sorted(names) == sorted(["study", *(f"study-{i}" for i in range(2, 10))])
+    for name in names:
+        log = open_store(tmp_path / "s.db", name)
+        history = history_of(log)
+        log.close()
+        assert len(history.trials) == 3
+        if name in names[:6]:
+            assert lt.Result(history).best_config == best[history.study.seed]
+
+
+def test_a_fit_that_cannot_begin_leaves_no_study_behind(tmp_path):
+    search = LuthierSearchCV(LogisticRegression(), C, n_iter=3, cv=2, strategy="no such", storage=tmp_path / "s.db")
+    with pytest.raises(lt.UserError, match="no such"):
+        search.fit(X, Y)
+    assert not (tmp_path / "s.db").exists()
+    search.set_params(strategy="random").fit(X, Y)
+    with pytest.raises(lt.UserError, match="no such"):
+        search.set_params(strategy="no such").fit(X, Y)
+    assert study_names(locate(tmp_path / "s.db")) == ["study"]
 
 
 @pytest.mark.parametrize(

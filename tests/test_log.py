@@ -274,6 +274,20 @@ def test_a_metric_that_is_never_reported_is_named_with_the_nearest(space):
         asking.tell(job, 2, train_loss=1.0, val_accuracy=0.5)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told", "mend"),
+    [
+        ("holdout_loss", "train/holdout_losses", "Did you mean 'train/holdout_losses'"),
+        ("trn_loss", "tst_loss", r"Call trial.report\(trn_loss="),
+        ("valLoss", "val_loss", "Did you mean 'val_loss'"),
+    ],
+)
+def test_the_same_of_other_data_is_not_meant(space, asked, told, mend):
+    asking = lt.AskTell(space, minimize=asked, max_epochs=1, strategy="random", budget="2 trials")
+    with pytest.raises(UserError, match=mend):
+        asking.tell(asking.ask(), 1, {told: 1.0})
+
+
 def test_a_log_that_grew_meanwhile_refuses_the_second_writer(tmp_path):
     url = locate(tmp_path / "s.db")
     one = Book.create(SqlStore(url, "s"), study())
@@ -470,6 +484,30 @@ def test_a_study_that_is_opened_again_without_a_budget_keeps_its_own(tmp_path, s
     assert tuned() == (31, Budget(62))
     assert tuned(budget="25 trials") == (31, Budget(50))  # a lower one holds too
     assert tuned(budget=Budget(seconds=3600.0, epochs=64)) == (32, Budget(64, 3600.0))
+
+
+def test_a_study_that_is_there_goes_on_without_a_space_in_its_own(tmp_path, space, capsys):
+    def train(trial):
+        for epoch in trial.epochs():
+            trial.report(val_loss=1.0 / epoch)
+
+    def tuned(space=None, name=None, **more):
+        asked = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "storage": tmp_path / "s.db"}
+        return lt.tune(train, space, workers=0, quiet=True, name=name, **asked, **more)
+
+    with pytest.raises(UserError, match=r"No search space was given, and the storage has no study 'train'"):
+        tuned()
+    assert not (tmp_path / "s.db").exists()
+    assert len(tuned(space, budget="2 trials").trials()) == 2
+    again = tuned(budget="3 trials")
+    assert again.history.asked_space == space
+    assert len(again.trials()) == 3
+    wide = lt.Space(**{**dict(space), "learning_rate": lt.Float(1e-6, 1.0, log=True)})
+    tuned(wide)
+    assert tuned(budget="4 trials").history.asked_space == wide
+    with pytest.raises(UserError, match="has no study 'other'"):
+        tuned(name="other")
+    assert study_names(locate(tmp_path / "s.db")) == ["train"]
 
 
 def test_the_budget_is_never_overspent(space):

@@ -398,6 +398,88 @@ def test_luthiers_own_study(tmp_path):
     assert "learning_rate" in runs[0].curves.config
 
 
+def test_failed_trials_are_read_as_far_as_they_came_and_said_to_have_failed(tmp_path):
+    from luthier.diagnosis import Diagnosis, diagnose_curves
+    from luthier.view import diagnosed
+
+    def train(trial: lt.Trial) -> None:
+        for epoch in trial.epochs():
+            if trial.config["learning_rate"] > 0.05 and epoch == 4:
+                raise ValueError("broken")
+            if trial.config["learning_rate"] < 0.01:
+                raise OSError("no data")
+            trial.report(train_loss=1 / epoch, val_loss=2 / epoch)
+
+    url = f"sqlite:///{tmp_path}/study.db"
+    rates = [{"learning_rate": rate} for rate in (0.02, 0.1, 0.001)]
+    lt.tune(train, lt.Space(learning_rate=lt.Float(1e-3, 1e-1)), minimize="val_loss", max_epochs=6, strategy="random",
+            budget="3 trials", workers=0, quiet=True, storage=url, name="rates", enqueue=rates)  # fmt: skip
+    for place in (tmp_path, url):
+        runs, notes = read_runs([place], name="rates")
+        ends = {r.curves.name: (r.curves.end, r.failed) for r in runs}
+        assert ends["trial 0"] == (6, "")
+        assert ends["trial 1"] == (3, "failed after epoch 3 of 6: raised: ValueError: broken")
+        assert "trial 2" not in ends
+        assert any("failed before its first report: raised: OSError: no data" in note for note in notes)
+    readings = [
+        diagnosed.Diagnosed(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes, r.failed) for r in runs
+    ]
+    lines = [text for text, _ in diagnosed.tell(Diagnosis(()), readings)]
+    assert any("trial 1" in line and "failed after epoch 3 of 6" in line for line in lines)
+    assert "failed after epoch 3 of 6" in diagnosed.page(Diagnosis(()), readings)
+    with pytest.raises(UserError, match=r"a study called 'rate'. Did you mean 'rates'"):
+        read_runs([url], name="rate")
+    with pytest.raises(UserError, match="There is no study at sqlite"):
+        read_runs([f"sqlite:///{tmp_path}/nothing.db"])
+
+
+def overfitted(first: int, per_epoch: int = 1) -> str:
+    rows = ["epoch,train_loss,val_loss"]
+    for e in range(30):
+        for b in range(per_epoch):
+            val = f"{0.5 + abs(e - 10) * 0.05:.4f}" if b == per_epoch - 1 else ""
+            rows.append(f"{e + first},{2 / (e + 1 + b / per_epoch):.4f},{val}")
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("per_epoch", [1, 4])
+def test_epochs_are_called_as_the_log_calls_them(tmp_path, per_epoch):
+    from luthier.diagnosis import diagnose_curves
+    from luthier.view.panels import training_panels
+
+    told, panels = [], []
+    for first in (0, 1):
+        run = only(write(tmp_path / f"from-{first}.csv", overfitted(first, per_epoch)))
+        told.append(next(f for f in diagnose_curves(run.curves) if f.kind == "overfitting"))
+        panels.append(training_panels(run.curves, [told[-1]], run.taken)[0])
+    began = told[0].since
+    assert began == told[1].since - 1
+    assert 8 <= began <= 10  # smoothed: the lowest is epoch 10
+    assert f"rises since {began:g}," in told[0].text
+    assert told[0].numbers == told[1].numbers
+    assert told[1].text == told[0].text.replace(f"since {began:g},", f"since {began + 1:g},")
+    if per_epoch == 1:
+        assert (panels[0].first, panels[0].last, panels[0].marks[0][0]) == (0, 29, began)
+    else:
+        assert (panels[0].unit, panels[0].last, panels[0].marks[0][0]) == ("epochs done", 30, began + 1)
+    assert (panels[1].last, panels[1].marks[0][0]) == (30, began + 1)
+
+
+def test_tensorboards_epochs_from_zero_are_called_so(tmp_path):
+    events(
+        tmp_path,
+        {
+            "train/epoch_loss": [(e, 1 / (e + 1)) for e in range(9)],
+            "val/loss": [(e, 1.0 if e < 8 else math.nan) for e in range(9)],
+        },
+    )
+    from luthier.diagnosis import diagnose_curves
+
+    found = next(f for f in diagnose_curves(only(tmp_path).curves) if f.kind == "non_finite")
+    assert found.since == 8
+    assert "infinite at 8," in found.text
+
+
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
@@ -498,7 +580,7 @@ def test_every_curve_is_drawn_and_findings_stand_where_they_began(tmp_path):
     assert panels[1].marks == ()
     for panel in panels:
         go.Figure(figures.training_figure(panel))  # refuses what plotly does not know
-    readings = [diagnosed.Reading(run.curves, Diagnosis((found,)), run.path, run.taken)]
+    readings = [diagnosed.Diagnosed(run.curves, Diagnosis((found,)), run.path, run.taken)]
     page = diagnosed.page(Diagnosis(()), readings, ["a <note>"])
     assert "&lt;b&gt;It broke.&lt;/b&gt;" in page
     assert "a &lt;note&gt;" in page
@@ -511,9 +593,9 @@ def test_a_consequence_leaves_the_word_to_its_cause_and_silence_is_no_praise(tmp
 
     cause = Finding("rate", "warning", 0.6, "Too fast.", ("Slow down.",), 1)
     effect = Finding("noise", "critical", 0.9, "Noisy.", ("Average.",), 2, causes=("rate",))
-    both = diagnosed.Reading(Curves(name="a"), Diagnosis((effect, cause)), "a", {})
-    well = diagnosed.Reading(Curves(name="b"), Diagnosis((Finding("fine", "good", 1.0, "Fine.", (), 0),)), "b", {})
-    none = diagnosed.Reading(Curves(name="c"), Diagnosis(()), "c", {})
+    both = diagnosed.Diagnosed(Curves(name="a"), Diagnosis((effect, cause)), "a", {})
+    well = diagnosed.Diagnosed(Curves(name="b"), Diagnosis((Finding("fine", "good", 1.0, "Fine.", (), 0),)), "b", {})
+    none = diagnosed.Diagnosed(Curves(name="c"), Diagnosis(()), "c", {})
     assert diagnosed.next_steps(Diagnosis(()), [well, both]) == ["Slow down."]
     assert diagnosed.by_gravity([none, well, both])[0] is both
     assert diagnosed.headline(Diagnosis(()), [well, both])[0] == "critical: a: Noisy."

@@ -20,7 +20,7 @@ from luthier.core.trial import Status
 from luthier.schedule.full import Full
 from luthier.schedule.halving import ASHA, SuccessiveHalving
 from luthier.scripts.command import Given, build
-from luthier.scripts.files import Table
+from luthier.scripts.files import CsvFile
 from luthier.scripts.gather import Gatherer
 from luthier.scripts.lines import Expressions, Row, Stream, parse
 from luthier.scripts.names import Names
@@ -653,7 +653,7 @@ def soon(table):
 def test_a_table_that_was_there_before_is_not_taken_for_this_trials(folder):
     place = folder / "log.csv"
     place.write_text("epoch,val_loss\n1,9\n2,9\n")
-    table = Table(place, NAMES)
+    table = CsvFile(place, NAMES)
     assert table.read() == []
     with place.open("a") as file:
         file.write("1,5\n2,")
@@ -663,7 +663,7 @@ def test_a_table_that_was_there_before_is_not_taken_for_this_trials(folder):
 
 
 def test_tables_of_other_shapes(folder):
-    long, split = Table(folder / "long.csv", NAMES), Table(folder / "split.tsv", NAMES)
+    long, split = CsvFile(folder / "long.csv", NAMES), CsvFile(folder / "split.tsv", NAMES)
     (folder / "long.csv").write_text("name,step,value\ntrain/loss,10,3\nvalid/loss,10,2\n")
     (folder / "split.tsv").write_text("epoch\tphase\tloss\n1\ttrain\t0,5\n1\tval\t0,75\n")
     assert soon(long) == [(None, 10, {"train_loss": 3}), (None, 10, {"val_loss": 2})]

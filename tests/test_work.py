@@ -25,7 +25,8 @@ from luthier import api
 from luthier.core import events as ev
 from luthier.core.errors import RunError, UserError
 from luthier.core.history import fold
-from luthier.core.trial import Status
+from luthier.core.trial import Status, TrialRecord
+from luthier.knowledge import default_config
 from luthier.run.checkpoint import Damaged
 from luthier.serve.pack import MARK, is_packed, pack, unpack
 from luthier.serve.work import work
@@ -233,6 +234,38 @@ def test_from_the_terminal_a_worker_that_is_told_to_leave_gives_its_job_back_sav
     assert fold(entries).spent == 80  # nothing was trained twice
 
 
+def test_what_is_known_already_is_served_first_and_what_is_fixed_stays(tmp_path, started):
+    words = ["--space", "typed.yaml", "--minimize", "val_loss", "--max-epochs", "3", "--strategy", "random"]
+    words += ["--name", "s", "--fix", "optimizer=sgd", "--enqueue", "learning_rate=0.003,width=48"]
+    (tmp_path / "typed.yaml").write_text(TYPED.to_yaml())
+    (tmp_path / "known.yaml").write_text("- {width: 20}\n- {learning_rate: 0.01, width: 33}\n")
+
+    def whole(*more: str) -> list[TrialRecord]:
+        server = started(tmp_path, "serve", "s.db", "--port", "0", *more)
+        url = ""
+        while not url and (line := server.stdout.readline()):
+            url = line.split()[-1] if "Serving at" in line else ""
+        assert url
+        work(url, train, token="a-token-for-tests")
+        assert server.wait() == 0
+        log = SqlStore(locate(tmp_path / "s.db"), "s")
+        history = log.fold()
+        log.close()
+        assert all(t.config["optimizer"] == "sgd" for t in history.trials)
+        return list(history.trials)
+
+    usual = default_config(TYPED.fix({"optimizer": "sgd"}))
+    first = whole(*words, "--enqueue", "known.yaml", "--budget", "4 trials")
+    assert [t.by_hand for t in first] == [True, True, True, False]
+    assert first[0].config == {**usual, "learning_rate": 0.003, "width": 48}
+    assert [t.config["width"] for t in first[1:3]] == [20, 33]
+    assert {len(t.reports) for t in first} == {3}
+    again = whole("--enqueue", "width=48,learning_rate=0.003", "--enqueue", "width=17", "--budget", "6 trials")
+    assert [t.config for t in again[:4]] == [t.config for t in first]
+    assert [t.by_hand for t in again[4:]] == [True, False]  # what was trained before is not trained again
+    assert again[4].config == {**usual, "width": 17}
+
+
 def test_a_state_in_a_folder_of_its_own_travels_too(tmp_path):
     def folders(trial: lt.Trial) -> None:
         weights = Weights()
@@ -388,6 +421,9 @@ def test_a_worker_is_told_what_ended_the_study(tmp_path):
     assert isinstance(server.trouble, UserError)
 
 
+NEW = ["serve", "s.db", "--space", "space.yaml", "--minimize", "val_loss", "--port", "0"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -401,6 +437,16 @@ def test_a_worker_is_told_what_ended_the_study(tmp_path):
         (["serve", "s.db", "--space", "space.yaml", "--minimize", "val_loss", "--lease", "soon"], "lease='soon'"),
         (["serve", "s.db", "--space", "space.yaml", "--minimize", "val_loss", "--token", "short"], "The token has 5"),
         (["serve", "s.db", "--space", "space.yaml", "--minimize", "val_loss", "--port", "99999"], "is no port"),
+        ([*NEW, "--fix", "learning_rat=0.1"], "'learning_rat' is not in the space"),
+        ([*NEW, "--fix", "learning_rate=99"], "--fix learning_rate"),
+        ([*NEW, "--enqueue", "learning_rate"], "gives no hyperparameter a value"),
+        ([*NEW, "--enqueue", "learning_rate=99"], "enqueue: learning_rate"),
+        ([*NEW, "--enqueue", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (
+            [*NEW, "--budget", "1 trials", *["--enqueue", "learning_rate=0.01", "--enqueue", "learning_rate=0.02"]],
+            "and the budget of",
+        ),
+        (["serve", "s.db", "--fix", "learning_rate=0.1"], "--fix describes a new study"),
         (["work", "localhost:8765", "job.py:train"], "is no address of a server"),
         (["work", "http://localhost:8765", "job.py:trian"], "Did you mean 'train'"),
     ],

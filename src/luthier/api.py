@@ -27,7 +27,7 @@ from luthier.plots import Plots
 from luthier.request import Names, begin, first_trainings, objectives_from, remove, study_from
 from luthier.run.book import Book
 from luthier.run.crew import LOCAL, Crew
-from luthier.run.gpus import Asked
+from luthier.run.gpus import AskedGpus
 from luthier.run.interrupts import Interrupts
 from luthier.run.limits import Limits
 from luthier.run.lock import driving
@@ -195,7 +195,7 @@ def tune(
     strategy: str | Scheduler = "playbook",
     workers: int | str = 1,
     threads: int | None = None,
-    gpus: Asked = None,
+    gpus: AskedGpus = None,
     processes: int = 1,
     pin: bool = False,
     executor: str = LOCAL,
@@ -218,7 +218,7 @@ def tune(
 
     Args:
         target: ``train(trial)``, or a :class:`luthier.Recipe`.
-        space: what to search; a recipe brings one of its own.
+        space: what to search; a recipe brings one of its own, and a study that is stored already has its own.
         minimize, maximize: the metric to optimize; a recipe brings one. ``metric=`` leaves the direction to the name.
             Each may be a list: with several objectives the first one leads, see ``docs/goals.md``.
         samples: how many samples a training epoch has: so the priors of ``"expert"`` know how many updates a training
@@ -291,6 +291,7 @@ def tune(
         name=name,
         seed=seed,
         reduce=reduce,
+        storage=storage,
     )
     if storage is None:
         console.say(FLEETING)
@@ -418,7 +419,7 @@ def drive(
             book.enter(__version__)
             if hasattr(target, "for_study"):  # a script, which reads the metrics that are asked for
                 target = target.for_study(book.history.study)
-            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud, console.say)
+            executor = crew.hire(target, files, limits, interrupts or (lambda: False), cloud, console.say, book.driver)
             stack.callback(executor.close)
             if isinstance(executor, Attentive):
                 executor.attend(lambda: book.history)
@@ -431,6 +432,21 @@ def drive(
                 stop.result = Result(book.history)  # type: ignore[attr-defined]
                 raise
     return Result(book.history)
+
+
+def stored_space(storage: str | Path | None, name: str) -> Space | None:
+    """The space that was asked for of the study ``name`` in a storage; None where there is none."""
+    if storage is None:
+        return None
+    from luthier import store as stores
+
+    url = stores.locate(storage)
+    file = stores.file_of(url)
+    if (file is not None and not file.exists()) or name not in stores.study_names(url):
+        return None
+    with contextlib.closing(stores.SqlStore(url, name)) as log:
+        history = log.fold()
+    return None if history is None else history.asked_space
 
 
 def prepare(
@@ -450,8 +466,12 @@ def prepare(
     name: str | None = None,
     seed: int = 0,
     reduce: str = "best",
+    storage: str | Path | None = None,
 ) -> Study:
-    """The study that the arguments of :func:`tune` ask for, checked; nothing is written."""
+    """The study that the arguments of :func:`tune` ask for, checked; nothing is written.
+
+    Without a space it is that of the target, else that of the study of its name that ``storage`` holds.
+    """
     if not callable(target):
         raise UserError(f"tune() got a {type(target).__name__} to train.", "Pass a function train(trial) or a Recipe.")
     own_metric, told = getattr(target, "metric", None), "by its name" if metric else ""
@@ -459,16 +479,18 @@ def prepare(
         minimize, maximize = (own_metric, None) if target.minimize else (None, own_metric)  # type: ignore[attr-defined]
         told = "the recipe's own"
     objectives = objectives_from(minimize, maximize, metric, reduce)
+    name = name or str(getattr(target, "name", None) or getattr(target, "__name__", "study"))
     if space is None:
-        if not hasattr(target, "space"):
-            raise UserError(
-                "No search space was given.",
-                "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)), or --space FILE; luthier init writes one "
-                "for a script.",
-            )
-        space = target.space()
+        space = target.space() if hasattr(target, "space") else stored_space(storage, name)
+    if space is None:
+        where = "" if storage is None else f", and the storage has no study {name!r} to take it from"
+        raise UserError(
+            f"No search space was given{where}.",
+            "Pass lt.Space(learning_rate=lt.Float(1e-5, 1e-1, log=True)), or --space FILE; luthier init writes one "
+            "for a script.",
+        )
     study = study_from(
-        name=name or str(getattr(target, "name", None) or getattr(target, "__name__", "study")),
+        name=name,
         space=space,
         objectives=objectives,
         max_epochs=max_epochs,

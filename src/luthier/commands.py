@@ -318,8 +318,10 @@ def init(
 
 def diagnose(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Logs, or folders that are searched for them.")
+        list[str],
+        typer.Argument(metavar="PATH...", help="Logs, folders that are searched for them, or a study's storage URL."),
     ],
+    name: Annotated[str | None, typer.Option(help="Of Luthier's own studies this one alone.")] = None,
     train_loss: Annotated[str | None, typer.Option(help="The training loss, as it was logged.")] = None,
     val_loss: Annotated[str | None, typer.Option(help="The validation loss, as it was logged.")] = None,
     metric: Annotated[str | None, typer.Option(help="The metric, with or without its train or val.")] = None,
@@ -347,8 +349,8 @@ def diagnose(
     if html is not None and html.is_dir():
         raise UserError(f"--html {str(html)!r} is a folder.", "Name a file.")
     asked = readers.Asked(train_loss, val_loss, metric, maximize)
-    runs, notes = readers.read_runs(paths, asked, classes=classes, max_epochs=max_epochs)
-    found = [diagnosed.Reading(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes) for r in runs]
+    runs, notes = readers.read_runs(paths, asked, classes=classes, max_epochs=max_epochs, name=name)
+    found = [diagnosed.Diagnosed(r.curves, diagnose_curves(r.curves), r.path, r.taken, r.notes, r.failed) for r in runs]
     overall = diagnose_study([r.curves for r in runs]) if len(runs) > 1 else Diagnosis(())
     written = None
     if html is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,7 +105,7 @@ def import_(
     """Make a study of one of Optuna's: for show, report, diagnose, --warm-start, or to go on with."""
     import optuna
 
-    from luthier.integrations._optuna_study import bring_in
+    from luthier.integrations._optuna_study import LeftOut, import_study
     from luthier.store import file_of, shown
     from luthier.store.engine import readable
 
@@ -122,10 +123,15 @@ def import_(
     if name is not None and name not in names:
         raise UserError(f"{shown(source)} holds no study called {name!r}.", nearest(name, names))
     study = optuna.load_study(study_name=name or names[0], storage=source)
-    found, left_out = bring_in(study, storage, name=rename)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", LeftOut)
+        found = import_study(study, storage, name=rename)
     typer.echo(f"{found.history.study.name}: {len(found.history.trials)} trials → {shown(storage)}")
-    for why in left_out:
-        typer.echo(f"  {why}")
+    for why in said:
+        if issubclass(why.category, LeftOut):
+            typer.echo(f"  {why.message}")
+        else:
+            warnings.warn_explicit(why.message, why.category, why.filename, why.lineno)
 
 
 def _optuna_url(url: str) -> str:

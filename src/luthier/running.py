@@ -261,7 +261,7 @@ def _tune(
 
     console = Console(json=json, quiet=quiet)
     url = store.locate(storage)
-    study = api.prepare(target, fixed(space, target, fix), console.say, **asked)
+    study = api.prepare(target, fixed(space, target, fix), console.say, storage=url, **asked)
     configs = read_configs(enqueue, study.space)
     if dry_run:
         commands.dry_run(study, target, url, json, configs)

@@ -57,7 +57,7 @@ def serve(
             raise UserError("--fix describes a new study, and no --space was given.", _ITS_SPACE)
         study = _as_it_is(place, name, asked)
     else:
-        study = api.prepare(trained, fixed(space, trained, fix), console.say, name=name, **asked)
+        study = api.prepare(trained, fixed(space, trained, fix), console.say, name=name, storage=url, **asked)
     crew = Crew(elsewhere=House(say=console.say, **how))
     configs = read_configs(enqueue, study.space)
     return api.launch(study, trained, study.strategy, url, crew, console, enqueue=configs, **more)

@@ -21,7 +21,7 @@ from luthier.request import Names, first_trainings, objectives_from, study_from
 from luthier.run.book import Book
 from luthier.run.loop import run
 from luthier.run.memory import MemoryStore
-from luthier.run.simulate import Curves, SimulatedPool, Span, Workers
+from luthier.run.simulate import CurveFunction, SimulatedPool, Span, Workers
 from luthier.run.table import Table
 from luthier.strategies import build
 
@@ -109,7 +109,7 @@ class _Watch:
 
 
 def simulate(
-    curves: Curves | Table,
+    curves: CurveFunction | Table,
     space: Space | Mapping[str, Any] | None = None,
     *,
     minimize: Names = None,

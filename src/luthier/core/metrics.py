@@ -1,4 +1,5 @@
-"""What the name of a metric says: which word of it tells, whether more is better, whether it is a share; pure."""
+"""What the name of a metric says: which word of it tells, of which data it is, whether more is better, whether it is a
+share; pure."""
 
 from __future__ import annotations
 
@@ -13,6 +14,11 @@ METRICS = (
     "perplexity", "ppl", "bpc", "nll", "likelihood", "deviance", "regret", "precision", "recall", "top5", "top3",
 )
 """Words that tell a metric, from what one looks at first to last."""
+TRAIN = frozenset({"train", "training", "trn"})
+VAL = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev", "holdout", "heldout"})
+TEST = frozenset({"test", "testing", "tst"})
+SPLITS = TRAIN | VAL | TEST
+"""Words that tell the data it is of."""
 _DOWN = {
     "error", "err", "wer", "cer", "fid", "mae", "rmse", "mse", "mape", "smape", "brier", "crps", "perplexity", "ppl",
     "bpc", "nll", "deviance", "regret",
@@ -32,6 +38,18 @@ def words(name: str) -> list[str]:
     """The words of a name in lower case: ``"Loss/valAvg"`` is ``["loss", "val", "avg"]``."""
     parted = re.sub(r"(?<=[a-z]{2})(?=[A-Z][a-z])", " ", name)
     return re.findall(r"[a-z0-9]+", parted.lower())
+
+
+def split_of(name: str) -> Literal["train", "val", "test", ""]:
+    """The data that a name speaks of; empty where it does not say. The last word that tells says it: in
+    ``train/val_loss`` the first is a group's."""
+    found = [split for word in words(name) if (split := split_word(word))]
+    return found[-1] if found else ""
+
+
+def split_word(word: str) -> Literal["train", "val", "test", ""]:
+    """The data that a word in lower case names; empty where it names none."""
+    return "train" if word in TRAIN else "val" if word in VAL else "test" if word in TEST else ""
 
 
 def metric_word(word: str) -> str | None:

@@ -19,6 +19,9 @@ CONFIRM = "confirm"
 """The name of the stage that trains winner and default on fresh seeds; its numbers are a :class:`Confirmation`."""
 ABLATION = "ablation"
 """The name of the stage that walks from the default to the winner; its numbers are an :class:`Ablation`."""
+PROOFS = (CONFIRM, ABLATION)
+"""Stages that prove what the others found: their trainings are no part of the search. None is ended early, and none
+that fails is the sign of a mistake."""
 
 
 @dataclass(frozen=True, slots=True)

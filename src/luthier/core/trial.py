@@ -25,6 +25,8 @@ class Status(StrEnum):
     """Raised, died or reported nonsense; see ``failure``."""
 
 
+ASKED = "asked"
+"""Where a trial's notes keep the configuration that was asked for, if it is trained under another one."""
 ENDED = (Status.FAILED, Status.STOPPED, Status.DONE)
 """No longer to be resumed."""
 

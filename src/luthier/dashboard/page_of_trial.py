@@ -13,6 +13,7 @@ from luthier.core.lineage import lineage
 from luthier.core.params import Constant
 from luthier.diagnosis import Diagnosis, diagnose_curves, from_trial
 from luthier.playbook.defaults import strong_default
+from luthier.run.worker import MARK
 from luthier.view import figures, story
 from luthier.view.panels import compared, training_panels
 
@@ -22,7 +23,7 @@ READ = 4_000_000
 """Bytes at the end of a worker's log that are searched for a trial."""
 SHOWN = 16_000
 """Characters of a trial's log that are shown."""
-_MARK = re.compile(rb"^--- trial (\d+), epochs \d+ to \d+ ---$", re.MULTILINE)
+_MARK = re.compile(f"^{MARK.format(trial='([0-9]+)', start='[0-9]+', until='[0-9]+')}$".encode(), re.MULTILINE)
 
 
 def trial_page(history: History, number: int, files: Path | None) -> Json:
@@ -133,7 +134,7 @@ def log_of(files: Path | None, trial: int) -> str:
     if files is None:
         return ""
     parts = []
-    for path in sorted((files / "logs").glob("worker-*.log")):
+    for path in sorted((files / "logs").glob("worker-*.log"), key=_whose):
         text = _end(path)
         marks = list(_MARK.finditer(text))
         for mark, following in zip(marks, [*marks[1:], None]):
@@ -143,6 +144,12 @@ def log_of(files: Path | None, trial: int) -> str:
     told = b"".join(parts).decode("utf-8", "replace")
     lines = [story.clean(line, 500) for line in told[-SHOWN:].splitlines()]
     return "\n".join(lines)
+
+
+def _whose(log: Path) -> list[int]:
+    """The numbers of the driver, where it has one, and of the worker: the drivers came in this order."""
+    numbers = [int(n) for n in re.findall(r"\d+", log.name)]
+    return numbers if len(numbers) > 1 else [0, *numbers]
 
 
 def _end(path: Path) -> bytes:

@@ -82,6 +82,7 @@ class Curves:
         n_val: samples in the validation set; gives the noise of an accuracy.
         config: the hyperparameters, as far as known.
         name: what to call the training.
+        from_zero: the log calls its first epoch 0: what is known at the place 1, at its end, stands there beside a 0.
     """
 
     train_loss: Series | None = None
@@ -98,6 +99,11 @@ class Curves:
     n_val: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    from_zero: bool = False
+
+    def named(self, x: float) -> float:
+        """What the log calls the place ``x``; of one within an epoch that epoch, where it counts them from 0."""
+        return float(max(math.ceil(x - 1e-9) - 1, 0)) if self.from_zero else x
 
     @property
     def end(self) -> float:

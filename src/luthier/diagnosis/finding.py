@@ -22,7 +22,7 @@ class Finding:
         action: what to try, most promising first, as sentences.
         tier: where the cause lies: 0 the pipeline, 1 optimization, 2 schedule and length, 3 capacity,
             4 regularization, 5 advanced.
-        since: the epoch or step at which it began; None where it holds for the whole training.
+        since: the epoch or step at which it began, as the log calls it; None where it holds for the whole training.
         numbers: the evidence.
         curve: the series that it speaks of.
         causes: kinds that explain this one, where they were found too: advice is theirs, not this one's.

@@ -18,7 +18,7 @@ from luthier.diagnosis.rules.length import learned_something
 from luthier.diagnosis.signals import View
 
 GATED = 3
-"""From this tier on nothing is advised while tiers 0 and 1 have something to mend."""
+"""From this tier on nothing is advised, and no stage of the playbook opens, while tiers 0 and 1 have to be mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def diagnose_curves(curves: Curves) -> Diagnosis:
     for kind, rule in RULES.items():
         evidence = rule.judge(view) if rule.judge is not None and _readable(view, kind) else None
         if evidence is not None:
-            found[kind] = finding(kind, evidence, confidence(kind, view.seen))
+            found[kind] = finding(kind, _as_logged(evidence, curves), confidence(kind, view.seen))
     if learned_something(view) and not any(f.severity in ("critical", "warning") for f in found.values()):
         now = f"The {view.learned_name} fell from {view.start:.3g} to {view.best_train:.3g}"
         few = len(view.learned or ()) < FEW
@@ -68,6 +68,10 @@ def diagnose_curves(curves: Curves) -> Diagnosis:
 def _readable(view: View, kind: str) -> bool:
     """A training without a single finite loss has one thing to say; clipping and scales are read in any case."""
     return view.learned is not None or kind in ("non_finite", "over_clipping", "loss_scale_trouble")
+
+
+def _as_logged(evidence: Evidence, curves: Curves) -> Evidence:
+    return evidence if evidence.since is None else replace(evidence, since=curves.named(evidence.since))
 
 
 def finding(kind: str, evidence: Evidence, trust: float) -> Finding:

@@ -15,6 +15,7 @@ INIT_WARN = 0.3
 INIT_FAIL_NATS = 1.0
 INIT_FAIL_RATIO = 2.0
 LEARNED = 0.02
+"""One batch counts as learned when its loss falls below this part of its first loss."""
 RANDOM = 0.01
 """Difference between two evaluations of one batch, in standard deviations of the outputs, that no rounding explains."""
 

@@ -140,6 +140,10 @@ class View:
     def __init__(self, curves: Curves) -> None:
         self.curves = curves
 
+    def named(self, x: float) -> float:
+        """What the log calls the place ``x``."""
+        return self.curves.named(float(x))
+
     # -- series ----------------------------------------------------------------------------------------------------
     @cached_property
     def raw_train(self) -> Series | None:

@@ -10,19 +10,19 @@ import numpy as np
 from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
 from luthier.core.trial import Status, TrialRecord
-from luthier.search.surrogate import Evidence, Line
+from luthier.search.surrogate import Line, Observations
 
 POINTS = 240
 """Trials that the model sees: the best two thirds of them, the rest the latest."""
 
 
-def evidence(history: History, ladder: Sequence[int]) -> Evidence:
+def evidence(history: History, ladder: Sequence[int]) -> Observations:
     """All trials that reached the first rung, at most :data:`POINTS`."""
     trials = _seen(history, ladder)
     through = lines(history, ladder)
     expected = [_expected(history, t, ladder, through) for t in trials]
     losses, doubts = np.array([e[0] for e in expected]), np.array([e[1] for e in expected])
-    return Evidence([t.config for t in trials], losses, doubts)
+    return Observations([t.config for t in trials], losses, doubts)
 
 
 def _seen(history: History, ladder: Sequence[int]) -> list[TrialRecord]:

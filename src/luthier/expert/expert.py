@@ -31,19 +31,13 @@ from luthier.expert.opinions import Opinion, opinions, standing
 from luthier.expert.portfolio import portfolio
 from luthier.knowledge import Prior, find
 from luthier.schedule.halving import rungs
-from luthier.search.local import moved
-from luthier.search.surrogate import fit, most_promising
+from luthier.search.local import PARENTS, moved
+from luthier.search.surrogate import BLIND, DRAWS, fit, most_promising
 
 LOCAL = 0.5
 """The part of the draws around the best once one was trained to the end."""
-PARENTS = (4.0, 2.0, 1.0)
-"""The odds of the best three to be moved."""
 AGAIN = 20
 """Draws before one is taken although it was tried already or is likely to explode."""
-DRAWS = 16
-"""Draws among which the model chooses."""
-BLIND = 0.25
-"""The part of the draws that it does not choose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from luthier.core.params import Choice, Config, Constant
 from luthier.expert.opinions import Opinion
 from luthier.knowledge import default_config, find
+from luthier.knowledge.prior import LONG
 
 STEP = 3.0
 """The factor between the rates of the portfolio."""
 MOST = 7
 """Configurations at most."""
-LONG = 10**9
-"""Epochs of a training that lacks no update."""
 
 
 @dataclass(frozen=True, slots=True)

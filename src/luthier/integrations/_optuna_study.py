@@ -32,6 +32,11 @@ from luthier.strategies import STRATEGIES, check_strategy
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
+
+class LeftOut(UserWarning):
+    """A trial of Optuna's that a study does not take over, and why."""
+
+
 # -- an Optuna study as a log ------------------------------------------------------------------------------------------
 
 
@@ -62,25 +67,6 @@ def import_study(
     Raises:
         UserError: no finished trial; a trial that does not lie in ``space``; a study of that name is there already.
     """
-    result, left_out = bring_in(
-        study, storage, name=name, space=space, max_epochs=max_epochs, strategy=strategy, seed=seed
-    )
-    for why in left_out:
-        warnings.warn(why, stacklevel=2)
-    return result
-
-
-def bring_in(
-    study: optuna.Study,
-    storage: str | Path,
-    *,
-    name: str | None = None,
-    space: Space | None = None,
-    max_epochs: int | None = None,
-    strategy: str = "expert",
-    seed: int = 0,
-) -> tuple[Result, list[str]]:
-    """The same, with a sentence for each trial that was left out."""
     from luthier import store as stores
 
     trials = [t for t in study.get_trials(deepcopy=False) if t.state in FINISHED]
@@ -103,7 +89,9 @@ def bring_in(
         log.append(entries, 0)
     finally:
         log.close()
-    return Result(fold(entries)), left_out
+    for why in left_out:
+        warnings.warn(LeftOut(why), stacklevel=2)
+    return Result(fold(entries))
 
 
 def _lying_in(space: Space, trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]:

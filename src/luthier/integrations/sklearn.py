@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,7 +40,7 @@ class LuthierSearchCV(BaseSearchCV):
 
     With a ``resource`` candidates are first fitted with a part of it, as the strategy has it, and the best ones again
     with more: from the start each time, since an estimator keeps no checkpoint. The best is chosen among those that had
-    all of it.
+    all of it, however well others did with less; where the budget reached none, among those with the most.
 
     Args:
         estimator: anything with ``fit`` and ``score``, or with ``scoring=``.
@@ -58,7 +58,8 @@ class LuthierSearchCV(BaseSearchCV):
         random_state: a whole number that fixes the search, together with those of the estimator and of ``cv``.
 
     Attributes:
-        result_: the :class:`luthier.Result`, for the report, importances and next steps.
+        result_: the :class:`luthier.Result`, for the report, importances and next steps. Its best is that of all
+            trials; with a resource it may have had a part of it, which ``best_params_`` never has while others had all.
         n_resources_: with a resource, how much of it each candidate had, in the order of ``cv_results_``.
 
     Raises:
@@ -120,17 +121,18 @@ class LuthierSearchCV(BaseSearchCV):
         space, meant = _space(self.space)
         self._check(space)
         metric = self.refit if isinstance(self.refit, str) else "score"
-        study = AskTell(
-            space,
-            maximize=metric,
-            max_epochs=self.max_resources or 1,
-            budget=f"{self.n_iter} trials",
-            strategy=self.strategy,
-            storage=self.storage,
-            name=_free_name(self.storage),
-            seed=int(self.random_state or 0),
-            reduce="last",
-        )
+        with _new_name(self.storage) as name:
+            study = AskTell(
+                space,
+                maximize=metric,
+                max_epochs=self.max_resources or 1,
+                budget=f"{self.n_iter} trials",
+                strategy=self.strategy,
+                storage=self.storage,
+                name=name,
+                seed=int(self.random_state or 0),
+                reduce="last",
+            )
         self._evaluated: tuple[Any, ...] = ()
         try:
             self._search(study, evaluate_candidates, meant, metric)
@@ -216,13 +218,14 @@ class LuthierSearchCV(BaseSearchCV):
 
     @staticmethod
     def _select_best_index(refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
-        """The best of those with the whole resource, of all where nobody had it."""
+        """The best of those with the whole resource; where none of them has a score, of those with the most of it."""
         if callable(refit) or "n_resources" not in results:
             return int(BaseSearchCV._select_best_index(refit, refit_metric, results))
-        resources = results["n_resources"]
-        scores = np.where(resources == resources.max(), results[f"mean_test_{refit_metric}"], np.nan)
-        return int(BaseSearchCV._select_best_index(refit, refit_metric, results) if np.isnan(scores).all()
-                   else np.nanargmax(scores))  # fmt: skip
+        resources, scores = results["n_resources"], results[f"mean_test_{refit_metric}"]
+        if np.isnan(scores).all():
+            return int(BaseSearchCV._select_best_index(refit, refit_metric, results))
+        most = resources[~np.isnan(scores)].max()
+        return int(np.nanargmax(np.where(resources == most, scores, np.nan)))
 
 
 def _ask(study: AskTell, many: int) -> list[Job]:
@@ -269,16 +272,13 @@ def _takes(known: Mapping[str, Any], name: str) -> bool:
     return callable(known.get(owner)) and not hasattr(known[owner], "get_params")
 
 
-def _free_name(storage: str | Path | None) -> str:
+def _new_name(storage: str | Path | None) -> AbstractContextManager[str]:
     """A name of its own for each fit: what another one found on other data is no part of this one's results."""
     if storage is None:
-        return "study"
+        return nullcontext("study")
     from luthier import store
 
-    url = store.locate(storage)
-    file = store.file_of(url)
-    taken = store.study_names(url) if file is None or file.exists() else []
-    return next(n for i in count(1) if (n := "study" if i == 1 else f"study-{i}") not in taken)
+    return store.new_name(store.locate(storage), "study")
 
 
 def _space(given: Any) -> tuple[Space, Meant]:

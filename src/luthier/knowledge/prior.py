@@ -47,6 +47,8 @@ ENOUGH = 4000.0
 SAMPLES = 4000
 """Training samples that are supposed where nobody said how many there are. Our choice: who tunes short trainings has
 small data, and with 150 epochs or more the guess is without effect."""
+LONG = 10**9
+"""Epochs of a training that lacks no update."""
 REFERENCE = 64.0
 """The batch size at which the rates' centers are meant."""
 STARVED: Mapping[str, float] = {"learning_rate": 0.8, "weight_decay": -1.0}

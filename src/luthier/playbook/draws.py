@@ -20,15 +20,8 @@ from luthier.core.space import Space
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import Prior
 from luthier.playbook.script import Look, over
-from luthier.search.local import moved
-from luthier.search.surrogate import Evidence, Line, fit, most_promising
-
-DRAWS = 16
-"""Draws among which the model chooses; as the expert."""
-BLIND = 0.25
-"""The part of the candidates that it does not choose; as the expert."""
-PARENTS = (4.0, 2.0, 1.0)
-"""The odds of the best three to be moved; as the expert."""
+from luthier.search.local import PARENTS, moved
+from luthier.search.surrogate import BLIND, DRAWS, Line, Observations, fit, most_promising
 
 Items = tuple[tuple[str, Value], ...]
 """A configuration that can be a key."""
@@ -81,7 +74,7 @@ def _candidates(
     """A function of its arguments alone; remembered, since a script runs from its beginning at each decision."""
     prior, rng = _prior(*about), np.random.default_rng(luck)
     odds = np.array(PARENTS[: len(parents)]) / sum(PARENTS[: len(parents)])
-    evidence = Evidence([dict(r[0]) for r in rows], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
+    evidence = Observations([dict(r[0]) for r in rows], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
     model = fit(prior, evidence)
     tried = {r[0] for r in rows}
     chosen: list[Config] = []

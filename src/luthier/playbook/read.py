@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 
 from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
-from luthier.core.params import Choice
-from luthier.core.summary import ABLATION, CONFIRM
+from luthier.core.params import Choice, Config
+from luthier.core.summary import PROOFS
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis import Finding, diagnose_curves, from_trial
 from luthier.diagnosis.several import EDGE as EDGE_FACTOR
 from luthier.knowledge import find
 from luthier.playbook.script import settled_config
 
-PROOFS = (CONFIRM, ABLATION)
 OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
 """Findings that ask for regularization."""
 ABOUT = 2.1
@@ -66,6 +65,17 @@ def leading(history: History) -> TrialRecord | None:
     pool = own or others
     longest = max((t.horizon for t in pool), default=0)
     return min((t for t in pool if t.horizon == longest), key=history.final_loss, default=None)
+
+
+def known_by_hand(history: History) -> Config | None:
+    """The configuration added by hand that did best at full length; while none has come to its end, the oldest of those
+    that train."""
+    added = [t for t in history.trained() if t.by_hand]
+    ended = [t for t in added if t.full and math.isfinite(history.final_loss(t))]
+    best = min(ended, key=history.final_loss, default=None)
+    if best is None:
+        best = next((t for t in added if t.status in (Status.RUNNING, Status.PAUSED)), None)
+    return None if best is None else best.config
 
 
 def read_leading(history: History) -> Reading:

@@ -22,13 +22,14 @@ from typing import Any
 from luthier.core.events import RangeChanged, StageOpened
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
-from luthier.core.summary import ABLATION, CONFIRM
+from luthier.core.summary import ABLATION, CONFIRM, PROOFS
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import Finding
+from luthier.diagnosis.read import GATED
 from luthier.knowledge import find, tier_of
 from luthier.playbook.plan import Plan, plan_of
 from luthier.playbook.ranges import beyond, taken_back, wider
-from luthier.playbook.read import PIPELINE, PROOFS, RATE, Reading, bracketed, read_leading
+from luthier.playbook.read import PIPELINE, RATE, Reading, bracketed, known_by_hand, read_leading
 from luthier.playbook.script import settled_config, short_length
 from luthier.playbook.stage import Stage
 from luthier.playbook.stages.again import decaying, remedies
@@ -39,8 +40,6 @@ MOST = 2
 TRUSTED = 0.75
 """Measured confidence from which a warning about the pipeline holds up tiers 3 to 5: those below it are told, and no
 study should stand still for them (noisy training labels make validation look better than training). Our choice."""
-GATED = 3
-"""From this tier on a stage waits while the pipeline or the learning rate has something to be mended."""
 RATES, CAPACITY, REGULARIZATION, SCHEDULE, REFINEMENT = (
     "learning rate", "capacity", "regularization", "schedule", "refinement",
 )  # fmt: skip
@@ -166,6 +165,8 @@ class Route:
             notes["held"] = held
         if stage.name == REFINEMENT and (held := self.held()):
             notes["held"] = held
+        if stage.name == RATES and "again" not in notes and (known := known_by_hand(self.history)) is not None:
+            notes["known"] = dict(known)
         overfits = self.reading.serious(("overfitting", "overfitting_loss_only")) if stage.name == CAPACITY else None
         if overfits is not None:
             notes["overfits"] = overfits.text

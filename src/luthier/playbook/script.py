@@ -26,10 +26,9 @@ from luthier.core.events import StageClosed
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Config, Value
 from luthier.core.space import Space
-from luthier.core.trial import Status, TrialRecord
+from luthier.core.trial import ASKED, Status, TrialRecord
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.plan import Plan, plan_of
-from luthier.schedule.memory import ASKED
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,12 @@ from luthier.contracts import Stop
 from luthier.core.events import StageClosed
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Choice, Constant
-from luthier.core.summary import CONFIRM
+from luthier.core.summary import PROOFS
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis import Curves, Series, diverged, from_trial
 from luthier.knowledge import find, optimizer_in, role_of, setting_of
 from luthier.playbook.defaults import strong_default
 
-EVIDENCE = (CONFIRM, "ablation")
-"""Stages whose failing trainings are what they ask for; none is ended early, none counts as a sign of a mistake."""
 FIRST = 12
 """Trainings that mistakes are looked for in; one that nobody has named by then is left to the stages."""
 NOTHING = 0.005
@@ -58,7 +56,7 @@ it takes :data:`TRIED` trainings."""
 def ending(history: History, trial: TrialRecord) -> Stop | None:
     """Whether to end a running training of the search: its loss exploded, or it has learned nothing and does not begin
     to (:func:`luthier.diagnosis.ending`). The strong default is ended for the first reason only."""
-    if trial.stage in EVIDENCE or "arm" in trial.notes:
+    if trial.stage in PROOFS or "arm" in trial.notes:
         return None
     why = diagnosis.ending(history, trial)
     if why is not None and dict(trial.config) == strong_default(history):
@@ -93,9 +91,9 @@ class Sign:
 
 def mistake(history: History, stage: StageRecord) -> StageClosed | None:
     """The end of an open stage whose trials show a mistake that no tuning mends; None as long as nothing does."""
-    if stage.name in EVIDENCE:
+    if stage.name in PROOFS:
         return None
-    ended = [t for t in history.trained() if t.status is not Status.RUNNING and t.stage not in EVIDENCE]
+    ended = [t for t in history.trained() if t.status is not Status.RUNNING and t.stage not in PROOFS]
     broken = next((t for t in ended if t.failure is not None and t.failure.kind == "pipeline"), None)
     if broken is not None and broken.failure is not None:
         return _end(stage, broken.failure.reason, f"trial {broken.id} saw it")

@@ -19,7 +19,7 @@ from luthier.diagnosis.checks import CheckReport, CheckRow
 from luthier.probing.batch_size import bench_of, make_update, shortened
 from luthier.probing.lr_range import Snapshot, seed_all
 from luthier.recipe import Recipe
-from luthier.recipe.data import Data, Table
+from luthier.recipe.data import Data, SampleTable
 from luthier.recipe.probes import Bench, generators_kept
 
 UPDATES = 60
@@ -115,7 +115,7 @@ def _fingerprints(values: Tensor, length: int) -> Tensor:
     return (sums[length:] - sums[:-length]) * inverses[: len(values) - length + 1]
 
 
-def _rows(table: Table) -> tuple[Tensor, Tensor]:
+def _rows(table: SampleTable) -> tuple[Tensor, Tensor]:
     """Inputs and targets of as many samples as can be looked at, evenly spaced."""
     if table.tensors is not None:
         x, y = table.tensors

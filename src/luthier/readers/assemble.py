@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from luthier.core.metrics import words
-from luthier.diagnosis.curves import Curves, Series, Unit
-from luthier.readers.pairing import EXTRA, Asked, Pairing, direction, pair
+from luthier.diagnosis.curves import EXTRA, Curves, Series, Unit
+from luthier.readers.pairing import Asked, Pairing, direction, pair
 from luthier.readers.recording import Recording
 
 STEPS_PER_EPOCH = 3.0
@@ -27,12 +27,14 @@ class Run:
         path: the file or folder it was read from.
         taken: the name that was taken for each role.
         notes: what the user should know of how it was read.
+        failed: how it ended, of one that did not come to its end.
     """
 
     curves: Curves
     path: str
     taken: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    failed: str = ""
 
     @property
     def said(self) -> str:
@@ -59,7 +61,7 @@ def assemble(
         return None
     notes = list(found.notes)
     picked = {role: recording.tags[name] for role, name in found.taken.items()}
-    series, unit = _one_axis(recording, found, picked, notes)
+    series, unit, from_zero = _one_axis(recording, found, picked, notes)
     length = recording.length
     if max_epochs is not None:
         if unit == "epoch":
@@ -92,8 +94,9 @@ def assemble(
         trivial_metric=trivial,
         config=recording.config,
         name=recording.name,
+        from_zero=from_zero,
     )
-    return Run(curves, str(recording.path), found.taken, tuple(notes))
+    return Run(curves, str(recording.path), found.taken, tuple(notes), recording.failed)
 
 
 def renamed(run: Run, name: str) -> Run:
@@ -106,23 +109,26 @@ def renamed(run: Run, name: str) -> Run:
 
 def _one_axis(
     recording: Recording, found: Pairing, picked: Mapping[str, Series], notes: list[str]
-) -> tuple[dict[str, Series], Unit]:
-    """Every series on one axis, and its unit.
+) -> tuple[dict[str, Series], Unit, bool]:
+    """Every series on one axis, its unit, and whether the log calls the epoch at the place 1 its epoch 0.
 
     Where the format does not tell, validation that was recorded at each whole number was counted in epochs (nobody
     validates after every step); training that then goes on much further was counted in steps.
     """
     if recording.unit is not None:
-        return dict(picked), recording.unit
+        return dict(picked), recording.unit, recording.from_zero
     vals = [picked[role] for role in ("val_loss", "val_metric") if role in picked]
     longest = max(vals, key=len, default=None)
     if longest is None:
         by_epoch = all("epoch" in words(found.taken[r]) for r in ("train_loss", "train_metric") if r in picked)
-        return (_from_one(picked), "epoch") if by_epoch else (dict(picked), "step")
+        if not by_epoch:
+            return dict(picked), "step", False
+        shift = _shift(list(picked.values()))
+        return {role: Series(s.x + shift, s.y) for role, s in picked.items()}, "epoch", shift > 0
     if len(longest) < 2 or not np.all(np.diff(longest.x) == 1.0):
-        return dict(picked), "step"
+        return dict(picked), "step", False
     end = float(longest.x[-1])
-    shift = 1.0 if min(float(s.x[0]) for s in vals) == 0.0 else 0.0
+    shift = _shift(vals)
     out, scaled = {}, []
     for role, own in picked.items():
         last = float(own.x[-1])
@@ -135,12 +141,12 @@ def _one_axis(
     if scaled:
         names = ", ".join(scaled)
         notes.append(f"{names} is counted in steps and validation in epochs: both were laid to end together")
-    return out, "epoch"
+    return out, "epoch", shift > 0
 
 
-def _from_one(picked: Mapping[str, Series]) -> dict[str, Series]:
-    shift = 1.0 if min(float(s.x[0]) for s in picked.values()) == 0.0 else 0.0
-    return {role: Series(s.x + shift, s.y) for role, s in picked.items()}
+def _shift(series: Sequence[Series]) -> float:
+    """1 where epochs are counted from 0: the first one ends at 1."""
+    return 1.0 if min(float(s.x[0]) for s in series) == 0.0 else 0.0
 
 
 def _fraction_word(found: Pairing) -> bool:

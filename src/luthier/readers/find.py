@@ -17,6 +17,7 @@ from luthier.readers.recording import Recording
 
 LEFT_OUT = {"__pycache__", "node_modules", "site-packages", "venv", "wandb"}
 MOST_NAMES = 30
+MOST_WHYS = 3
 
 
 class Reader(Protocol):
@@ -45,20 +46,28 @@ def read_runs(
     *,
     classes: int | None = None,
     max_epochs: float | None = None,
+    name: str | None = None,
 ) -> tuple[list[Run], list[str]]:
     """Every training below ``paths``, and what the user should know of how they were read.
 
     Args:
-        paths: files, or folders that are searched.
+        paths: files, folders that are searched, or URLs of Luthier's storages.
         asked: names that the user gives.
         classes: of a classification, for the loss of a model that knows nothing.
         max_epochs: the planned length of the trainings.
+        name: the study of Luthier's whose trainings alone are read.
 
     Raises:
-        UserError: a path that is not there or holds no training, or an asked name that none of them logged.
+        UserError: a path that is not there or holds no training, or an asked name that none of them logged or has.
     """
     broken: list[UserError] = []
-    recordings = [found for path in paths for found in _recordings(Path(path), len(paths) > 1, broken)]
+    recordings = [found for path in paths for found in _at(path, len(paths) > 1, broken)]
+    if name is not None:
+        known = list(dict.fromkeys(r.study for r in recordings if r.study))
+        recordings = [r for r in recordings if r.study == name]
+        if not recordings:
+            mend = nearest(name, known) if known else "--name chooses among Luthier's studies; there is none."
+            raise UserError(f"There is no training of a study called {name!r}.", mend)
     asked = asked or Asked()
     every = list(dict.fromkeys(tag for r in recordings for tag in r.tags))
     runs, bare = [], []
@@ -82,6 +91,9 @@ def read_runs(
             runs.append(run)
     if not runs and problem is not None:
         raise problem
+    early, bare = [r for r in bare if r.failed and not r.tags], [r for r in bare if r.tags or not r.failed]
+    if not runs and early and not bare:
+        raise UserError(f"There is no curve to read: {_ended(early)}.", "Mend what makes them fail.")
     if not runs:
         raise UserError(
             f"{_many(len(bare), 'recording')} held nothing that is surely a loss or a metric. Logged were: "
@@ -89,13 +101,30 @@ def read_runs(
             "Say which is which: --train-loss NAME --val-loss NAME --metric NAME with --maximize or --minimize.",
         )
     notes = list(dict.fromkeys(f"left out: {error.problem} {error.mend}" for error in broken))
+    if early:
+        notes.append(f"left out: {_ended(early)}")
     if bare:
         names = list(dict.fromkeys(tag for r in bare for tag in r.tags))
         notes.append(f"{_many(len(bare), 'recording')} left out, without a loss or a metric: {_list(names)}")
     return _told_apart(runs), notes
 
 
+def _ended(failed: Sequence[Recording]) -> str:
+    """Trainings without a curve, and why."""
+    whys = Counter(r.failed for r in failed)
+    return "; ".join(f"{_many(n, 'training')} {why}" for why, n in whys.most_common(MOST_WHYS))
+
+
 # -- finding -----------------------------------------------------------------------------------------------------------
+
+
+def _at(place: str | Path, whole: bool, broken: list[UserError]) -> list[Recording]:
+    if "://" not in str(place):
+        return _recordings(Path(place), whole, broken)
+    found = study.read(str(place))
+    if not found:
+        raise UserError("No trial of a study there has reported anything yet.", "Wait for the first epoch.")
+    return found
 
 
 def _recordings(path: Path, whole: bool, broken: list[UserError]) -> list[Recording]:

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from luthier.core.errors import UserError, nearest
-from luthier.core.metrics import METRICS, guess_direction, metric_word, words
+from luthier.core.metrics import METRICS, guess_direction, metric_word, split_word, words
+from luthier.diagnosis.curves import EXTRA
 
 # fmt: off
-TRAIN = {"train", "training", "trn"}
-VAL = {"val", "valid", "validation", "eval", "evaluation", "dev", "holdout", "heldout"}
-TEST = {"test", "testing", "tst"}
 _OFTEN = {"step": 2, "steps": 2, "batch": 2, "iter": 2, "iteration": 2, "iterations": 2, "epoch": 0, "epochs": 0}
 _FILLER = {"avg", "mean", "average", "running", "vs", "per", "dataloader", "idx", "metrics", "metric", "scalar",
            "scalars", "value", "loop", "smooth", "smoothed", "history", "performance", "coco", "bbox"}
@@ -30,7 +28,6 @@ _SHORT = {"acc": "accuracy", "err": "error", "ppl": "perplexity"}
 _EVALUATED = {"map", "ap", "bleu", "rouge", "wer", "cer", "fid", "ndcg", "mrr"}
 """Metrics that nobody computes on training data: without a split they are validation's."""
 ROLES = ("train_loss", "val_loss", "train_metric", "val_metric", "learning_rate")
-EXTRA = ("grad_norm", "loss_scale", "clipped", "update_ratio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Pairing:
     """Which name was taken for which role.
 
     Args:
-        taken: role to name; roles are :data:`ROLES` and :data:`EXTRA`.
+        taken: role to name; roles are :data:`ROLES` and :data:`.EXTRA`.
         maximize: whether a larger metric is better; True without one.
         notes: what the user should know of the choice.
     """
@@ -138,7 +135,7 @@ def pair(
 def _part(name: str) -> _Name:
     split, often, quantity = "", 1, []
     for word in words(name):
-        where = "train" if word in TRAIN else "val" if word in VAL else "test" if word in TEST else ""
+        where = split_word(word)
         if where:
             split = where  # the last one says it: "train/val_loss" is a group's name and then the split
         elif word in _OFTEN:

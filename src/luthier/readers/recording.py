@@ -23,7 +23,7 @@ class Recording:
 
     Args:
         name: what to call it: its place below the path that was asked for.
-        path: the file or folder it was read from.
+        path: the file, folder or storage it was read from.
         tags: every series by the name under which it was logged.
         unit: of ``x`` in every series; None where the format does not tell.
         length: of the whole training as planned, in ``unit``.
@@ -31,10 +31,13 @@ class Recording:
         config: the hyperparameters that stand beside the curves.
         metric: the name of the metric that the training itself cared for, without a split.
         maximize: that metric's direction, where it was recorded.
+        from_zero: the log calls the epoch 0 that is the place 1 here.
+        study: the name of Luthier's study that it is of.
+        failed: how it ended, of one that did not come to its end: ``"failed after epoch 5 of 10: raised: ..."``.
     """
 
     name: str
-    path: Path
+    path: str | Path
     tags: Mapping[str, Series]
     unit: Unit | None = None
     length: float | None = None
@@ -42,6 +45,9 @@ class Recording:
     config: Mapping[str, Any] = field(default_factory=dict)
     metric: str | None = None
     maximize: bool | None = None
+    from_zero: bool = False
+    failed: str = ""
+    study: str = ""
 
 
 def number(text: Any) -> float | None:

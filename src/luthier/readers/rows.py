@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import UserError
+from luthier.core.metrics import SPLITS
 from luthier.diagnosis.curves import Series, Unit
-from luthier.readers.pairing import ROLES, TEST, TRAIN, VAL, pair
+from luthier.readers.pairing import ROLES, pair
 from luthier.readers.recording import Recording, number, series
 
 Row = Mapping[str, Any]
@@ -23,10 +24,10 @@ _EPOCH = ("epoch", "epochs")
 _STEP = ("step", "steps", "global_step", "globalstep", "_step", "trainer/global_step", "iteration", "iterations",
          "iter", "iters", "it", "update", "updates", "num_updates", "batch")
 _WEAK = {"it", "update", "updates", "batch"}
-_NAME = ("name", "tag", "metric", "key", "variable")
+TAG = ("name", "tag", "metric", "key", "variable")
 _VALUE = ("value", "val")
 _RUN = ("run", "run_id", "run_name", "run_uuid", "trial", "trial_id", "experiment")
-_PHASE = ("phase", "split", "mode", "subset", "stage", "dataset")
+PHASE = ("phase", "split", "mode", "subset", "stage", "dataset")
 _IGNORED = ("timestamp", "time", "date", "wall_time", "walltime", "unnamed:_0", "index", "_runtime", "_timestamp", "")
 # fmt: on
 
@@ -62,17 +63,18 @@ def recordings(rows: Sequence[Row], name: str, path: Path, config: Mapping[str, 
         return found
     epoch, step = _find(columns, _EPOCH), _find(columns, _STEP)
     rows, head = _after_head(rows, epoch, step)
-    tag, value = _find(columns, _NAME), _find(columns, _VALUE)
+    tag, value = _find(columns, TAG), _find(columns, _VALUE)
     if value is not None and (tag is not None or set(columns) <= {*_STEP, *_EPOCH, *_IGNORED, *_VALUE}):
         # TensorBoard's own download has no column for the tag: the file is called after it.
         rows = [_one(r, epoch, step, str(r.get(tag)) if tag else name.split("-tag-")[-1], value) for r in rows]
-    elif (phase := _find(columns, _PHASE)) is not None and _is_phase(rows, phase):
+    elif (phase := _find(columns, PHASE)) is not None and _is_phase(rows, phase):
         axes = (epoch, step)
         rows = [{k if k in axes else f"{r.get(phase)}/{k}": v for k, v in r.items() if k != phase} for r in rows]
-    tags, unit, per_epoch = _series(rows, epoch, step)
+    tags, unit, per_epoch, from_zero = _series(rows, epoch, step)
     if not tags:
         return []
-    return [Recording(name, path, tags, unit, per_epoch=per_epoch, config={**(config or {}), **head})]
+    known = {**(config or {}), **head}
+    return [Recording(name, path, tags, unit, per_epoch=per_epoch, config=known, from_zero=from_zero)]
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
@@ -101,7 +103,7 @@ def _one(row: Row, epoch: str | None, step: str | None, tag: str, value: str) ->
 
 def _is_phase(rows: Sequence[Row], phase: str) -> bool:
     seen = {str(r.get(phase)).strip().lower() for r in rows}
-    return 0 < len(seen) <= 4 and bool(seen & {*TRAIN, *VAL, *TEST})
+    return 0 < len(seen) <= 4 and bool(seen & SPLITS)
 
 
 def pair_quietly(names: Sequence[str]) -> set[str]:
@@ -118,8 +120,9 @@ def pair_quietly(names: Sequence[str]) -> set[str]:
 
 def _series(
     rows: Sequence[Row], epoch: str | None, step: str | None
-) -> tuple[dict[str, Series], Unit | None, float | None]:
-    """Every numeric column as a series, what its places are, and the length of an epoch in them."""
+) -> tuple[dict[str, Series], Unit | None, float | None, bool]:
+    """Every numeric column as a series, what its places are, the length of an epoch in them, and whether epochs were
+    counted from 0."""
     columns = dict.fromkeys(c for r in rows for c in r)
     at: dict[str, list[tuple[float | None, float | None, float]]] = {}
     for column in columns:
@@ -131,7 +134,7 @@ def _series(
             continue  # text
         at[column] = [(*_place(i, r, epoch, step), y) for i, r, y in told if y is not None]
     if not at:
-        return {}, None, None
+        return {}, None, None, False
     epochs = [e for points in at.values() for e, _, _ in points if e is not None]
     steps = [s for points in at.values() for _, s, _ in points if s is not None]
     shift = 1.0 if epochs and min(epochs) == 0 and all(e.is_integer() for e in epochs) else 0.0
@@ -150,7 +153,7 @@ def _series(
     else:
         built = {c: series([(s, y) for _, s, y in points if s is not None]) for c, points in at.items()}
         unit = "step"
-    return {c: s for c, s in built.items() if s is not None}, unit, per_epoch
+    return {c: s for c, s in built.items() if s is not None}, unit, per_epoch, unit == "epoch" and shift > 0
 
 
 def _place(i: int, row: Row, epoch: str | None, step: str | None) -> tuple[float | None, float | None]:

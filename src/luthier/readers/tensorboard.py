@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import UserError
-from luthier.core.metrics import words
+from luthier.core.metrics import SPLITS, words
 from luthier.readers.lightning import hparams
-from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import Recording, series
 
 NAME = "TensorBoard's event files"
 _MARK = "tfevents"
-_SPLITS = TRAIN | VAL | TEST
 _LARGEST = 64 * 2**20
 """Bytes in a record that may be a scalar's; longer ones are images and graphs."""
 
@@ -74,8 +72,8 @@ def writers(folder: Path) -> dict[str, Path]:
         return found
     for child in below:
         own = words(child.name)
-        split = len(own) == 1 and own[0] in _SPLITS
-        with_root = "" in found and ((len(own) > 1 and own[-1] in _SPLITS) or _is_clock(child.name))
+        split = len(own) == 1 and own[0] in SPLITS
+        with_root = "" in found and ((len(own) > 1 and own[-1] in SPLITS) or _is_clock(child.name))
         if (split or with_root) and _files(child):
             found[child.name] = child
     return found

@@ -50,7 +50,7 @@ def shuffled(n: int, *seed: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class SampleTable:
     """One data set.
 
     Args:
@@ -77,7 +77,7 @@ class Table:
         places = len(self.dataset) - (n - 1) * self.stride  # type: ignore[arg-type]
         return derive_seed(*seed, 3) % places + self.stride * order
 
-    def to(self, device: torch.device) -> Table:
+    def to(self, device: torch.device) -> SampleTable:
         """The same table with its tensors, if any, on ``device``."""
         if self.tensors is None:
             return self
@@ -117,8 +117,8 @@ class Data:
         streams: for language, what both tables are cut from; None where they came as data sets.
     """
 
-    train: Table
-    val: Table
+    train: SampleTable
+    val: SampleTable
     targets: Tensor
     task: Task
     input_shape: tuple[int, ...]
@@ -241,7 +241,7 @@ def prepare(train: Any, val: Any, task: Task) -> Data:
                 tensors = (_inputs(tensors[0], task), y)
             seen = tensors[0] if tensors else _first_inputs(dataset, task)
         faults += _faults(name, "inputs", seen) + _faults(name, "targets", y)
-        tables.append(Table(dataset, tensors, task))
+        tables.append(SampleTable(dataset, tensors, task))
         targets.append(y)
         if task == "language":
             _check_windows(name, seen, y)
@@ -295,11 +295,11 @@ def _prepare_streams(train: Any, val: Any) -> Data:
     return Data(*tables, first, "language", (context,), outputs, 0.0, (), lambda: outputs, (first, second))
 
 
-def _windows(stream: Tensor, context: int, step: int) -> Table:
+def _windows(stream: Tensor, context: int, step: int) -> SampleTable:
     """Windows of a stream that begin ``step`` tokens apart, without a copy; of those that overlap an epoch takes some
     that do not."""
     x, y = (part.unfold(0, context, step) for part in (stream[:-1], stream[1:]))
-    return Table(TensorDataset(x, y), (x, y), "language", context // step)
+    return SampleTable(TensorDataset(x, y), (x, y), "language", context // step)
 
 
 def _check_windows(name: str, x: Tensor, y: Tensor) -> None:
@@ -326,7 +326,7 @@ def _whole(x: Tensor) -> Tensor:
     return x
 
 
-def _tokens(table: Table) -> int:
+def _tokens(table: SampleTable) -> int:
     """One more than the largest token of a table's inputs, read in one pass if need be."""
     largest = 0
     for part, _ in table.batches(len(table) if table.tensors else READ_AT_ONCE, device=torch.device("cpu")):
@@ -334,7 +334,7 @@ def _tokens(table: Table) -> int:
     return largest + 1
 
 
-def _first(table: Table, samples: int) -> Table:
+def _first(table: SampleTable, samples: int) -> SampleTable:
     n = min(samples, len(table))
     tensors = None if table.tensors is None else (table.tensors[0][:n], table.tensors[1][:n])
     return replace(table, dataset=Subset(table.dataset, range(n)), tensors=tensors)

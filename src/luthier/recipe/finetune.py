@@ -71,8 +71,8 @@ def split_in_order(model: nn.Module, groups: Groups = None) -> list[list[nn.Para
     return split
 
 
-def plan(model: nn.Module, groups: Groups, knobs: Mapping[str, Any], max_epochs: int) -> Plan:
-    """What trains when. Make it from a fresh model, before :meth:`Plan.apply` has frozen anything.
+def plan(model: nn.Module, groups: Groups, knobs: Mapping[str, Any], max_epochs: int) -> TrainingPlan:
+    """What trains when. Make it from a fresh model, before :meth:`TrainingPlan.apply` has frozen anything.
 
     Args:
         groups: as for :func:`split_in_order`; its answer will do.
@@ -97,12 +97,12 @@ def plan(model: nn.Module, groups: Groups, knobs: Mapping[str, Any], max_epochs:
         raise UserError(
             f"finetune={policy!r} needs a body and a head; the model has one group of parameters.", "Name its groups."
         )
-    return Plan(split, policy, decay, head_epochs, max_epochs)
+    return TrainingPlan(split, policy, decay, head_epochs, max_epochs)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TrainingPlan:
     """Which groups of parameters train at which epoch, and how fast; see :func:`plan`, which checks the values.
 
     Args:

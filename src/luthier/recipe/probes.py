@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from luthier.diagnosis.lr_range import LADDER_STEPS
+from luthier.diagnosis.sanity import LEARNED
 from luthier.recipe import models, optimizers
 from luthier.recipe.data import Alter, Data, derive_seed
-from luthier.recipe.finetune import Plan
+from luthier.recipe.finetune import TrainingPlan
 from luthier.recipe.precision import Loss, Stepper, forward
 
 # Karpathy 2019, "A Recipe for Training Neural Networks": verify loss at init; overfit one batch. The numbers are ours.
@@ -29,8 +30,6 @@ ONE_BATCH_TOKENS = 256
 """Of language, where every token is a label to learn; at least one window."""
 OVERFIT_RATES = (1e-3, 3e-3, 3e-4)
 OVERFIT_STEPS = 300
-LEARNED = 0.02
-"""One batch counts as learned when its loss falls below this part of its first loss."""
 TIMED_STEPS = 5
 
 LEARN_SAMPLES, LEARN_BATCH, LEARN_ROUNDS = 256, 32, 30
@@ -70,7 +69,7 @@ class Tools:
     stepper: Stepper
     loss: Loss
     alter: Alter | None
-    plan: Plan | None
+    plan: TrainingPlan | None
 
     def train_mode(self, epoch: int) -> None:
         """Make the model ready for an epoch: training mode, with what is frozen in it held still."""

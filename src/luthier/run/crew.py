@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import UserError, nearest, whole
-from luthier.run.gpus import Asked, discover, wanted
+from luthier.run.gpus import AskedGpus, discover, wanted
 from luthier.run.interrupts import SAVED
 from luthier.run.limits import Limits
 from luthier.run.machine import core_ids, cores, room
-from luthier.run.slots import Facts, Measured, Plan, auto, fixed
+from luthier.run.slots import Facts, Measured, Roster, auto, fixed
 
 if TYPE_CHECKING:
     from luthier.contracts import Executor
@@ -47,7 +47,7 @@ class Crew:
 
     workers: int | str = 1
     threads: int | None = None
-    gpus: Asked = None
+    gpus: AskedGpus = None
     processes: int = 1
     pin: bool = False
     executor: str = LOCAL
@@ -174,6 +174,7 @@ class Crew:
         asked: Callable[[], bool],
         url: str = "",
         say: Callable[[str], None] = lambda text: None,
+        driver: int = 0,
     ) -> Executor:
         """The executor; its processes start now, and ``close`` ends them.
 
@@ -183,6 +184,7 @@ class Crew:
             asked: whether the study was asked to stop.
             url: where checkpoints go instead; empty for ``files``.
             say: told what the workers get of the machine, where that is not what they always get.
+            driver: the number of who drives the study, where several may: their workers' logs are told apart by it.
 
         Raises:
             UserError: GPUs that are not there.
@@ -192,7 +194,7 @@ class Crew:
                 raise UserError(f"files={url!r}: workers that come from elsewhere share a folder.", "Name a folder.")
             return self.elsewhere(files, asked)
         if self.kind != LOCAL:
-            return self._hire_on_cluster(target, files, limits, url)
+            return self._hire_on_cluster(target, files, limits, url, driver)
         from luthier.run.inprocess import InProcess  # the command line loads no NumPy to show its help
         from luthier.run.pool import LocalPool
 
@@ -207,10 +209,11 @@ class Crew:
             limits,
             url=url,
             processes=self.processes,
+            driver=driver,
             say=(lambda text: None) if plain else say,
         )
 
-    def _plan(self) -> Plan | Callable[[Measured], Plan]:
+    def _plan(self) -> Roster | Callable[[Measured], Roster]:
         """What each worker gets of this machine."""
         gpus = None if self.gpus is None else discover(self.gpus, os.environ)
         facts = Facts(core_ids(), cores(), room(), gpus)
@@ -218,7 +221,9 @@ class Crew:
             return fixed(facts, self.workers, threads=self.threads, processes=self.processes, pin=self.pin)
         return partial(auto, facts, threads=self.threads, processes=self.processes)
 
-    def _hire_on_cluster(self, target: Callable[..., Any], files: Path, limits: Limits, url: str) -> Executor:
+    def _hire_on_cluster(
+        self, target: Callable[..., Any], files: Path, limits: Limits, url: str, driver: int
+    ) -> Executor:
         assert isinstance(self.workers, int)
         if limits.worker_memory is not None:
             raise UserError(
@@ -238,6 +243,7 @@ class Crew:
                 threads=self.threads,
                 processes=self.processes,
                 limits=limits,
+                driver=driver,
             )
         from luthier.run.slurm_pool import SlurmPool
 
@@ -251,6 +257,7 @@ class Crew:
             threads=self.threads,
             processes=self.processes,
             limits=limits,
+            driver=driver,
         )
 
 

@@ -12,13 +12,11 @@ from luthier.core import events as ev
 from luthier.core.errors import RunError
 from luthier.core.history import Entry, History, start
 from luthier.core.params import Config
-from luthier.core.trial import Status
+from luthier.core.trial import ASKED, Status
 
 BY_HAND = "added by hand"
 EARLIER = "among the best of an earlier study"
 STOPPED_BY_HAND = "stopped by hand"
-ASKED = "asked"
-"""Where a trial's notes keep the configuration that was asked for, if it is trained under another one."""
 
 
 def decision_rng(history: History) -> np.random.Generator:

@@ -15,7 +15,7 @@ from luthier.core.errors import UserError
 
 CUDA, ROCM = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
 
-Asked = str | int | Sequence[str | int] | None
+AskedGpus = str | int | Sequence[str | int] | None
 """``"auto"``, how many, or which."""
 
 
@@ -53,7 +53,7 @@ class Listed:
     total: int
 
 
-def wanted(asked: Asked) -> int | tuple[str, ...] | None:
+def wanted(asked: AskedGpus) -> int | tuple[str, ...] | None:
     """How many GPUs are asked for, or which; None for all.
 
     Raises:
@@ -103,7 +103,7 @@ def visible(inherited: str | None, listed: Sequence[Listed]) -> tuple[Device, ..
     return tuple(found)
 
 
-def choose(asked: Asked, seen: Sequence[Device]) -> tuple[Device, ...]:
+def choose(asked: AskedGpus, seen: Sequence[Device]) -> tuple[Device, ...]:
     """Those of the GPUs that this process sees that are asked for; a number is a place among them, as in PyTorch.
 
     Raises:
@@ -133,7 +133,7 @@ def choose(asked: Asked, seen: Sequence[Device]) -> tuple[Device, ...]:
     return tuple(found)
 
 
-def discover(asked: Asked, environment: Mapping[str, str]) -> Gpus:
+def discover(asked: AskedGpus, environment: Mapping[str, str]) -> Gpus:
     """The GPUs asked for, on this machine.
 
     Raises:

@@ -19,6 +19,7 @@ from luthier.contracts import Job
 from luthier.run.ended import how_it_ended
 from luthier.run.machine import oom_kills
 from luthier.run.search_path import package, search_path
+from luthier.run.seat import log_of_worker
 from luthier.run.slots import Slot, environment
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -28,7 +29,7 @@ class Hired:
     """A worker process and the driver's ends of its sockets, one to it and one to its guard.
 
     Args:
-        number: which of the study's it is: its log is called so.
+        number: which of its driver's it is, and ``driver`` whose: its log is called so.
         pickled: the training function.
         files: the study's folder of files.
         slot: what it gets of the machine.
@@ -37,13 +38,20 @@ class Hired:
     """
 
     def __init__(
-        self, number: int, pickled: bytes, files: Path, slot: Slot, *, url: str = "", processes: int = 1
+        self,
+        number: int,
+        pickled: bytes,
+        files: Path,
+        slot: Slot,
+        *,
+        url: str = "",
+        processes: int = 1,
+        driver: int = 0,
     ) -> None:
         ours, theirs = socket.socketpair()
         asking, guarding = socket.socketpair()
-        folder = files / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"worker-{number}.log"
+        self.log = log_of_worker(files, number, driver)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [

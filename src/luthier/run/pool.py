@@ -19,7 +19,7 @@ from luthier.run.hired import Hired
 from luthier.run.limits import Limits
 from luthier.run.machine import memory, peak
 from luthier.run.seat import STARTS, pickle
-from luthier.run.slots import Measured, Plan, less
+from luthier.run.slots import Measured, Roster, less
 
 ROUNDS = 0.1
 """Seconds between two looks at workers that say nothing."""
@@ -47,7 +47,7 @@ class LocalPool:
         limits: when a worker is taken to hang, or to be too large.
         url: where checkpoints go; empty for ``files``.
         processes: how many processes train each trial; the first is the worker, which starts the others.
-        first: the number of the first worker; names its log.
+        first: the number of the first worker; with that of the ``driver``, where there are several, it names its log.
         say: told how many workers there are, and why, whenever that changes.
 
     Raises:
@@ -57,13 +57,14 @@ class LocalPool:
     def __init__(
         self,
         target: Callable[..., Any] | bytes,
-        plan: Plan | Callable[[Measured], Plan],
+        plan: Roster | Callable[[Measured], Roster],
         files: Path,
         limits: Limits,
         *,
         url: str = "",
         processes: int = 1,
         first: int = 0,
+        driver: int = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         if not hasattr(socket, "socketpair") or os.name != "posix":  # pragma: no cover
@@ -74,10 +75,11 @@ class LocalPool:
         self._limits = limits
         self._processes = processes
         self._first = first
+        self._driver = driver
         self._say = say
-        self._planned = None if isinstance(plan, Plan) else plan
+        self._planned = None if isinstance(plan, Roster) else plan
         self._measured = self._planned_for = Measured()
-        self._plan = plan if isinstance(plan, Plan) else plan(self._measured)
+        self._plan = plan if isinstance(plan, Roster) else plan(self._measured)
         self._early_deaths = 0
         self._rounds = self._looked = 0.0
         self._ears = select.poll()
@@ -98,8 +100,15 @@ class LocalPool:
             self._dismiss(place)
 
     def _hire(self, place: int) -> None:
-        number, slot = self._first + place, self._plan.slots[place]
-        worker = Hired(number, self._pickled, self._files, slot, url=self._url, processes=self._processes)
+        worker = Hired(
+            self._first + place,
+            self._pickled,
+            self._files,
+            self._plan.slots[place],
+            url=self._url,
+            processes=self._processes,
+            driver=self._driver,
+        )
         self._workers[place] = worker
         self._ears.register(worker.link.fileno(), select.POLLIN)
 

@@ -25,7 +25,7 @@ from luthier.core.errors import RunError, UserError
 from luthier.core.events import Event
 from luthier.run.limits import Limits
 from luthier.run.search_path import package, search_path
-from luthier.run.seat import STARTS, Seat, pickle
+from luthier.run.seat import STARTS, Seat, log_of_worker, pickle
 from luthier.run.team import employ
 from luthier.run.trainer import Station, told
 
@@ -94,6 +94,7 @@ class RayPool:
         threads: processor threads of each process; its share of the CPUs where None.
         processes: how many processes train each trial, all of them below its actor.
         limits: when a worker is taken to hang.
+        driver: its number, where a study has several; names the workers' logs.
 
     Raises:
         UserError: Ray is missing, there is no such cluster, this machine has no such resources, or the target cannot
@@ -112,6 +113,7 @@ class RayPool:
         threads: int | None = None,
         processes: int = 1,
         limits: Limits | None = None,
+        driver: int = 0,
     ) -> None:
         pickled = pickle(target)
         self._ray, self._ours = _connect(address)
@@ -136,9 +138,9 @@ class RayPool:
         self._class = self._ray.remote(
             concurrency_groups={"hear": 1, "tell": 1}, max_restarts=0, resources=wanted, **options
         )(heard)
-        self._station = Station(0, tuple(search_path()), str(self._files), url, processes, timeout)
+        self._station = Station(0, tuple(search_path()), str(self._files), url, processes, timeout, driver)
         self._target = self._ray.put(pickled)
-        self._placed = [self._place(Seat(n, self._files / "logs" / f"worker-{n}.log")) for n in range(workers)]
+        self._placed = [self._place(Seat(n, log_of_worker(self._files, n, driver))) for n in range(workers)]
 
     def _place(self, seat: Seat) -> _Placed:
         actor = self._class.remote(replace(self._station, number=seat.number), self._target)

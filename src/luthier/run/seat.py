@@ -19,6 +19,17 @@ STARTS = 3
 _tickets = count(1)
 
 
+def log_of_worker(files: Path, number: int, driver: int = 0) -> Path:
+    """Where a worker's trials print.
+
+    Args:
+        files: the study's folder of files.
+        number: the worker's, from 0.
+        driver: the number of its driver, where a study has several: each has workers of the same numbers.
+    """
+    return files / "logs" / (f"worker-{driver}-{number}.log" if driver else f"worker-{number}.log")
+
+
 @dataclass(slots=True)
 class Seat:
     """A place for a worker: one worker after the other sits there.

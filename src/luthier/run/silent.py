@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from luthier.core import events as ev
 from luthier.core.errors import UserError
 from luthier.core.history import History
+from luthier.core.metrics import split_of
 from luthier.core.trial import TrialRecord
-
-TRAIN = frozenset({"train", "training"})
-HELD_OUT = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev", "test"})
 
 MISTYPED = 0.87
 """From this likeness on (difflib's ratio) a name that is reported is taken for the one asked for although that may
@@ -72,8 +70,8 @@ def _came(history: History, metric: str, within: int | None) -> bool:
 
 def _data(metric: str) -> str:
     """Which data a metric is of, by the words of its name; empty where it does not say."""
-    words = set(re.split(r"[^a-z0-9]+", metric.lower()))
-    return "train" if words & TRAIN else "held out" if words & HELD_OUT else ""
+    split = split_of(metric)
+    return split and ("train" if split == "train" else "held out")
 
 
 def _digits(metric: str) -> list[str]:

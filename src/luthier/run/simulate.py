@@ -18,7 +18,7 @@ from luthier.core.errors import UserError
 from luthier.core.events import Ended, Failed, Reported
 from luthier.core.params import Config
 
-Curves = Callable[[Config, int, int], Mapping[str, float] | float]
+CurveFunction = Callable[[Config, int, int], Mapping[str, float] | float]
 """``(config, epoch, seed) -> metrics`` of that epoch, from 1; a bare number is the study's metric."""
 
 Outcome = Literal["ended", "stopped", "killed", "raised"]
@@ -117,7 +117,7 @@ class SimulatedPool:
         seed: draws the stragglers and the failures.
     """
 
-    def __init__(self, curves: Curves, metric: str, workers: Workers, seed: int = 0) -> None:
+    def __init__(self, curves: CurveFunction, metric: str, workers: Workers, seed: int = 0) -> None:
         self.now = 0.0
         self.spans: list[Span] = []
         self._curves = curves

@@ -80,14 +80,14 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Roster:
     """The workers of a study, and why so many, in a line."""
 
     slots: tuple[Slot, ...]
     why: str
 
 
-def fixed(facts: Facts, workers: int, *, threads: int | None = None, processes: int = 1, pin: bool = False) -> Plan:
+def fixed(facts: Facts, workers: int, *, threads: int | None = None, processes: int = 1, pin: bool = False) -> Roster:
     """As many workers as the user said.
 
     Raises:
@@ -111,10 +111,10 @@ def fixed(facts: Facts, workers: int, *, threads: int | None = None, processes: 
         )
         for devices, cores in zip(dealt, pins)
     )
-    return Plan(slots, f"Workers: {_described(slots, processes)}, as asked.")
+    return Roster(slots, f"Workers: {_described(slots, processes)}, as asked.")
 
 
-def auto(facts: Facts, measured: Measured, *, threads: int | None = None, processes: int = 1) -> Plan:
+def auto(facts: Facts, measured: Measured, *, threads: int | None = None, processes: int = 1) -> Roster:
     """As many workers as the machine bears, by what was measured so far.
 
     Raises:
@@ -142,7 +142,7 @@ def auto(facts: Facts, measured: Measured, *, threads: int | None = None, proces
     plan = fixed(facts, number, threads=each, processes=processes)
     reasons = "; ".join(f"{what} allow{'s' * what.startswith('memory')} {most}" for what, most in bounds.items())
     first = " until an epoch has shown the memory that it takes" if unknown else ""
-    return Plan(plan.slots, f"Workers: {_described(plan.slots, processes)}{first} ({reasons}).")
+    return Roster(plan.slots, f"Workers: {_described(plan.slots, processes)}{first} ({reasons}).")
 
 
 def deal(gpus: Gpus | None, workers: int, processes: int) -> list[tuple[Device, ...] | None]:

@@ -27,7 +27,7 @@ from luthier.run.limits import Limits
 from luthier.run.machine import alive
 from luthier.run.mail import Inbox, append
 from luthier.run.search_path import search_path
-from luthier.run.seat import STARTS, Seat, pickle
+from luthier.run.seat import STARTS, Seat, log_of_worker, pickle
 from luthier.run.slurm_jobs import BLAMELESS, SlurmJobs, cancel_all
 from luthier.run.slurm_worker import BEATS, STALE, serve
 from luthier.run.trainer import Station, told
@@ -73,6 +73,7 @@ class SlurmPool:
         threads: processor threads of each worker's libraries; as they like where None.
         processes: how many processes train each trial, all of them in its worker's Slurm job.
         limits: when a worker is taken to hang.
+        driver: its number, where a study has several; names the workers' logs.
 
     Raises:
         UserError: submitit or Slurm is missing, an option is wrong, Slurm refuses it, or the target cannot be pickled.
@@ -89,6 +90,7 @@ class SlurmPool:
         threads: int | None = None,
         processes: int = 1,
         limits: Limits | None = None,
+        driver: int = 0,
     ) -> None:
         pickled = pickle(target)
         options = dict(asked or {})
@@ -103,13 +105,13 @@ class SlurmPool:
         self._jobs = SlurmJobs(self._session / "jobs", options, threads, workers, processes)
         self._session.mkdir(parents=True, exist_ok=True)
         (self._session / "target").write_bytes(pickled)
-        self._station = Station(0, tuple(search_path()), str(self._files), url, processes, timeout)
+        self._station = Station(0, tuple(search_path()), str(self._files), url, processes, timeout, driver)
         self._idle = float(idle)
         self._pause = max(LOOK, workers / LOOKS)
         self._deaths = self._refused = self._rooms = 0
         self._closed = threading.Event()
         self._beating = threading.Thread(target=_beat, args=(self._session / "driver", self._closed), daemon=True)
-        self._desks = [_Desk(Seat(n, self._files / "logs" / f"worker-{n}.log")) for n in range(workers)]
+        self._desks = [_Desk(Seat(n, log_of_worker(self._files, n, driver))) for n in range(workers)]
         try:
             self._hire(*self._desks)
         except RuntimeError as error:

@@ -42,6 +42,7 @@ class Team:
             url=station.url,
             processes=station.processes,
             first=station.number,
+            driver=station.driver,
         )
         say({"say": "ready"})
 

@@ -13,6 +13,7 @@ from typing import Any
 from luthier.contracts import Job
 from luthier.core.events import Event, encode
 from luthier.run.perform import perform
+from luthier.run.seat import log_of_worker
 from luthier.run.vault import vault_of
 from luthier.run.worker import MARK, broken
 
@@ -27,13 +28,14 @@ class Station:
     """What a worker on a cluster is told as it begins.
 
     Args:
-        number: which of the study's workers it is; names its log.
+        number: which of its driver's workers it is; names its log.
         path: where the driver looks for modules; what is there on this machine too is looked through last.
         files: the study's folder of files.
         url: where its checkpoints go instead; empty for ``files``.
         processes: how many train each trial, all on its node.
         timeout: seconds without a report after which a trial of several processes is taken to hang; of one in a single
             process the driver says so.
+        driver: the number of its driver, where a study has several.
     """
 
     number: int
@@ -42,12 +44,13 @@ class Station:
     url: str = ""
     processes: int = 1
     timeout: float | None = None
+    driver: int = 0
 
     def settle(self) -> None:
         """Make this process a worker: it finds the user's modules, and prints into its log."""
         os.environ["LUTHIER_WORKER"] = "1"
         sys.path.extend(p for p in self.path if p not in sys.path and os.path.exists(p))
-        _write_to(Path(self.files) / "logs" / f"worker-{self.number}.log")
+        _write_to(log_of_worker(Path(self.files), self.number, self.driver))
 
 
 class Trainer:

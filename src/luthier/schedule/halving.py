@@ -79,17 +79,11 @@ class ASHA:
                 return Resume(first.trial, above, why)
         config = self.searcher.suggest(history, rng)
         if config is None:
-            return self._drained(history)
+            return _drained(history)
         lowest = ladder[0]
         return Start(
             config, until=lowest, why=f"{self.searcher.name}: a new trial for the first rung, to epoch {lowest}"
         )
-
-    @staticmethod
-    def _drained(history: History) -> Action:
-        if history.running:
-            return Wait("no configuration is left and no promotion is due")
-        return Done("every configuration was tried and no promotion is due")
 
     def judge(self, history: History, trial: int) -> Stop | None:
         """Never: a trial is paused at its rung instead."""
@@ -178,6 +172,12 @@ class Hyperband:
         return None
 
 
+def _drained(history: History) -> Action:
+    if history.running:
+        return Wait("no configuration is left and no promotion is due")
+    return Done("every configuration was tried and no promotion is due")
+
+
 def _table(history: History, min_epochs: int | None, eta: int) -> tuple[Bracket, ...]:
     longest = history.study.max_epochs
     return brackets(longest, max(1, math.ceil(longest / 10)) if min_epochs is None else min_epochs, eta)
@@ -194,7 +194,7 @@ def _next(
         return step
     config = searcher.suggest(history, rng)
     if config is None:
-        return ASHA._drained(history)
+        return _drained(history)
     bracket = table[board.filling % len(table)]
     many = len(board.groups[board.filling].trials) if board.filling < len(board.groups) else 0
     why = (

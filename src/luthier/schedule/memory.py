@@ -12,7 +12,7 @@ from luthier.core.history import History
 from luthier.core.index import Changes
 from luthier.core.params import Choice, Config, Constant, Int, Value
 from luthier.core.space import Space
-from luthier.core.trial import TrialRecord
+from luthier.core.trial import ASKED, TrialRecord
 from luthier.knowledge.roles import role_of
 
 LARGE = ("batch_size", "context", "width", "depth")
@@ -20,9 +20,6 @@ LARGE = ("batch_size", "context", "width", "depth")
 
 OUT_OF_MEMORY = ("oom", "oom-killed")
 """The kinds of failures that say so."""
-
-ASKED = "asked"
-"""Where a trial's notes keep the configuration that was asked for, if it got a smaller one."""
 
 
 @dataclass(frozen=True, slots=True)

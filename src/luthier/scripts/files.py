@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import UserError
+from luthier.core.metrics import SPLITS
 from luthier.readers import table, tensorboard
-from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import number
+from luthier.readers.rows import PHASE, TAG
 from luthier.readers.rows import plain as column
 from luthier.scripts.lines import Row, row_of
 from luthier.scripts.names import Names
 
-_TAG = ("name", "tag", "metric", "key", "variable")
-_PHASE = ("phase", "split", "mode", "subset", "stage", "dataset")
 _PATIENCE = 20.0
 """A file is not read again before so many times what the last reading took."""
 
@@ -40,7 +39,7 @@ class _Polled:
         self._next = now + _PATIENCE * (now - since)
 
 
-class Table:
+class CsvFile:
     """A CSV file that a script writes: its rows as they are completed.
 
     Columns for each quantity, or lines of ``name, value``; a column ``phase`` tells training from validation. What was
@@ -97,13 +96,13 @@ class Table:
 
     def _row(self, cells: Mapping[str, Any]) -> Row:
         columns = {column(c): c for c in cells}
-        tag = next((columns[t] for t in _TAG if t in columns), None)
+        tag = next((columns[t] for t in TAG if t in columns), None)
         if tag is not None and "value" in columns and number(cells[tag]) is None:
             rest = {k: v for k, v in cells.items() if k not in (tag, columns["value"])}
             return row_of({**rest, str(cells[tag]): cells[columns["value"]]}, self._names)
-        phase = next((columns[p] for p in _PHASE if p in columns), None)
+        phase = next((columns[p] for p in PHASE if p in columns), None)
         said = str(cells[phase]).strip().lower() if phase is not None else ""
-        if phase is not None and said in TRAIN | VAL | TEST:
+        if phase is not None and said in SPLITS:
             axes = {"epoch", "step", "global_step", "iteration"}
             cells = {k if column(k) in axes else f"{said}/{k}": v for k, v in cells.items() if k != phase}
         return row_of(cells, self._names)

@@ -13,8 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+from luthier.core.metrics import split_of
 from luthier.scripts.lines import Row
-from luthier.scripts.names import Names, split_of
+from luthier.scripts.names import Names
 
 Report = tuple[int, Mapping[str, float]]
 """An epoch, from 1, and its metrics."""

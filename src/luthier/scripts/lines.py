@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.core.errors import UserError
-from luthier.core.metrics import is_share, words
+from luthier.core.metrics import SPLITS, TRAIN, is_share, split_of, words
 from luthier.readers.jsonlines import flat
-from luthier.readers.pairing import TEST, TRAIN, VAL
 from luthier.readers.recording import number
-from luthier.scripts.names import QUALIFIERS, Names, joined, quantity, split_of
+from luthier.scripts.names import QUALIFIERS, Names, joined, quantity
 
 EPOCH = ("epoch", "ep")
 STEP = (
@@ -48,9 +47,9 @@ _METRIC = re.compile(
     rf"(?:[a-zA-Zµ]{{1,4}}(?:/[a-zA-Z]+)?)?(?!\w|[.:]\.?\d)"
     rf"(?=(?P<bar>\|[^|a-zA-Z]*\|\s*\d+/\d+)?)", re.IGNORECASE)
 _BAR = re.compile(r"(?P<n>\d+)/(?P<of>\d+)\s*\[\d+:\d+")
-_SPLIT = re.compile(rf"(?<![\w./-])(?:{'|'.join(sorted(TRAIN | VAL | TEST))})(?![\w/-]|\.\w)", re.IGNORECASE)
+_SPLIT = re.compile(rf"(?<![\w./-])(?:{'|'.join(sorted(SPLITS))})(?![\w/-]|\.\w)", re.IGNORECASE)
 _BEFORE = {"of", "end", "info", "debug", "warning", "and", "at", "after", "finished", "done", "in", "starting",
-           *TRAIN, *VAL, *TEST}
+           *SPLITS}
 _LAST = {"is", "of", "at", "was", "now", "to"}
 # fmt: on
 
@@ -153,7 +152,7 @@ def _sections(text: str) -> list[tuple[str, list[tuple[str, re.Match[str]]]]]:
         name = _name(found["name"], found["mark"])
         if name is None:
             continue
-        if set(words(name)) <= TRAIN | VAL | TEST:  # "Validation: 100%|####| 10/10"
+        if set(words(name)) <= SPLITS:  # "Validation: 100%|####| 10/10"
             parts.append((name.lower(), []))
         elif not found["bar"]:  # "Class mAP@.5 mAP@.5:.95: 100%|####| 4/4" heads a table
             parts[-1][1].append((name, found))

@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from luthier.core.errors import nearest
-from luthier.core.metrics import words
-from luthier.readers.pairing import TEST, TRAIN, VAL, direction
+from luthier.core.metrics import SPLITS, TEST, VAL, split_of, words
+from luthier.readers.pairing import direction
 
 # fmt: off
 _FILLER = {"avg", "average", "mean", "running", "set", "epoch", "step", "the", "current", "final", "per", "metric",
            "metrics"}
 _SHORT = {"acc": "accuracy", "accuracies": "accuracy", "losses": "loss", "ppl": "perplexity", "err": "error"}
 QUALIFIERS = {
-    *TRAIN, *VAL, *TEST, *_FILLER, *_SHORT, "loss", "accuracy", "error", "cross", "entropy", "perplexity", "f1",
+    *SPLITS, *_FILLER, *_SHORT, "loss", "accuracy", "error", "cross", "entropy", "perplexity", "f1",
     "score", "top", "top1", "top5", "learning", "rate", "grad", "gradient", "norm", "total", "best", "macro", "micro",
     "weighted", "balanced", "word", "character", "char", "token", "bits", "mse", "mae", "rmse", "auc", "roc", "bleu",
     "iou", "dice", "squared", "absolute", "negative", "log", "likelihood",
@@ -36,7 +36,7 @@ def quantity(name: str) -> tuple[str, ...]:
     """The words of a name that say what is measured: those of ``val/Acc@1`` and of ``top-1`` are alike."""
     rest: list[str] = []
     for word in words(name):
-        if word in TRAIN | VAL | TEST | _FILLER:
+        if word in SPLITS | _FILLER:
             continue
         stem, number = _numbered(word)
         rest += [_SHORT.get(stem, stem), number] if number else [_SHORT.get(word, word)]
@@ -60,14 +60,6 @@ def _top(rest: list[str]) -> tuple[str, ...]:
         return tuple(rest)
     others = [*rest[:at], *rest[at + 2 :]]
     return (*(others or ["accuracy"]), rest[at + 1])
-
-
-def split_of(name: str) -> str:
-    """``train``, ``val`` or ``test``, as a name says; nothing where it does not."""
-    split = ""
-    for word in words(name):
-        split = "train" if word in TRAIN else "val" if word in VAL else "test" if word in TEST else split
-    return split
 
 
 # fmt: off

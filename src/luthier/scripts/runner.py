@@ -16,7 +16,7 @@ from typing import Any
 from luthier.run.handle import EndOfTrial, Trial
 from luthier.run.perform import TrainingFailed
 from luthier.scripts import launched
-from luthier.scripts.files import Events, Table
+from luthier.scripts.files import CsvFile, Events
 from luthier.scripts.gather import Gatherer, Report
 from luthier.scripts.lines import Expressions, Row, Stream
 from luthier.scripts.names import Names, alike
@@ -128,7 +128,7 @@ class _Job:
                     raise
             self._judge(process)
 
-    def _follow(self, process: Process, source: Table | Events | None) -> None:
+    def _follow(self, process: Process, source: CsvFile | Events | None) -> None:
         """Report what the script says until it has ended."""
         expressions = Expressions(self.script.regex) if self.script.regex else None
         streams = {n: Stream(self.metrics, self.trial.max_epochs, expressions) for n in ("stdout", "stderr")}
@@ -295,9 +295,9 @@ class _Job:
             found = [p for p in found if p.suffix in CHECKPOINTS]
         return str(max(found, key=lambda p: p.stat().st_mtime_ns, default=""))
 
-    def _source(self) -> Table | Events | None:
+    def _source(self) -> CsvFile | Events | None:
         if self.script.csv is not None:
-            return Table(self.script.path(self.script.csv, self.trained, self.names), self.metrics)
+            return CsvFile(self.script.path(self.script.csv, self.trained, self.names), self.metrics)
         if self.script.tensorboard is not None:
             return Events(self.script.path(self.script.tensorboard, self.trained, self.names), self.metrics)
         return None

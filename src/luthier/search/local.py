@@ -22,6 +22,8 @@ OF_RANGE = 0.25
 """A move's standard deviation on the unit scale where no prior knows better (PriorBand)."""
 OF_PRIOR = 0.5
 """A move's standard deviation in those of the prior. Our choice."""
+PARENTS = (4.0, 2.0, 1.0)
+"""The odds of the best three to be moved. Our choice."""
 
 
 def moved(

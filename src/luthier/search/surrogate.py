@@ -45,6 +45,10 @@ FITTED = 96
 """Trainings that lengths and noise are fitted to, at most: what a fit takes grows with their cube."""
 LEAST = 8
 """Trainings that are needed."""
+DRAWS = 16
+"""Draws among which the model chooses. Our choice."""
+BLIND = 0.25
+"""The part of the draws that it does not choose. Our choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Coordinates:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Observations:
     """What is known of configurations.
 
     Args:
@@ -126,7 +130,7 @@ class Surrogate:
         return self.center + self.unit * (cross.T @ self.weights), self.unit * sd
 
 
-def fit(prior: Prior, evidence: Evidence) -> Surrogate | None:
+def fit(prior: Prior, evidence: Observations) -> Surrogate | None:
     """The model of what the trainings so far say; None where there are too few, or all are alike.
 
     Args:

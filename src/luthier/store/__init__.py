@@ -11,7 +11,7 @@ study; how they know of each other stands in :mod:`luthier.store.drivers`.
 
 from luthier.store.copying import copy_studies
 from luthier.store.engine import DURABILITY
-from luthier.store.find import history_of, open_store, study_names
+from luthier.store.find import history_of, new_name, open_store, study_names
 from luthier.store.places import (
     cloud_of,
     file_of,
@@ -40,6 +40,7 @@ __all__ = [
     "files_of",
     "history_of",
     "locate",
+    "new_name",
     "open_store",
     "shown",
     "slug",

@@ -40,7 +40,7 @@ def append_together(link: sa.Connection, room: int, rows: list[Any]) -> None:
     link.execute(_APPEND, {"study": study, "room": room, "seqs": seqs, "ats": ats, "kinds": kinds, "datas": datas})
 
 
-class Drivers:
+class PostgresDrivers:
     """Who drives a study.
 
     Args:

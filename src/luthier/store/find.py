@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -50,6 +53,29 @@ def history_of(log: SqlStore) -> History:
             f"The study {log.name!r} in {shown(log.url)} has no events yet.", "Start it with luthier tune."
         )
     return history
+
+
+@contextmanager
+def new_name(url: str, name: str) -> Iterator[str]:
+    """A name that no study there has, ``name`` or ``name-2``, ``name-3``, ...: of several who ask at once each gets its
+    own. It is free again where the block ends with an exception before a first event.
+    """
+    file = file_of(url)
+    taken = study_names(url) if file is None or file.exists() else []
+    for i in count(1):
+        each = name if i == 1 else f"{name}-{i}"
+        if each in taken:
+            continue
+        with closing(SqlStore(url, each)) as log:
+            if not log.claim():
+                continue
+            try:
+                yield each
+            except BaseException:
+                if not any(log.rows()):
+                    log.forget()
+                raise
+        return
 
 
 def study_names(url: str) -> list[str]:

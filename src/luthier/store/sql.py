@@ -20,7 +20,7 @@ from luthier.core.events import compact, decode
 from luthier.core.fold import Folding
 from luthier.core.history import Entry, History, start
 from luthier.store import tables
-from luthier.store.drivers import Drivers, append_together
+from luthier.store.drivers import PostgresDrivers, append_together
 from luthier.store.engine import DURABILITY, make_engine, readable, told
 from luthier.store.pen import Pen, broken
 from luthier.store.places import file_of, is_url, shown
@@ -67,7 +67,7 @@ class SqlStore:
         if self._file is not None and not self._file.parent.is_dir():
             raise StorageError(f"The folder {self._file.parent} does not exist.", "Create it first.")
         on_server = self._engine.dialect.name == "postgresql"
-        self.drivers = Drivers(self._ask, self._room) if on_server else None
+        self.drivers = PostgresDrivers(self._ask, self._room) if on_server else None
         self._pen = Pen(self._engine, self.drivers.hold if self.drivers is not None else lambda link: None)
         try:
             self._look()
@@ -90,10 +90,18 @@ class SqlStore:
     def number(self) -> int:
         """The study's number in this database, made where it has none yet, in tables of today's version."""
         if self._study is None or self._version != SCHEMA:
-            self._study, self._version = self._create(), SCHEMA
+            self._study, _ = self._create()
+            self._version = SCHEMA
         return self._study
 
-    def _create(self) -> int:
+    def claim(self) -> bool:
+        """Make the study, still without an event; False where there is one of this name already."""
+        self._study, mine = self._create()
+        self._version = SCHEMA
+        return mine
+
+    def _create(self) -> tuple[int, bool]:
+        """The study's number, and whether it was made now: one alone makes it, of however many who try at once."""
         if self._file is not None:
             # Several drivers may create one file at once: SQLite's own lock lets the first one make the tables.
             with readable(self.url), sqlite3.connect(self._file, timeout=60, isolation_level=None) as raw:
@@ -102,9 +110,10 @@ class SqlStore:
         with readable(self.url), self._transaction() as link:
             tables.prepare(link, self.url)
             study = link.execute(sa.select(studies.c.id).where(studies.c.name == self.name)).scalar()
-            if study is None:
+            mine = study is None
+            if mine:
                 study = link.execute(studies.insert().values(name=self.name)).inserted_primary_key[0]  # type: ignore[index]
-        return int(study)
+        return int(study or 0), mine
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

@@ -29,12 +29,13 @@ Line = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Diagnosed:
     """One training, what was found on it, and how it was read.
 
     Args:
         taken: role to the name under which it was logged.
         notes: what the user should know of how it was read.
+        failed: how it ended, of one that did not come to its end.
     """
 
     curves: Curves
@@ -42,6 +43,7 @@ class Reading:
     path: str
     taken: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    failed: str = ""
 
     @property
     def name(self) -> str:
@@ -53,13 +55,18 @@ class Reading:
         """The gravest finding; None where nothing is wrong."""
         return min((f for f in self.diagnosis if f.severity != "good"), key=_gravity, default=None)
 
+    @property
+    def grade(self) -> str | None:
+        """The severity of the gravest finding; to have failed is a warning where the curves do not say why."""
+        return "warning" if self.worst is None and self.failed else None if self.worst is None else self.worst.severity
 
-def by_gravity(readings: Sequence[Reading]) -> list[Reading]:
+
+def by_gravity(readings: Sequence[Diagnosed]) -> list[Diagnosed]:
     """What matters most first."""
-    return sorted(readings, key=lambda r: _gravity(r.worst) if r.worst else (len(SEVERITIES), 0.0))
+    return sorted(readings, key=_rank)
 
 
-def next_steps(overall: Diagnosis, readings: Sequence[Reading]) -> list[str]:
+def next_steps(overall: Diagnosis, readings: Sequence[Diagnosed]) -> list[str]:
     """What to try, in order: first what holds for all, then by gravity; a consequence leaves the word to its cause."""
     steps: dict[str, None] = {}
     for diagnosis in (overall, *(r.diagnosis for r in by_gravity(readings))):
@@ -69,12 +76,14 @@ def next_steps(overall: Diagnosis, readings: Sequence[Reading]) -> list[str]:
     return list(steps)[:MOST_STEPS]
 
 
-def headline(overall: Diagnosis, readings: Sequence[Reading]) -> tuple[str, str]:
+def headline(overall: Diagnosis, readings: Sequence[Diagnosed]) -> tuple[str, str]:
     """The most important finding in one line, and its severity."""
     worst = by_gravity(readings)[0]
     own, first = worst.worst, overall.first
     if first is not None and (own is None or _gravity(first)[0] <= _gravity(own)[0]):
         return f"{first.severity}: {clean(first.text, 600)}", first.severity
+    if own is None and worst.failed:
+        return _summary(worst, worst.name if len(readings) > 1 else "The training"), "warning"
     if own is None:
         well = sum(len(r.diagnosis) > 0 for r in readings)
         if not well:
@@ -88,7 +97,7 @@ def headline(overall: Diagnosis, readings: Sequence[Reading]) -> tuple[str, str]
 
 
 def tell(
-    overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = (), *, sparks: bool = False
+    overall: Diagnosis, readings: Sequence[Diagnosed], notes: Sequence[str] = (), *, sparks: bool = False
 ) -> list[Line]:
     """The lines for a terminal, each with a style; the first is the most important finding.
 
@@ -112,7 +121,7 @@ def tell(
     return lines
 
 
-def to_dict(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = ()) -> dict[str, Any]:
+def to_dict(overall: Diagnosis, readings: Sequence[Diagnosed], notes: Sequence[str] = ()) -> dict[str, Any]:
     """The same as plain data: ``runs``, the overall ``findings``, ``next_steps`` and ``notes``."""
     return {
         "runs": [
@@ -123,6 +132,7 @@ def to_dict(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str
                 "unit": r.curves.unit,
                 "end": r.curves.end,
                 "length": r.curves.length,
+                "failed": r.failed or None,
                 "notes": list(r.notes),
                 "findings": [_finding(f) for f in r.diagnosis],
             }
@@ -134,7 +144,7 @@ def to_dict(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str
     }
 
 
-def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] = ()) -> str:
+def page(overall: Diagnosis, readings: Sequence[Diagnosed], notes: Sequence[str] = ()) -> str:
     """One HTML file with the curves of every training, each finding marked where it began."""
     specs: list[ink.Spec] = []
     drawn = []
@@ -152,7 +162,7 @@ def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] =
         "severity": severity,
         "overall": list(overall),
         "runs": drawn,
-        "left_out": [{"reading": r, "worst": r.worst} for r in ordered[MOST_DRAWN:]],
+        "left_out": [{"reading": r, "grade": r.grade, "said": _said(r)} for r in ordered[MOST_DRAWN:]],
         "steps": next_steps(overall, readings),
         "notes": list(notes),
         "tally": _tally(readings),
@@ -163,20 +173,29 @@ def page(overall: Diagnosis, readings: Sequence[Reading], notes: Sequence[str] =
 # -- the parts ---------------------------------------------------------------------------------------------------------
 
 
+def _rank(reading: Diagnosed) -> tuple[int, float]:
+    if reading.worst is not None:
+        return _gravity(reading.worst)
+    return SEVERITIES.index(reading.grade) if reading.grade else len(SEVERITIES), 0.0
+
+
 def _gravity(finding: Finding) -> tuple[int, float]:
     return SEVERITIES.index(finding.severity), -finding.confidence
 
 
-def _facts(reading: Reading) -> str:
+def _facts(reading: Diagnosed) -> str:
     curves = reading.curves
     unit = curves.unit if curves.end == 1 else f"{curves.unit}s"
     planned = f" of {curves.length:,.6g} planned" if curves.length and curves.length > curves.end else ""
-    return f"{curves.end:,.6g} {unit}{planned}; " + ", ".join(
-        f"{role} ← {clean(name, 60)}" for role, name in reading.taken.items()
-    )
+    taken = ", ".join(f"{role} ← {clean(name, 60)}" for role, name in reading.taken.items())
+    return f"{curves.end:,.6g} {unit}{planned}; {taken}{_failed(reading)}"
 
 
-def _one(reading: Reading, sparks: bool) -> list[Line]:
+def _failed(reading: Diagnosed) -> str:
+    return f"; {clean(reading.failed, 200)}" if reading.failed else ""
+
+
+def _one(reading: Diagnosed, sparks: bool) -> list[Line]:
     lines: list[Line] = [(f"{reading.name}: {_facts(reading)}", "dim")]
     if sparks:
         lines += _sparks(reading)
@@ -186,20 +205,19 @@ def _one(reading: Reading, sparks: bool) -> list[Line]:
     return lines + [_line(f) for f in reading.diagnosis]
 
 
-def _many(overall: Diagnosis, ordered: Sequence[Reading], sparks: bool) -> list[Line]:
+def _many(overall: Diagnosis, ordered: Sequence[Diagnosed], sparks: bool) -> list[Line]:
     lines: list[Line] = []
     if len(overall):
         lines += [(f"Over all {len(ordered)} trainings", "bold"), *map(_line, overall), ("", "")]
     lines.append((f"{count(len(ordered), 'training')}: {_tally(ordered)}", "bold"))
     width = min(max(len(r.name) for r in ordered[:MOST_LINES]), 40)
     for reading in ordered[:MOST_LINES]:
-        worst = reading.worst
         curve = reading.curves.val_loss or reading.curves.train_loss or reading.curves.val_metric
         spark = f"  {sparkline(curve.y.tolist(), 16):<16}" if sparks and curve is not None else ""
         more = len([f for f in reading.diagnosis if f.severity != "good"]) - 1
         lines.append((
             f"  {reading.name:<{width}}{spark}  {_summary(reading)}" + (f" (+{more} more)" if more > 0 else ""),
-            "" if worst is None else STYLES[worst.severity],
+            "" if reading.grade is None else STYLES[reading.grade],
         ))  # fmt: skip
     if len(ordered) > MOST_LINES:
         lines.append((f"  and {len(ordered) - MOST_LINES} more, none graver: --json has them all", "dim"))
@@ -211,10 +229,20 @@ def _many(overall: Diagnosis, ordered: Sequence[Reading], sparks: bool) -> list[
     return lines
 
 
-def _summary(reading: Reading) -> str:
-    """The gravest finding, else what is good, in one line."""
+def _summary(reading: Diagnosed, who: str = "it") -> str:
+    """The gravest finding and how it failed, else what is good, in one line."""
+    failed = clean(reading.failed, 200)
+    if reading.worst is None and failed:
+        return f"warning: {who} {failed}"
     said = reading.worst or next(iter(reading.diagnosis), None)
+    if said is not None and failed:
+        return f"{said.severity}: {clean(said.text, 300)} It {failed}"
     return SILENT if said is None else f"{said.severity}: {clean(said.text, 300)}"
+
+
+def _said(reading: Diagnosed) -> str:
+    """The gravest, without its grade."""
+    return _summary(reading).partition(": ")[2]
 
 
 def _line(finding: Finding) -> Line:
@@ -224,7 +252,7 @@ def _line(finding: Finding) -> Line:
     )
 
 
-def _sparks(reading: Reading) -> list[Line]:
+def _sparks(reading: Diagnosed) -> list[Line]:
     lines: list[Line] = []
     series = {role: own for role, own in reading.curves.all().items() if len(own)}
     width = max((len(role) for role in series), default=0)
@@ -234,10 +262,10 @@ def _sparks(reading: Reading) -> list[Line]:
     return lines
 
 
-def _tally(readings: Sequence[Reading]) -> str:
-    counts = {s: sum(r.worst is not None and r.worst.severity == s for r in readings) for s in SEVERITIES[:3]}
-    counts["good"] = sum(r.worst is None and len(r.diagnosis) > 0 for r in readings)
-    counts["silent"] = sum(not len(r.diagnosis) for r in readings)
+def _tally(readings: Sequence[Diagnosed]) -> str:
+    counts = {s: sum(r.grade == s for r in readings) for s in SEVERITIES[:3]}
+    counts["good"] = sum(r.grade is None and len(r.diagnosis) > 0 for r in readings)
+    counts["silent"] = sum(r.grade is None and not len(r.diagnosis) for r in readings)
     return ", ".join(f"{n} {s}" for s, n in counts.items() if n)
 
 

@@ -15,7 +15,7 @@ from luthier.core.history import History
 from luthier.core.summary import Lesson
 from luthier.view import ink, relations, relations_ink
 from luthier.view.numbers import (
-    Curves,
+    DrawnCurves,
     LrRange,
     Paired,
     Progress,
@@ -51,7 +51,7 @@ def hover_texts(history: History) -> dict[int, str]:
     return out
 
 
-def curves_figure(data: Curves) -> ink.Spec:
+def curves_figure(data: DrawnCurves) -> ink.Spec:
     """The learning curves of one metric: winner and default in colour and by name, the others in grey."""
     veil = 0.55 if len(data.curves) < 25 else 0.35 if len(data.curves) < 120 else 0.22
     traces, labels = [], []

@@ -10,6 +10,7 @@ from typing import Literal
 
 from luthier.core import goals
 from luthier.core.history import History, StageRecord
+from luthier.core.metrics import TEST, VAL
 from luthier.core.params import Choice, Constant
 from luthier.core.summary import CONFIRM, Ablation, Lesson, in_points, summarize
 from luthier.core.trial import Status, TrialRecord
@@ -20,11 +21,11 @@ Role = Literal["ended", "failed", "plain", "default", "winner"]
 
 _MOST_POINTS = 4_000
 _MOST_DOTS = 300
-_TRAIN = re.compile(r"(^|[/_.\-])(val|valid|validation|eval|dev|test)(?=$|[/_.\-])")
+_TRAIN = re.compile(rf"(^|[/_.\-])({'|'.join(sorted(VAL | TEST))})(?=$|[/_.\-])")
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class DrawnCurve:
     """One trial's values of one metric."""
 
     trial: int
@@ -34,7 +35,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
+class DrawnCurves:
     """All trials' learning curves of ``metric``; ``low`` to ``high`` is the range worth showing.
 
     Args:
@@ -42,7 +43,7 @@ class Curves:
     """
 
     metric: str
-    curves: tuple[Curve, ...]
+    curves: tuple[DrawnCurve, ...]
     low: float
     high: float
     log: bool
@@ -180,14 +181,14 @@ def winner_word(history: History) -> str:
     return "winner" if any(t.notes.get("arm") for t in history.in_stage(CONFIRM)) else "best"
 
 
-def learning_curves(history: History, metric: str, most: int = _MOST_POINTS) -> Curves:
+def learning_curves(history: History, metric: str, most: int = _MOST_POINTS) -> DrawnCurves:
     """Every trial's curve of ``metric``, thinned where together they hold more than about ``most`` points."""
     role = roles(history)
     found = [(t, t.curve(metric)) for t in history.trained()]
     found = [(t, points) for t, points in found if points]
     keep = max(6, most // max(1, len(found)))
     curves = tuple(
-        Curve(t.id, role[t.id], tuple(e for e, _ in few), tuple(v for _, v in few))
+        DrawnCurve(t.id, role[t.id], tuple(e for e, _ in few), tuple(v for _, v in few))
         for t, points in found
         for few in [points if role[t.id] in ("winner", "default") else _thin(points, keep)]
     )
@@ -195,7 +196,7 @@ def learning_curves(history: History, metric: str, most: int = _MOST_POINTS) -> 
     sound = [v for c in curves if c.role not in ("failed", "ended") for v in c.values]
     falls = history.objective.minimize if metric == history.objective.metric else "loss" in metric.lower()
     low, high, log = curve_span(sound or [v for c in curves for v in c.values], falls)
-    return Curves(metric, curves, low, high, log, winner_word(history))
+    return DrawnCurves(metric, curves, low, high, log, winner_word(history))
 
 
 def metric_pairs(history: History) -> list[tuple[str, ...]]:
@@ -208,12 +209,12 @@ def metric_pairs(history: History) -> list[tuple[str, ...]]:
     return [p for p in pairs if p][:2]
 
 
-def curve_panels(history: History) -> list[Curves]:
+def curve_panels(history: History) -> list[DrawnCurves]:
     """The learning curves of :func:`metric_pairs`; a training curve shares the range of its validation twin."""
     return [panel for pair in metric_pairs(history) for panel in pair_panels(history, pair)]
 
 
-def pair_panels(history: History, pair: Sequence[str], most: int = _MOST_POINTS) -> list[Curves]:
+def pair_panels(history: History, pair: Sequence[str], most: int = _MOST_POINTS) -> list[DrawnCurves]:
     """The learning curves of metrics that share one range."""
     shown = [learning_curves(history, m, most) for m in pair]
     low, high = min(c.low for c in shown), max(c.high for c in shown)

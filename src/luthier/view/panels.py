@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.history import History
-from luthier.diagnosis.curves import Curves as Measured
+from luthier.diagnosis.curves import Curves
 from luthier.diagnosis.finding import Finding
 from luthier.diagnosis.trial import from_trial
 from luthier.view.numbers import Role, curve_span
@@ -87,7 +87,7 @@ def finding_panels(history: History) -> list[TrainingPanel]:
 
 
 def training_panels(
-    curves: Measured, findings: Sequence[Finding], names: Mapping[str, str], only: str | None = None
+    curves: Curves, findings: Sequence[Finding], names: Mapping[str, str], only: str | None = None
 ) -> list[TrainingPanel]:
     """The panels of one training, wherever it was logged.
 
@@ -98,6 +98,10 @@ def training_panels(
         only: the panels that show this series alone.
     """
     series, panels = curves.all(), []
+    # The log's own epochs on the axis; what lies within them has no name there.
+    whole = all(float(x).is_integer() for s in series.values() for x in s.x)
+    back = 1.0 if curves.from_zero and whole else 0.0
+    unit = "epochs done" if curves.from_zero and not whole else curves.unit
     first = min((float(s.x[0]) for s in series.values() if len(s)), default=0.0)
     for title, roles in _PANELS:
         own = [(r, series[r]) for r in roles if r in series and len(series[r])]
@@ -107,7 +111,9 @@ def training_panels(
         for role, one in own:
             kept = _thinned(one.y)
             side: Role = "default" if role.startswith("train") else "winner" if role.startswith("val") else "plain"
-            lines.append((names.get(role, role), side, tuple(one.x[kept].tolist()), tuple(one.y[kept].tolist())))
+            lines.append(
+                (names.get(role, role), side, tuple((one.x[kept] - back).tolist()), tuple(one.y[kept].tolist()))
+            )
         falls = title == "Loss" or (title == "Metric" and not curves.maximize)
         values = [v for _, _, _, ys in lines for v in ys if math.isfinite(v)]
         steep = falls or title == "Gradient norm"
@@ -117,8 +123,10 @@ def training_panels(
         if title == "Metric":
             title = lines[-1][0]
         began = [f for f in findings if f.curve in roles and f.since is not None and f.severity != "good"]
-        marks = tuple((f.since or 0.0, f.kind.replace("_", " "), f.severity) for f in began)
-        panels.append(TrainingPanel(title, curves.unit, tuple(lines), marks, first, curves.end, low, high, log))
+        ahead = float(curves.from_zero) - back
+        marks = tuple(((f.since or 0.0) + ahead, f.kind.replace("_", " "), f.severity) for f in began)
+        ends = first - back, curves.end - back
+        panels.append(TrainingPanel(title, unit, tuple(lines), marks, *ends, low, high, log))
     return panels
 
 

@@ -30,7 +30,7 @@ class Column:
     values: list[Any]
 
 
-Table = Mapping[str, Column]
+Columns = Mapping[str, Column]
 """Columns by name, all of one length."""
 
 _TRIAL: dict[str, tuple[str, Callable[[History, TrialRecord], Any]]] = {
@@ -55,7 +55,7 @@ _TRIAL: dict[str, tuple[str, Callable[[History, TrialRecord], Any]]] = {
 }
 
 
-def trials_table(history: History) -> Table:
+def trials_table(history: History) -> Columns:
     """One row for each trial that trained, in their order.
 
     ``score`` is in the units of the first objective, None of a trial that failed or never reported; ``metric.NAME`` are
@@ -74,7 +74,7 @@ def trials_table(history: History) -> Table:
     return table
 
 
-def reports_table(history: History) -> Table:
+def reports_table(history: History) -> Columns:
     """One row for each report, by trial and epoch; ``trial`` leads to the rows of :func:`trials_table`."""
     trials = list(history.trained())
     rows = [(t.id, r) for t in trials for r in t.reports]
@@ -118,7 +118,7 @@ def _column(values: list[Any], kind: str) -> Column:
 # -- as others have it -------------------------------------------------------------------------------------------------
 
 
-def to_pandas(table: Table) -> Any:
+def to_pandas(table: Columns) -> Any:
     """The table as a ``pandas.DataFrame``.
 
     Raises:
@@ -131,7 +131,7 @@ def to_pandas(table: Table) -> Any:
     return pd.DataFrame({name: pd.Series(c.values, dtype=PANDAS[c.kind]) for name, c in table.items()})
 
 
-def write_parquet(table: Table, path: Path, what: str) -> None:
+def write_parquet(table: Columns, path: Path, what: str) -> None:
     """Write the table as a Parquet file.
 
     Args:
@@ -151,7 +151,7 @@ def write_parquet(table: Table, path: Path, what: str) -> None:
     pq.write_table(made.replace_schema_metadata({MARK: what.encode()}), path)
 
 
-def write_csv(table: Table, path: Path) -> None:
+def write_csv(table: Columns, path: Path) -> None:
     """Write the table as CSV: empty where there is no value.
 
     Raises:

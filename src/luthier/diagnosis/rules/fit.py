@@ -125,7 +125,7 @@ def overfitting(view: View) -> Evidence | None:
     loss = 100.0 * (now / lowest - 1.0) if lowest > 0 else 0.0
     return Evidence(
         "warning" if loss > CLEAR else "hint",
-        f"The {view.judged_name} rises since {onset:g}, from {lowest:.3g} to {now:.3g} ({loss:+.0f} %).",
+        f"The {view.judged_name} rises since {view.named(onset):g}, from {lowest:.3g} to {now:.3g} ({loss:+.0f} %).",
         REGULARIZE,
         view.judged_name,
         onset,
@@ -151,7 +151,8 @@ def overfitting_loss_only(view: View) -> Evidence | None:
     onset, lowest, now = found
     return Evidence(
         "warning" if wide(view) else "hint",
-        f"The validation loss rises since {onset:g}, from {lowest:.3g} to {now:.3g}; the metric does not get worse.",
+        f"The validation loss rises since {view.named(onset):g}, from {lowest:.3g} to {now:.3g}; "
+        "the metric does not get worse.",
         (
             "Choose the best epoch by the metric, not by the loss.",
             "If probabilities matter: smooth the labels (0.1), or raise weight decay.",

@@ -52,7 +52,7 @@ def plateau(view: View) -> Evidence | None:
         return None
     return Evidence(
         "hint",
-        f"The {view.judged_name} has not improved since {since:g}.",
+        f"The {view.judged_name} has not improved since {view.named(since):g}.",
         (
             "Divide the learning rate by three to ten, or use a schedule that decays to zero.",
             "Stop there: the rest of the training is better spent on another configuration.",
@@ -168,8 +168,8 @@ def should_stop(view: View) -> Evidence | None:
         return None
     return Evidence(
         "hint",
-        f"The validation loss has risen by {loss:.0f} % since {series.x[low]:g}, strip after strip.",
-        (f"Stop, and keep the weights of {series.x[low]:g}.",),
+        f"The validation loss has risen by {loss:.0f} % since {view.named(series.x[low]):g}, strip after strip.",
+        (f"Stop, and keep the weights of {view.named(series.x[low]):g}.",),
         "val_loss",
         float(series.x[low]),
         {"generalization_loss": loss},

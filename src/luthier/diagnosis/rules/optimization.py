@@ -85,7 +85,7 @@ def non_finite(view: View) -> Evidence | None:
     after = "and stayed so" if lasts else "and recovered"
     return Evidence(
         "critical" if lasts else "warning",
-        f"The {name} became NaN or infinite at {since:g}, after {finite} finite records, {after}.",
+        f"The {name} became NaN or infinite at {view.named(since):g}, after {finite} finite records, {after}.",
         (lower, warm, precision, data),
         name,
         since,
@@ -173,7 +173,8 @@ def spikes(view: View) -> Evidence | None:
     first, highest = float(series.x[starts[0]]), float(rest[high].max())
     return Evidence(
         "warning" if len(starts) >= SPIKES else "hint",
-        f"The {view.learned_name} jumped {len(starts)} time(s), the first time at {first:g}, by up to {highest:.3g}.",
+        f"The {view.learned_name} jumped {len(starts)} time(s), the first time at {view.named(first):g}, "
+        f"by up to {highest:.3g}.",
         (
             "Clip the gradients at the 90th percentile of their norms.",
             "Warm up for longer; with an Adam, lower beta2 to 0.95-0.98.",

@@ -108,13 +108,14 @@ def too_good_too_early(view: View) -> Evidence | None:
             at = int(np.argmax(view.val.y < TOO_GOOD * view.trivial))
             since = float(view.val.x[at])
             numbers = {"val_loss": float(view.val.y[at]), "trivial_loss": view.trivial}
-            told = f"The validation loss was {numbers['val_loss']:.2g} at {since:g}, of {view.trivial:.3g} at chance"
+            told = f"The validation loss was {numbers['val_loss']:.2g} at {view.named(since):g}"
+            told += f", of {view.trivial:.3g} at chance"
     if view.val_error is not None and view.shares and not told and len(view.val_error) >= 3:
         after = view.val_error.y[view.val_error.x >= EARLY * horizon]
         if len(after) >= 3 and (after <= 1.0 - PERFECT).all():
             since = float(view.val_error.x[view.val_error.x >= EARLY * horizon][0])
             numbers = {"val_error": float(after.max())}
-            told = f"The validation metric is perfect from {since:g} on"
+            told = f"The validation metric is perfect from {view.named(since):g} on"
     if not told:
         return None
     return Evidence(

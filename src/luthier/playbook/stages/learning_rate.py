@@ -1,17 +1,22 @@
-"""Learning rate, optimizer and batch size: they decide most of the result, so they come first."""
+"""Learning rate, optimizer and batch size: they decide most of the result, so they come first.
+
+A configuration that was added by hand before the stage opened (``"known"`` in its notes) is trained beside the strong
+default, as long and with the same seed; where it is better everything goes on from there.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import Prior, find, prior_center, rate_for_batch, tier_of
+from luthier.knowledge.prior import LONG
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
-from luthier.playbook.script import Look, Part, Script, Verdict, after, number, short
+from luthier.playbook.script import Look, Part, Script, Verdict, Wish, after, number, short
 from luthier.playbook.stages.common import (
     allowed,
     optimizer_of,
@@ -23,14 +28,13 @@ from luthier.playbook.stages.common import (
 )
 from luthier.playbook.stages.search import has_role, noise
 
-LONG = 10**9
-"""Epochs of a training that lacks no update."""
 STEPS = 3
 """Steps beyond the edge of a ladder, or on in one direction of the batch size, at most."""
 
 
 def learning_rate(look: Look) -> Script:
-    """A ladder of rates for each optimizer around what the range test (or the prior) says; then the batch size."""
+    """A ladder of rates for each optimizer around what the range test (or the prior) says, or around what was added by
+    hand; then the batch size."""
     rates = [n for n in look.space.dims if has_role(look, n, "learning_rate")]
     asked = [*rates, *(n for n in look.space.dims for role in ("optimizer", "batch_size") if has_role(look, n, role))]
     if not asked:
@@ -49,16 +53,25 @@ def learning_rate(look: Look) -> Script:
         tried += yield [look.wish(experienced[first], base={}, epochs=epochs, why=why, notes={"start": True})]
         if look.best(tried) is not default[0] or not shows(look, tried):
             starts = experienced
+    known = _known(look, tried)
+    if known is not None:
+        tried += yield [_beside(look, known, epochs)]
     for longer in (look.medium, look.full):
         if not tried or longer <= epochs or shows(look, tried):
             break
         why = f"{epochs} epochs show nothing yet, so longer"
-        more = yield [look.wish(starts[first], base={}, epochs=longer, why=why)]
+        wishes = [look.wish(starts[first], base={}, epochs=longer, why=why)]
+        more = yield wishes if known is None else [*wishes, _beside(look, known, longer)]
         if not more:
             break
         epochs, tried = longer, more
+    best = look.best(tried)
+    if known is None or best is None or best.config != known:
+        known = None
+    else:
+        starts = _around(look, known, starts)
     for optimizer, start in starts.items():
-        tried += yield from _ladder(look, optimizer, tried, start, epochs)
+        tried += yield from _ladder(look, optimizer, tried, start, epochs, start == known)
     if not tried:
         text = "the budget has no room for a training here"
         return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
@@ -135,6 +148,35 @@ def for_its_length(look: Look, optimizer: Value) -> Config:
     return config
 
 
+def _known(look: Look, tried: Sequence[TrialRecord]) -> Config | None:
+    """What the stage's notes know of configurations that were added by hand, where it was not tried yet."""
+    known = look.notes.get("known")
+    if known is None or not tried:
+        return None
+    config = strong_default(look.history, {n: v for n, v in known.items() if n in look.space})
+    return None if any(t.config == config for t in tried) else config
+
+
+def _beside(look: Look, known: Config, epochs: int) -> Wish:
+    why = "the best that was added by hand, as another place to begin"
+    return look.wish(known, base={}, epochs=epochs, why=why, notes={"start": True})
+
+
+def _around(look: Look, known: Config, starts: Mapping[Value, Config]) -> dict[Value, Config]:
+    """Where each optimizer begins once ``known`` has proved better than the default: its own with it, and first; the
+    others with what of it has nothing to do with the optimizer. No more of them than were asked without it."""
+    name = find(look.space, "optimizer", look.default)
+    own = known.get(name) if name is not None else None
+    usual = strong_default(look.history, with_optimizer(look, own))
+    begin: dict[Value, Config] = {own: known}
+    for optimizer in starts:
+        if optimizer != own:
+            there = strong_default(look.history, with_optimizer(look, optimizer))
+            alike = {n: v for n, v in known.items() if n != name and n in there and there[n] == usual.get(n)}
+            begin[optimizer] = strong_default(look.history, {**alike, **with_optimizer(look, optimizer)})
+    return dict(list(begin.items())[: len(starts)])
+
+
 def _tested(look: Look, optimizer: Value) -> bool:
     """Whether the range test spoke."""
     return look.numbers("range").get("optimizers", {}).get(str(optimizer), {}).get("center") is not None
@@ -151,7 +193,9 @@ def _center(look: Look, rate: str, optimizer: Value, start: Config) -> tuple[flo
     return moved(center), moved(upper) if upper is not None else None, origin
 
 
-def _ladder(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: Config, epochs: int) -> Part:
+def _ladder(
+    look: Look, optimizer: Value, others: Sequence[TrialRecord], start: Config, epochs: int, known: bool = False
+) -> Part:
     """Rates upwards from an optimizer's center by threes while they gain; downwards where the first step up did not. An
     optimizer without a rate to search is trained once.
 
@@ -159,6 +203,7 @@ def _ladder(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: 
         others: the trainings before.
         start: the rest of the configuration; its own rate is the center where no range test spoke and it was moved.
         epochs: how long they are.
+        known: whether ``start`` was added by hand: then its own rate is the center in any case.
     """
 
     def rest(config: Config) -> Config:
@@ -172,6 +217,9 @@ def _ladder(look: Look, optimizer: Value, others: Sequence[TrialRecord], start: 
     default = [t for t in others if rest(t.config) == rest(start)]  # of the first optimizer
     if origin != "the range test" and start != strong_default(look.history, with_optimizer(look, optimizer)):
         center, origin = float(str(start[rate])), "what so short a training wants"
+    if known:
+        center, origin = float(str(start[rate])), "what was added by hand"
+        upper = None if upper is not None and upper < center else upper
     if not default and others:
         # What the first optimizer wanted more or less than its own center, this one will want likewise.
         other = optimizer_of(look, others[-1])
