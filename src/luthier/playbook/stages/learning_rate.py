@@ -7,7 +7,8 @@ default, as long and with the same seed; where it is better everything goes on f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from luthier.core.params import Choice, Config, Constant, Value
@@ -32,6 +33,25 @@ STEPS = 3
 """Steps beyond the edge of a ladder, or on in one direction of the batch size, at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the ladders begin from.
+
+    Args:
+        default: the strong default's training; None where the budget has no room for it.
+        tried: the trainings so far, all ``epochs`` long.
+        starts: for each optimizer the configuration that its ladder is around.
+        known: what was added by hand, where it is the best so far and the ladders begin with it.
+        epochs: how long a training has to be to show something.
+    """
+
+    default: TrialRecord | None
+    tried: list[TrialRecord]
+    starts: dict[Value, Config]
+    known: Config | None
+    epochs: int
+
+
 def learning_rate(look: Look) -> Script:
     """A ladder of rates for each optimizer around what the range test (or the prior) says, or around what was added by
     hand; then the batch size."""
@@ -39,6 +59,23 @@ def learning_rate(look: Look) -> Script:
     asked = [*rates, *(n for n in look.space.dims for role in ("optimizer", "batch_size") if has_role(look, n, role))]
     if not asked:
         return Verdict("skipped", "the space has no learning rate, optimizer or batch size to search", skipped=True)
+    begun = yield from _beginning(look)
+    tried = list(begun.tried)
+    for optimizer, start in begun.starts.items():
+        tried += yield from _ladder(look, optimizer, tried, start, begun.epochs, start == begun.known)
+    if not tried:
+        text = "the budget has no room for a training here"
+        return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
+    best = look.best(tried)
+    if best is None:
+        return Verdict("no rate gave a score", look.table(tried, *rates), fatal=True)
+    batches = yield from _batch_sizes(look, best, begun.epochs)
+    return _answer(look, rates, begun, tried, [best, *batches])
+
+
+def _beginning(look: Look) -> Generator[Sequence[Wish], list[TrialRecord], Begun]:
+    """The strong default, the same with what its length wants, and what was added by hand; longer where so short a
+    training shows nothing."""
     epochs = look.short
     default = yield [look.wish(look.default, epochs=epochs, why="the strong default, as the mark to beat")]
     tried = list(default)
@@ -70,27 +107,29 @@ def learning_rate(look: Look) -> Script:
         known = None
     else:
         starts = _around(look, known, starts)
-    for optimizer, start in starts.items():
-        tried += yield from _ladder(look, optimizer, tried, start, epochs, start == known)
-    if not tried:
-        text = "the budget has no room for a training here"
-        return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
-    best = look.best(tried)
-    if best is None:
-        return Verdict("no rate gave a score", look.table(tried, *rates), fatal=True)
+    return Begun(default[0] if default else None, tried, starts, known, epochs)
+
+
+def _answer(
+    look: Look, rates: Sequence[str], begun: Begun, tried: Sequence[TrialRecord], batches: Sequence[TrialRecord]
+) -> Verdict:
+    """The verdict.
+
+    Args:
+        batches: the best of ``tried``, and the same with other batch sizes.
+    """
     numeric = [r for r in rates if not isinstance(look.space[r], Choice) or _listed(look, r)]
     in_order = sorted(
         tried, key=lambda t: (str(optimizer_of(look, t)), *(number(t, r) for r in numeric if r in t.config))
     )
     words = [look.table(in_order, *shown(look, rates, "batch_size"))]
-    batches = yield from _batch_sizes(look, best, epochs)
-    if batches:
-        words.append(f"batch sizes {look.table([best, *batches], find(look.space, 'batch_size') or '')}")
-        best = look.best([best, *batches]) or best
+    if len(batches) > 1:
+        words.append(f"batch sizes {look.table(batches, find(look.space, 'batch_size') or '')}")
+    best = look.best(batches) or batches[0]
     settled = {n: best.config[n] for n in shown(look, rates, "batch_size") if n in best.config}
     rate = rate_of(look, best.config)
     if rate is not None:
-        settled[rate] = _vertex(look, rate, best, tried + batches)
+        settled[rate] = _vertex(look, rate, best, [*tried, *batches[1:]])
     usual = strong_default(look.history, settled)
     start = {n: v for n, v in best.config.items() if n not in settled and v != usual.get(n)}
     between = (
@@ -99,10 +138,13 @@ def learning_rate(look: Look) -> Script:
         else f" (between the steps; the best of them {short(best.config[rate])})"
     )
     values = ", ".join(f"{n} {short(v)}{between if n == rate else ''}" for n, v in settled.items())
-    text = f"{values}: {look.said(best)} {after(epochs)}"
-    if default and epochs == look.short:
-        text += f" (strong default {look.shown(default[0])})"
-    numbers = {**({"start": start} if start else {}), **({"short": epochs} if epochs != look.short else {})}
+    text = f"{values}: {look.said(best)} {after(begun.epochs)}"
+    if begun.default is not None and begun.epochs == look.short:
+        text += f" (strong default {look.shown(begun.default)})"
+    numbers = {
+        **({"start": start} if start else {}),
+        **({"short": begun.epochs} if begun.epochs != look.short else {}),
+    }
     return Verdict(text, "; ".join(words), settled=settled, numbers=numbers)
 
 
