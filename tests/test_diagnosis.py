@@ -308,6 +308,20 @@ def test_a_schedule_that_decays_always_peaks_last_and_is_not_told_to_go_on():
     assert midway.severity == "good"
 
 
+@pytest.mark.parametrize("many", [5, 6, 8, 12, 15, 16, 17, 24, 40])
+def test_what_the_last_quarter_gained_is_what_the_curve_shows(many):
+    curve = 0.25 + np.exp(-np.arange(many) * 5.0 / many)
+    still = next(f for f in diagnose(train_loss=curve - 0.1, val_loss=curve) if f.kind == "still_improving")
+    quarter = np.interp(many - 0.25 * (many - 1), np.arange(1, many + 1), curve) - curve[-1]
+    assert still.numbers["gain"] == pytest.approx(quarter, rel=0.5)
+    assert f"by {still.numbers['gain']:.2g} over the last quarter" in still.text
+
+
+def test_what_a_short_steep_curve_gained_early_is_not_told_of_its_end():
+    val = [1.0, 0.6, 0.45, 0.38, 0.34, 0.31, 0.29, 0.28]
+    assert "by 0.025 over the last quarter" in str(diagnose(train_loss=[x - 0.02 for x in val], val_loss=val))
+
+
 def test_batches_alone_show_a_dead_start():
     assert read(2.3 + wiggle(2000, 0.3), unit="step").has("dead_start")
     assert not read(fall(2000, size=0.3), unit="step").has("dead_start")
