@@ -455,6 +455,37 @@ def test_a_configuration_that_fails_with_one_seed_only_is_fragile():
     assert not diagnose_study(good).has("seed_fragility")
 
 
+def seeds(config, *losses, **metric):
+    """Trainings of one configuration, a seed each."""
+    return [
+        Curves(train_loss=Series.of(loss), val_loss=Series.of(loss), length=len(loss), config={**config, "seed": s},
+               **{k: Series.of(curves[s]) for k, curves in metric.items()})
+        for s, loss in enumerate(losses)
+    ]  # fmt: skip
+
+
+def test_seeds_of_a_slow_training_are_not_told_to_go_slower_still():
+    """The default of a proof, whose rate is too low: how far each came by then is no result."""
+    slow = seeds({"learning_rate": 1e-5}, *([2.3 - k * i for i in range(8)] for k in (0.05, 0.08, 0.12)))
+    steep = seeds({"learning_rate": 1e-4}, *([2.3 - k * i**2 for i in range(8)] for k in (0.02, 0.03, 0.04)))
+    calm = seeds({"learning_rate": 1e-2}, *(list(fall(8, seed=s, size=0.001)) for s in range(3)))
+    assert diagnose_study(slow).has("rate_too_low")
+    assert not diagnose_study(slow).has("seed_fragility")
+    assert not diagnose_study([*slow, *steep, *calm]).has("seed_fragility")
+
+
+def test_of_fragile_configurations_the_best_is_named_by_where_its_curves_end():
+    def group(rate, *ends):
+        accuracies = [[0.1, 0.3, *np.linspace(end - 0.02, end, 10)] for end in ends]
+        losses = [[2.3, 1.5, *np.linspace(1.02, 1.0, 10)] for _ in ends]
+        return seeds({"learning_rate": rate}, *losses, val_metric=accuracies)
+
+    for trainings in ([*group(1e-1, 0.5, 0.7, 0.9), *group(1e-3, 0.85, 0.9, 0.95)], group(1e-3, 0.85, 0.9, 0.95)):
+        fragile = next(f for f in diagnose_study(trainings) if f.kind == "seed_fragility")
+        assert fragile.text == "3 seeds of one configuration end at 0.9 +- 0.05."
+        assert fragile.curve == "val_metric"
+
+
 def test_the_edge_of_stability_needs_a_larger_rate_that_failed():
     def at(rate, end):
         return curves(fall(end=end), fall(end=end, seed=1), config={"learning_rate": rate})
