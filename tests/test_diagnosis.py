@@ -322,6 +322,16 @@ def test_what_a_short_steep_curve_gained_early_is_not_told_of_its_end():
     assert "by 0.025 over the last quarter" in str(diagnose(train_loss=[x - 0.02 for x in val], val_loss=val))
 
 
+@pytest.mark.parametrize("many", [10, 400])
+def test_a_gap_is_told_by_where_the_curves_end_also_while_they_fall(many):
+    val, train = (list(np.geomspace(2.0, end, many)) for end in (0.3017, 0.1101))
+    found = diagnose(train_loss=train, val_loss=val)
+    assert found.has("still_improving")
+    gap = next(f for f in found if f.kind == "gap_without_rise")
+    assert gap.text == "The validation loss ends at 0.302, the training loss at 0.11."
+    assert gap.numbers == pytest.approx({"val_loss": 0.3017, "train_loss": 0.1101})
+
+
 def test_batches_alone_show_a_dead_start():
     assert read(2.3 + wiggle(2000, 0.3), unit="step").has("dead_start")
     assert not read(fall(2000, size=0.3), unit="step").has("dead_start")
