@@ -68,16 +68,17 @@ def prior_sd(score: float, share: bool, samples: int | None = None) -> float:
     return max(POINTS, counting)
 
 
-def believable(score: float, sd: float, share: bool) -> float:
+def believable(score: float, sd: float, share: bool, part: float = BELIEVED) -> float:
     """The difference from a score, or from the loss that it is, that a change has to exceed to be believed.
 
     Args:
         score: of what is to be changed; its sign does not count.
-        sd: the seed noise of a single training.
+        sd: the noise that it has to exceed in any case.
         share: it is a share in [0, 1].
+        part: of the score, or of a share's distance from 0 or 1.
     """
     size = abs(score)
-    return max(BELIEVED * (min(size, 1.0 - size) if share else size), sd)
+    return max(part * (min(size, 1.0 - size) if share else size), sd)
 
 
 def least_sd(sd: float, df: int) -> float:
