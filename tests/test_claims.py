@@ -17,6 +17,9 @@ import luthier as lt
 from luthier import insight
 from luthier.api import Result
 from luthier.cli import app
+from luthier.core import events as ev
+from luthier.core.history import Entry, fold
+from luthier.core.study import Objective, Study
 from luthier.core.summary import ABLATION, CONFIRM, carried_text, gain_text, summarize
 from luthier.knowledge import tuned_along
 from luthier.numerics.noise import SeedNoise, decide, least_sd, pooled_sd, prior_sd
@@ -338,6 +341,58 @@ def test_importance_by_comparison_is_not_fooled_by_the_order_of_the_stages():
     assert sum(parts.values()) == pytest.approx(1.0)
     assert parts.get("mystery", 0.0) == 0.0
     assert list(parts)[:2] == ["learning_rate", "optimizer"]
+
+
+TIED = lt.Space(
+    learning_rate=lt.Float(1e-4, 1e-1, log=True),
+    batch_size=lt.Int(8, 256, log=True),
+    optimizer=lt.Choice("adamw", "sgd"),
+    width=lt.Int(16, 256, log=True),
+)
+BASE = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adamw", "width": 64}
+
+
+def staged(*trials):
+    """A history of one stage, a trial for each (changes of :data:`BASE`, accuracy, seed)."""
+    study = Study("s", TIED, Objective("val_accuracy", False), 2)
+    log = [ev.Created(study), ev.StageOpened("learning rate", "?")]
+    for i, (changes, score, seed) in enumerate(trials):
+        log += [ev.Started(i, {**BASE, **changes}, seed, 2, 2, "?"), ev.Reported(i, 1, {"val_accuracy": score / 2})]
+        log += [ev.Reported(i, 2, {"val_accuracy": score}), ev.Ended(i, 2)]
+    return fold(Entry(float(k), event) for k, event in enumerate(log))
+
+
+def test_a_difference_within_the_noise_is_no_importance():
+    repeats = [({}, 0.80, 0), ({}, 0.79, 1), ({}, 0.81, 2), ({"width": 128}, 0.81, 0)]
+    only = insight.importance(staged(*repeats))
+    assert only.parts == {}
+    assert only.why == "no value of width made a difference beyond the noise"
+    found = insight.importance(staged(*repeats, ({"learning_rate": 0.001}, 0.5, 0)))
+    assert found.parts == {"learning_rate": 1.0, "width": 0.0}
+
+
+def test_an_effect_of_several_that_were_tuned_together_counts_once():
+    # The default's rate is what is wrong with it, whatever else it has.
+    rates = [({"learning_rate": r}, s, 0) for r, s in ((0.001, 0.6), (0.003, 0.8), (0.01, 0.9))]
+    default = {"learning_rate": 0.001}
+    tied = [({**default, "batch_size": 128}, 0.6, 0), ({**default, "optimizer": "sgd"}, 0.6, 0)]
+    found = insight.importance(staged(*rates, *tied))
+    assert found.parts == pytest.approx({"learning_rate": 1.0, "batch_size": 0.0, "optimizer": 0.0})
+    assert found.why == "comparisons of 5 trials that differ in one hyperparameter and what is tuned with it"
+    # What nothing tells apart is shared.
+    both = insight.importance(staged(*rates[2:], *tied[:1]))
+    assert both.parts == pytest.approx({"learning_rate": 0.5, "batch_size": 0.5})
+    # A batch size whose rate follows counts for itself, and so does one that was tuned.
+    follows = insight.importance(staged(*rates[2:], ({"learning_rate": 0.02, "batch_size": 128}, 0.6, 0)))
+    assert follows.parts == pytest.approx({"batch_size": 1.0})
+    tuned = [({"learning_rate": r, "batch_size": 128}, 0.5, 0) for r in (0.001, 0.003)]
+    assert insight.importance(staged(*rates, *tuned)).parts["batch_size"] > 0.4
+
+
+def test_a_broken_training_counts_as_a_bad_one():
+    fine = [({"width": w}, s, 0) for w, s in ((16, 0.6), (32, 0.7), (64, 0.8), (128, 0.8), (256, 0.8))]
+    found = insight.importance(staged(*fine, ({"learning_rate": 0.1}, 0.0, 0)))
+    assert found.parts["width"] > 0.15
 
 
 def test_what_raised_says_nothing_of_importance():

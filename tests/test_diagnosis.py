@@ -308,6 +308,30 @@ def test_a_schedule_that_decays_always_peaks_last_and_is_not_told_to_go_on():
     assert midway.severity == "good"
 
 
+@pytest.mark.parametrize("many", [5, 6, 8, 12, 15, 16, 17, 24, 40])
+def test_what_the_last_quarter_gained_is_what_the_curve_shows(many):
+    curve = 0.25 + np.exp(-np.arange(many) * 5.0 / many)
+    still = next(f for f in diagnose(train_loss=curve - 0.1, val_loss=curve) if f.kind == "still_improving")
+    quarter = np.interp(many - 0.25 * (many - 1), np.arange(1, many + 1), curve) - curve[-1]
+    assert still.numbers["gain"] == pytest.approx(quarter, rel=0.5)
+    assert f"by {still.numbers['gain']:.2g} over the last quarter" in still.text
+
+
+def test_what_a_short_steep_curve_gained_early_is_not_told_of_its_end():
+    val = [1.0, 0.6, 0.45, 0.38, 0.34, 0.31, 0.29, 0.28]
+    assert "by 0.025 over the last quarter" in str(diagnose(train_loss=[x - 0.02 for x in val], val_loss=val))
+
+
+@pytest.mark.parametrize("many", [10, 400])
+def test_a_gap_is_told_by_where_the_curves_end_also_while_they_fall(many):
+    val, train = (list(np.geomspace(2.0, end, many)) for end in (0.3017, 0.1101))
+    found = diagnose(train_loss=train, val_loss=val)
+    assert found.has("still_improving")
+    gap = next(f for f in found if f.kind == "gap_without_rise")
+    assert gap.text == "The validation loss ends at 0.302, the training loss at 0.11."
+    assert gap.numbers == pytest.approx({"val_loss": 0.3017, "train_loss": 0.1101})
+
+
 def test_batches_alone_show_a_dead_start():
     assert read(2.3 + wiggle(2000, 0.3), unit="step").has("dead_start")
     assert not read(fall(2000, size=0.3), unit="step").has("dead_start")
@@ -439,6 +463,37 @@ def test_a_configuration_that_fails_with_one_seed_only_is_fragile():
     bad = curves(FLAT, FLAT, config={"learning_rate": 0.01, "seed": 4})
     assert diagnose_study([*good, bad]).has("seed_fragility")
     assert not diagnose_study(good).has("seed_fragility")
+
+
+def seeds(config, *losses, **metric):
+    """Trainings of one configuration, a seed each."""
+    return [
+        Curves(train_loss=Series.of(loss), val_loss=Series.of(loss), length=len(loss), config={**config, "seed": s},
+               **{k: Series.of(curves[s]) for k, curves in metric.items()})
+        for s, loss in enumerate(losses)
+    ]  # fmt: skip
+
+
+def test_seeds_of_a_slow_training_are_not_told_to_go_slower_still():
+    """The default of a proof, whose rate is too low: how far each came by then is no result."""
+    slow = seeds({"learning_rate": 1e-5}, *([2.3 - k * i for i in range(8)] for k in (0.05, 0.08, 0.12)))
+    steep = seeds({"learning_rate": 1e-4}, *([2.3 - k * i**2 for i in range(8)] for k in (0.02, 0.03, 0.04)))
+    calm = seeds({"learning_rate": 1e-2}, *(list(fall(8, seed=s, size=0.001)) for s in range(3)))
+    assert diagnose_study(slow).has("rate_too_low")
+    assert not diagnose_study(slow).has("seed_fragility")
+    assert not diagnose_study([*slow, *steep, *calm]).has("seed_fragility")
+
+
+def test_of_fragile_configurations_the_best_is_named_by_where_its_curves_end():
+    def group(rate, *ends):
+        accuracies = [[0.1, 0.3, *np.linspace(end - 0.02, end, 10)] for end in ends]
+        losses = [[2.3, 1.5, *np.linspace(1.02, 1.0, 10)] for _ in ends]
+        return seeds({"learning_rate": rate}, *losses, val_metric=accuracies)
+
+    for trainings in ([*group(1e-1, 0.5, 0.7, 0.9), *group(1e-3, 0.85, 0.9, 0.95)], group(1e-3, 0.85, 0.9, 0.95)):
+        fragile = next(f for f in diagnose_study(trainings) if f.kind == "seed_fragility")
+        assert fragile.text == "3 seeds of one configuration end at 0.9 +- 0.05."
+        assert fragile.curve == "val_metric"
 
 
 def test_the_edge_of_stability_needs_a_larger_rate_that_failed():

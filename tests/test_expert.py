@@ -29,7 +29,7 @@ from luthier.run.memory import MemoryStore
 from luthier.schedule.halving import ASHA, rungs
 from luthier.search.local import moved
 from luthier.search.priorband import PriorBand
-from luthier.search.surrogate import Observations, fit, most_promising
+from luthier.search.surrogate import Line, Observations, fit, most_promising
 from luthier.strategies import build
 
 
@@ -327,6 +327,14 @@ def test_a_rung_lets_expect_less_difference_than_it_shows(wide):
     assert first(1e9) == first(first.cap)  # what is worse than the median is bad and no worse
     assert first.variance >= 0
     assert second.variance < first.variance  # the later the look the more it says
+
+
+def test_one_loser_that_was_trained_to_the_end_flattens_no_line():
+    every = np.array([0.1, 0.2, 0.3, 0.25, 5.0, 4.0])
+    looked, ended = np.array([0.1, 0.2, 0.25, 5.0]), np.array([0.05, 0.1, 0.15, 0.2])
+    line = Line.through(every, looked, ended)
+    assert line.slope == pytest.approx(0.5, abs=0.05)
+    assert line == Line.through(every, np.minimum(looked, line.cap), ended)  # as far off as it says itself
 
 
 # -- PriorBand ---------------------------------------------------------------------------------------------------------

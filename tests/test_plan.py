@@ -10,11 +10,12 @@ from conftest import drive, log_of
 import luthier as lt
 from luthier.api import Result
 from luthier.core import events as ev
-from luthier.core.history import StageRecord
+from luthier.core.history import Entry, StageRecord, fold
 from luthier.core.study import Budget, Objective, Study
 from luthier.playbook.checklist import checklist
 from luthier.playbook.plan import LARGE, MEDIUM, SMALL, plan_of
 from luthier.playbook.playbook import STAGES, Playbook
+from luthier.playbook.read import read_leading
 from luthier.run.book import Book
 from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
@@ -195,6 +196,18 @@ def test_a_training_that_is_worse_for_being_longer_gets_a_lower_rate():
     again = next(s for s in opened(study, "learning rate") if s.notes.get("again") == "steadier")
     assert "lost_when_longer" in again.notes["kinds"]
     assert again.settled["learning_rate"] < 1.5e-3
+
+
+@pytest.mark.parametrize(("short", "long", "worse"), [(0.95, 0.93, True), (0.95, 0.948, False), (0.1, 0.095, False)])
+def test_how_much_worse_a_longer_training_is_counts_by_the_distance_from_0_or_1(short, long, worse):
+    space = lt.Space(learning_rate=RATE)
+    log = [ev.Created(Study("s", space, Objective("val_accuracy", False), 4)), ev.StageOpened("learning rate", "?")]
+    for i, (epochs, score) in enumerate(((2, short), (4, long))):
+        log.append(ev.Started(i, {"learning_rate": 1e-3}, 0, epochs, epochs, "?"))
+        log += [ev.Reported(i, e, {"val_accuracy": score}) for e in range(1, epochs + 1)]
+        log.append(ev.Ended(i, epochs))
+    reading = read_leading(fold(Entry(float(k), event) for k, event in enumerate(log)))
+    assert ("lost_when_longer" in reading.findings) is worse
 
 
 def test_where_short_trainings_show_nothing_longer_ones_are_compared():

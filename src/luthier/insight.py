@@ -14,7 +14,9 @@ from luthier.diagnosis.several import no_effect
 from luthier.knowledge import role_of, tier_of
 from luthier.knowledge.limits import edge_of, widened
 from luthier.knowledge.prior import Prior
-from luthier.search.importance import Importance, importance
+from luthier.playbook.noise import noise_of
+from luthier.search import importance as comparing
+from luthier.search.importance import Importance
 
 __all__ = ["Importance", "diagnosis", "findings", "importance", "lesson", "next_steps", "winner_of"]
 
@@ -35,6 +37,11 @@ def lesson(history: History) -> Lesson:
     found = importance(history)
     both = together(history, found)
     return Lesson(found.parts, found.why, tuple(next_steps(history)), priors(history), both)
+
+
+def importance(history: History) -> Importance:
+    """How much each hyperparameter decided, beside the seed noise of the study."""
+    return comparing.importance(history, noise_of(history).sd)
 
 
 def priors(history: History) -> dict[str, list[tuple[Value, float]]]:

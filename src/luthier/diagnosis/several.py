@@ -15,7 +15,7 @@ from luthier.diagnosis.curves import Curves
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.diagnosis.read import diagnose_curves, finding, settle
 from luthier.diagnosis.rules import Evidence
-from luthier.diagnosis.signals import View, end_level
+from luthier.diagnosis.signals import View, end_level, late_fall
 
 FAILURES = ("non_finite", "diverged", "dead_start")
 COMMON = 0.5
@@ -24,6 +24,8 @@ FRAGILE = 0.015
 """Relative standard deviation over seeds: five times 0.3 %, the median of 17 AlgoPerf workloads."""
 FRAGILE_SPAN = 0.03
 """And 3 % of what was learned, beyond three standard errors of counting. Our choice."""
+STEEP = 0.1
+"""A training that gains so much of all it learned in its last quarter has no result yet. Our choice."""
 EDGE = 10.0
 """The smallest rate that failed is at most so many times the best one. Our choice."""
 SEEDS = ("seed", "random_seed")
@@ -33,7 +35,8 @@ TOP = 5
 
 
 class Training:
-    """A training with its diagnosis, its result (smaller is better), how far it came, and whether it failed."""
+    """A training with its diagnosis, its result (smaller is better) and of which curve that is, how far it came, and
+    whether it failed, or was slow or still falling steeply when it ended."""
 
     def __init__(self, curves: Curves) -> None:
         self.view = View(curves)
@@ -41,11 +44,25 @@ class Training:
         self.diagnosis = diagnose_curves(curves)
         failed = [f for f in self.diagnosis if f.kind in FAILURES and f.severity == "critical"]
         self.failed = bool(failed)
-        error = self.view.val_error if self.view.val_error is not None else self.view.learned
-        if self.view.val_error is None and self.view.val is not None:
-            error = self.view.val
+        view = self.view
+        error, self.named = (
+            (view.val_error, "val_metric")
+            if view.val_error is not None
+            else (view.val, "val_loss")
+            if view.val is not None
+            else (view.learned, view.learned_name)
+        )
         self.result = math.inf if error is None or self.failed else end_level(error.y)
         self.span = 0.0 if error is None else float(error.y[0] - error.y.min())
+        slow = self.diagnosis.has("rate_too_low")
+        self.unfinished = slow or (error is not None and late_fall(error) > STEEP * self.span)
+
+    @property
+    def end(self) -> float:
+        """What was recorded last, as it was recorded; NaN without any."""
+        series = self.curves.all().get(self.named)
+        kept = None if series is None else series.finite
+        return float(kept.y[-1]) if kept else math.nan
 
 
 def diagnose_study(trainings: Sequence[Curves]) -> Diagnosis:
@@ -101,38 +118,44 @@ def seed_fragility(runs: Sequence[Training]) -> Finding | None:
             # A short training of a configuration is no repeat of a long one.
             length = run.curves.length or run.curves.end
             groups[repr((length, sorted(config.items(), key=lambda item: item[0])))].append(run)
-    worst: tuple[float, str, dict[str, float]] | None = None
+    ranked = []
     for group in groups.values():
-        if len(group) < 2:
-            continue
-        failed = sum(run.failed for run in group)
-        if 0 < failed < len(group):
-            text = f"{failed} of {len(group)} trainings of one configuration failed."
-            found = (math.inf, text, {"failed": float(failed), "seeds": float(len(group))})
-        elif failed or len(group) < 3:
-            continue
-        else:
-            results = np.array([run.result for run in group])
-            sd, mean = float(results.std(ddof=1)), float(results.mean())
-            # What was learned, in the units of the result.
-            span = float(np.median([run.span for run in group]))
-            limit = max(FRAGILE * abs(mean), FRAGILE_SPAN * span, 3.0 * group[0].view.counting)
-            if sd <= limit:
-                continue
-            text = f"{len(group)} seeds of one configuration end at {mean:.3g} +- {sd:.2g}."
-            found = (sd / limit, text, {"sd": sd, "mean": mean, "seeds": float(len(group))})
-        worst = found if worst is None or found[0] > worst[0] else worst
-    if worst is None:
-        return None
+        results = sorted(run.result for run in group if not run.failed)
+        if len(group) > 1 and results:
+            ranked.append((float(np.median(results)), group))
+    # The best configuration that is fragile counts: of a worse one it matters less.
+    for _, group in sorted(ranked, key=lambda pair: pair[0]):
+        found = _differing(group)
+        if found is not None:
+            return finding("seed_fragility", found, confidence("seed_fragility", 1.0))
+    return None
+
+
+def _differing(group: Sequence[Training]) -> Evidence | None:
+    """What the trainings of one configuration have to say of its seeds."""
+    failed = sum(run.failed for run in group)
     action = (
         "Mend the stability first: warmup, clipping, half the learning rate.",
         "Compare configurations over several seeds, by mean and failures.",
     )
-    return finding(
-        "seed_fragility",
-        Evidence("warning", worst[1], action, "val_loss", None, worst[2]),
-        confidence("seed_fragility", 1.0),
-    )
+    if failed:
+        text = f"{failed} of {len(group)} trainings of one configuration failed."
+        numbers = {"failed": float(failed), "seeds": float(len(group))}
+        return Evidence("warning", text, action, group[0].named, None, numbers)
+    # Where most still fall, or fall too slowly, seeds differ in when they get there and not in where.
+    if len(group) < 3 or 2 * sum(run.unfinished for run in group) > len(group):
+        return None
+    results = np.array([run.result for run in group])
+    # What was learned, in the units of the result.
+    span = float(np.median([run.span for run in group]))
+    limit = max(FRAGILE * abs(float(results.mean())), FRAGILE_SPAN * span, 3.0 * group[0].view.counting)
+    if float(results.std(ddof=1)) <= limit:
+        return None
+    ends = np.array([run.end for run in group])
+    sd, mean = float(ends.std(ddof=1)), float(ends.mean())
+    text = f"{len(group)} seeds of one configuration end at {mean:.3g} +- {sd:.2g}."
+    numbers = {"sd": sd, "mean": mean, "seeds": float(len(group))}
+    return Evidence("warning", text, action, group[0].named, None, numbers)
 
 
 def edge_of_stability(runs: Sequence[Training]) -> Finding | None:

@@ -21,6 +21,8 @@ DECAYED = 0.1
 DEAD_MARGIN = 0.0072
 """A loss that never fell below the trivial one by this part of it has learned nothing: 0.005 nats of log 2, measured on
 12 TaskSet tasks, where the best of 1000 configurations was never among such at a tenth of its training."""
+TAIL, FEW = 0.25, 5
+"""The part of the training whose trend is looked at, and records of it below which that says little. Our choice."""
 FLOOR = 1e-3
 """Noise is never taken for less than this part of the gap: four digits are what logs commonly keep. Our choice."""
 
@@ -105,6 +107,18 @@ def last(series: Series, part: float) -> Series:
     from_x = series.x[-1] - part * (series.x[-1] - series.x[0])
     first = min(int(np.searchsorted(series.x, from_x)), max(len(series) - 4, 0))
     return Series(series.x[first:], series.y[first:])
+
+
+def late_fall(series: Series) -> float:
+    """By how much a series fell over its last quarter: the line through its records there, of fewer than five the
+    smoothed curve itself. Negative where it rose; 0 below two records."""
+    if len(series) < 2:
+        return 0.0
+    late = last(series, TAIL)
+    if len(late) >= FEW:
+        return -trend(late.x, late.y).slope * float(late.x[-1] - late.x[0])
+    level, quarter = smooth(series.y), TAIL * float(series.x[-1] - series.x[0])
+    return float(np.interp(series.x[-1] - quarter, series.x, level) - level[-1])
 
 
 def risen(start: float, best: float, times: float) -> float:

@@ -18,6 +18,10 @@ POINTS = 0.002
 ACCEPT = 0.8
 """Where no more seeds are to be had, a gain is taken when it is this probable: P(A > B) of 0.75 to 0.8 serves for
 decisions, Bouthillier et al., "Accounting for Variance in Machine Learning Benchmarks" (arXiv 2103.03098)."""
+BELIEVED = 0.01
+"""A gain below this part of the loss, or of a share's distance from 0 or 1, is luck, whatever the noise is taken for.
+Our choice: with 0.3 %, the median noise of repeated AlgoPerf runs, short trainings of small networks sent the search
+after chance."""
 RARE = 0.05
 """A sample's spread below this quantile of its distribution is taken for luck."""
 
@@ -62,6 +66,19 @@ def prior_sd(score: float, share: bool, samples: int | None = None) -> float:
         return max(RELATIVE * abs(score), 1e-12)
     counting = 0.5 * math.sqrt(2 * max(0.0, score * (1 - score)) / samples) if samples else 0.0
     return max(POINTS, counting)
+
+
+def believable(score: float, sd: float, share: bool, part: float = BELIEVED) -> float:
+    """The difference from a score, or from the loss that it is, that a change has to exceed to be believed.
+
+    Args:
+        score: of what is to be changed; its sign does not count.
+        sd: the noise that it has to exceed in any case.
+        share: it is a share in [0, 1].
+        part: of the score, or of a share's distance from 0 or 1.
+    """
+    size = abs(score)
+    return max(part * (min(size, 1.0 - size) if share else size), sd)
 
 
 def least_sd(sd: float, df: int) -> float:

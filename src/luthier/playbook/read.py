@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from luthier.core.goals import INFEASIBLE
 from luthier.core.history import History
 from luthier.core.params import Choice, Config
-from luthier.core.summary import PROOFS
+from luthier.core.summary import PROOFS, in_points
 from luthier.core.trial import Status, TrialRecord
 from luthier.diagnosis import Finding, diagnose_curves, from_trial
 from luthier.diagnosis.several import EDGE as EDGE_FACTOR
 from luthier.knowledge import find
+from luthier.numerics.noise import believable
+from luthier.playbook.noise import noise_of
 from luthier.playbook.script import settled_config
 
 OVERFITTING = ("overfitting", "overfitting_loss_only", "gap_without_rise")
 """Findings that ask for regularization."""
 ABOUT = 2.1
 """Two rates within this factor are about the same: less than a step of the ladder."""
-LOST = 0.1
-"""The part of a loss by which a longer training has to be worse for that to be no luck. Our choice."""
+LOST, SURE = 0.1, 3.0
+"""The part of a loss, or of a share's distance from 0 or 1, by which a longer training has to be worse for that to be
+no luck, and the standard errors of such a difference. Our choice."""
 PIPELINE, RATE = 0, 1
 """Tiers of findings: mistakes that no tuning mends, and what the learning rate and its kin mend."""
 
@@ -105,7 +108,8 @@ def lost_when_longer(history: History, long: TrialRecord) -> Finding | None:
     if best is None or max(map(history.final_loss, (best, long))) >= INFEASIBLE:
         return None
     gap = history.final_loss(long) - history.final_loss(best)
-    if not gap > LOST * abs(history.final_loss(best)):
+    error = math.sqrt(2.0) * noise_of(history).sd
+    if not gap > believable(history.final_loss(best), SURE * error, in_points(history), LOST):
         return None
     text = f"Trained for {long.horizon} epochs it is worse than for {best.horizon}, which it should never be."
     numbers = {"epochs": long.horizon, "shorter": best.horizon, "lost": gap}

@@ -245,8 +245,9 @@ class Line:
         spread = float(every.var())
         if not len(looked):
             return cls(0.0, 0.0, 1.0, cap, 0.2 * spread)
-        mean, level, held = float(np.minimum(looked, cap).mean()), float(ended.mean()), 2.0 * max(spread, 1e-12)
-        off = looked - mean
+        capped = np.minimum(looked, cap)
+        mean, level, held = float(capped.mean()), float(ended.mean()), 2.0 * max(spread, 1e-12)
+        off = capped - mean
         slope = (float(off @ (ended - level)) + 0.5 * held) / (float(off @ off) + held)
         slope = min(max(slope, 0.05), 1.0)
         left = float((((ended - level) - slope * off) ** 2).sum()) + 2.0 * (0.15 * slope) ** 2 * spread

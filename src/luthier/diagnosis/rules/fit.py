@@ -166,7 +166,7 @@ def overfitting_loss_only(view: View) -> Evidence | None:
 @rule(
     4,
     Rank.OVERFIT,
-    "Training is far better than validation, which no longer gets better but does not get worse either.",
+    "Training is far better than validation, which does not get worse.",
     "Over the last quarter the validation loss is above the training loss by 5 sigma, a tenth of what was learned "
     "and by half of it, and no rise after the first tenth makes up a quarter of it; a warning where the error is twice "
     "that of training and ten points more (our choice).",
@@ -185,13 +185,14 @@ def gap_without_rise(view: View) -> Evidence | None:
     risen = rise(view, Series(x[settled], val[settled]), view.sigma)
     if risen is not None and risen[2] - risen[1] > RISE_OF_GAP * (now - level):
         return None
-    numbers = {"train_loss": level, "val_loss": now}
+    recorded = view.curves.val_loss
+    ends = float(train[-1]), float(val[-1] if recorded is None else recorded.finite.y[-1])
     return Evidence(
         "warning" if wide(view) else "hint",
-        f"The validation loss stays at {now:.3g}, the training loss is {level:.3g}.",
+        f"The validation loss ends at {ends[1]:.3g}, the training loss at {ends[0]:.3g}.",
         REGULARIZE[:3],
         "val_loss",
-        numbers=numbers,
+        numbers={"train_loss": ends[0], "val_loss": ends[1]},
     )
 
 

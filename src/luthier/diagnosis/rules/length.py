@@ -6,15 +6,13 @@ import numpy as np
 
 from luthier.diagnosis.early import hopeless
 from luthier.diagnosis.rules.rule import Evidence, Rank, rule
-from luthier.diagnosis.signals import DECAYED, View, end_level, last, noise, smooth, trend
+from luthier.diagnosis.signals import DECAYED, FEW, TAIL, View, end_level, last, late_fall, noise, smooth, trend
 
 PLATEAU_PART = 0.2
 PLATEAU_RECORDS = 8
 """No improvement for so long is a plateau: PyTorch's and Keras' default patience is 10 and 10."""
 IMPROVES_SIGMAS = 2.0
 """What counts as an improvement, in standard deviations of the noise. Our choice."""
-TAIL = 0.25
-"""The part of the training whose trend is looked at."""
 NOISY = 0.03
 NOISY_SHARE = 0.015
 """Noise of the validation loss as a part of what was learned, and of a share. Our choice: differences between
@@ -67,7 +65,8 @@ def plateau(view: View) -> Evidence | None:
     2,
     Rank.LENGTH,
     "Validation still improves: the training is not done.",
-    "The best smoothed record is in the last tenth and the trend of the last quarter is significant and above 2 sigma. "
+    "The best smoothed record is in the last tenth and the trend of the last quarter, or of a longer part where that "
+    "has fewer than five records, is significant and above 2 sigma. "
     "A schedule that decays to zero always peaks last (92 % of AlgoPerf's cosine trainings have their best evaluation "
     "in the last quarter), so it never counts as such an improvement.",
     causes=("rate_too_low", "dead_start", "diverged", "non_finite", "oscillating", "val_at_chance"),
@@ -75,7 +74,7 @@ def plateau(view: View) -> Evidence | None:
 def still_improving(view: View) -> Evidence | None:
     """Longer would be better, or the training is simply not over."""
     series = view.judged
-    if series is None or len(series) < 5:
+    if series is None or len(series) < FEW:
         return None
     if view.finished and (view.decays or (view.rate_left is not None and view.rate_left < DECAYED)):
         return None
@@ -84,10 +83,11 @@ def still_improving(view: View) -> Evidence | None:
     if series.x[int(np.argmin(level))] < series.x[-1] - max(0.1 * span, series.x[-1] - series.x[-2]):
         return None
     tail = last(series, TAIL)
-    tail = tail if len(tail) >= 5 else last(series, 5.0 / len(series) + TAIL)
+    # Four records that happen to fall prove nothing: of so few a longer stretch is judged.
+    tail = tail if len(tail) >= FEW else last(series, FEW / len(series) + TAIL)
     found = trend(tail.x, tail.y)
-    gain = -found.slope * float(tail.x[-1] - tail.x[0])
-    if found.slope >= 0 or gain < IMPROVES_SIGMAS * view.sigma or (len(tail) >= 5 and found.p > 0.05):
+    fell, gain = -found.slope * float(tail.x[-1] - tail.x[0]), late_fall(series)
+    if min(fell, gain) <= 0 or fell < IMPROVES_SIGMAS * view.sigma or (len(tail) >= FEW and found.p > 0.05):
         return None
     numbers = {"gain": gain, "sigma": view.sigma}
     if not view.finished:

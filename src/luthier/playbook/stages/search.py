@@ -9,17 +9,13 @@ from luthier.core.params import Choice, Config, Float, Int, Value
 from luthier.core.summary import in_points
 from luthier.core.trial import TrialRecord
 from luthier.knowledge import find, role_of, tier_of
+from luthier.numerics.noise import believable
 from luthier.playbook.noise import noise_of
 from luthier.playbook.script import Look, Part, Wish, number, short
 from luthier.playbook.stages.common import beside
 
 COUNTED = 16
 """Up to this span a whole number (layers, blocks) is stepped by one, beyond it (units) along its scale."""
-
-NOISE = 0.01
-"""A gain below this part of the loss, or of a share's distance from 0 or 1, is luck, whatever the noise is taken for.
-Our choice: with 0.3 %, the median noise of repeated AlgoPerf runs, short trainings of small networks sent the search
-after chance."""
 
 
 def settled_names(look: Look) -> set[str]:
@@ -45,9 +41,8 @@ def noise(look: Look, trial: TrialRecord) -> float:
     """The difference from ``trial`` that a change has to exceed to be believed."""
     # What breaks a constraint ranks behind all that breaks none, by a loss that is no measure of the objective's noise.
     told = look.history.score(trial) if trial.violation else None
-    score = abs(look.loss(trial) if told is None else told)
-    part = NOISE * (min(score, 1.0 - score) if in_points(look.history) else score)
-    return max(part, noise_of(look.history, without=look.stage.trials).sd)
+    sd = noise_of(look.history, without=look.stage.trials).sd
+    return believable(look.loss(trial) if told is None else told, sd, in_points(look.history))
 
 
 def climb(look: Look, name: str, best: TrialRecord, epochs: int, sides: Sequence[bool] = ()) -> Part:
