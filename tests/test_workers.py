@@ -263,6 +263,26 @@ def test_two_reports_of_one_epoch_are_refused():
         tune(twice, workers=0, budget="9 trials")
 
 
+@pytest.mark.parametrize(
+    ("given", "named", "told"),
+    [
+        ((0.3,), {}, r"trial.report\(\) got 0.3: metrics have names here. Write trial.report\(val_loss=0.3\)."),
+        ((0.3, 4), {}, r"trial.report\(\) got 0.3, 4: metrics have names here. Write trial.report\(val_loss=0.3\)."),
+        (({"val_loss": 0.3}, 4), {}, r"trial.report\(\) got 4 after the metrics. Name the epoch"),
+        ((), {}, r"trial.report\(\) got no metrics. Write trial.report\(val_loss=0.5\)."),
+        ((), {"val_loss": 0.3, "epoch": 1.5}, r"The epoch 1.5 \(float\) is no whole number from 1 on"),
+        ((), {"val_loss": 0.3, "epoch": "1"}, r"The epoch '1' \(str\) is no whole number from 1 on"),
+        ((), {"val_loss": 0.3, "epoch": 0}, r"The epoch 0 \(int\) is no whole number from 1 on"),
+    ],
+)
+def test_a_report_in_another_form_is_told_how_it_is_written(given, named, told):
+    def optuna_like(trial):
+        trial.report(*given, **named)
+
+    with pytest.raises(RunError, match=told):
+        tune(optuna_like, workers=0)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("strategy", ["random", "asha"])
 def test_what_is_reported_once_after_the_loop_counts_for_the_last_epoch(workers, strategy):
