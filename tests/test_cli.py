@@ -211,6 +211,18 @@ def test_a_study_that_cannot_go_on_exits_with_1_and_keeps_its_log(folder):
     assert "no GPU today" in shown.stdout
 
 
+def test_a_page_of_another_is_left_and_one_of_luthiers_written_anew(folder):
+    (folder / "report.html").write_text("<!doctype html><title>My own</title>")
+    words = [*TUNE, "--strategy", "random", "--budget", "1 trial", "--storage", "study.db"]
+    done = luthier(*words, cwd=folder)
+    assert "report.html is no page of Luthier's and stays as it is." in done.stderr
+    assert done.stdout.endswith("Report: report.luthier.html\n")
+    assert (folder / "report.html").read_text() == "<!doctype html><title>My own</title>"
+    (folder / "report.html").unlink()
+    for _ in range(2):
+        assert luthier("report", "study.db", cwd=folder).stdout == "report.html\n"
+
+
 def test_tune_show_report_resume(folder):
     done = luthier(*TUNE, "--strategy", "random", "--budget", "5 trials", "--seed", "1", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
