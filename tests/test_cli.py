@@ -320,16 +320,19 @@ def test_another_function_of_the_same_name_goes_on_with_no_study(folder):
     assert tuned("other.py:train", 6).returncode == 0  # it was said that this one is meant
 
 
-def test_a_stored_budget_holds_until_another_is_given_and_a_spent_one_is_said(folder):
+def test_a_stored_budget_holds_until_another_is_given_and_one_that_is_spent_is_refused(folder):
     words = [*TUNE, "--strategy", "random"]
     first = luthier(*words, "--budget", "3 trials", cwd=folder)
     assert "budget 12 epochs" in first.stdout, first.stderr
     again = luthier(*words, cwd=folder)
     assert "nothing is trained" in again.stdout
-    lowered = luthier(*words, "--budget", "2 trials", cwd=folder)
-    assert re.search(r"budget 8 epochs, seed 0; 12 epochs in \d+s are spent already, more than that", lowered.stdout)
-    assert "goes on after" not in lowered.stdout
-    assert "Used 12 of 8 epochs" in lowered.stdout
+    for lower in ([*words, "--budget", "2 trials"], ["resume", "luthier.db", "--budget", "8 epochs"]):
+        refused = luthier(*lower, cwd=folder)
+        assert refused.returncode == 2
+        assert "has spent 12 epochs already, more than the budget of 8 epochs that was asked for." in refused.stderr
+        assert "leave budget= (--budget) out: then the study keeps its own, 12 epochs." in refused.stderr
+    assert "Used 12 of 12 epochs" in luthier("show", "luthier.db", cwd=folder).stdout
+    assert luthier(*words, "--budget", "12 epochs", cwd=folder).returncode == 0
 
 
 def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):

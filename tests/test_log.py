@@ -498,7 +498,10 @@ def test_a_study_that_is_opened_again_without_a_budget_keeps_its_own(tmp_path, s
     assert opened() == Budget(60)
     assert opened(budget="31 trials") == Budget(62)
     assert tuned() == (31, Budget(62))
-    assert tuned(budget="25 trials") == (31, Budget(50))  # a lower one holds too
+    for again in (tuned, opened):
+        with pytest.raises(UserError, match=r"has spent 62 epochs already, more than the budget of 50 epochs that was"):
+            again(budget="25 trials")
+    assert tuned() == (31, Budget(62))
     assert tuned(budget=Budget(seconds=3600.0, epochs=64)) == (32, Budget(64, 3600.0))
 
 
