@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from luthier.core.history import History
 from luthier.core.summary import gain_text, in_points, summarize
-from luthier.view.story import clean, epochs, number, pareto_lines, scheduled, setting, spent_of, verdict
+from luthier.core.words import epochs
+from luthier.view.story import clean, number, pareto_lines, scheduled, setting, spent_of, verdict
 
 OTHERS = {"winner": "first choice"}
 """What the search's own winner is called once a challenger has taken its place."""

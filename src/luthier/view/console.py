@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from luthier.core import events as ev
 from luthier.core.history import History
 from luthier.core.trial import TrialRecord
+from luthier.core.words import count, epochs
 from luthier.view.findings import finding_of
 from luthier.view.story import (
     clean,
-    count,
     duration,
-    epochs,
     number,
     scores,
     setting,

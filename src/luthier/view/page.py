@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from luthier.core import words
 from luthier.core.errors import UserError
 from luthier.view import story
 
@@ -82,7 +83,7 @@ def _template(name: str) -> jinja2.Template:
     loader = jinja2.PackageLoader("luthier.view", package_path="")
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters.update(
-        number=story.number, setting=story.setting, clean=lambda s: story.clean(s, 900), epochs=story.epochs
+        number=story.number, setting=story.setting, clean=lambda s: story.clean(s, 900), epochs=words.epochs
     )
     return env.get_template(name)
 

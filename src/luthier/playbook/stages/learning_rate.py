@@ -8,6 +8,7 @@ from functools import partial
 
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
+from luthier.core.words import count
 from luthier.knowledge import Prior, find, rate_for_batch, tier_of
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.draws import rounded
@@ -51,7 +52,7 @@ def learning_rate(look: Look) -> Script:
     for longer in (look.medium, look.full):
         if not tried or longer <= epochs or shows(look, tried):
             break
-        why = f"{epochs} epochs show nothing yet, so longer"
+        why = f"{count(epochs, 'epoch')} show{'s' if epochs == 1 else ''} nothing yet, so longer"
         more = yield [look.wish(starts[first], base={}, epochs=longer, why=why)]
         if not more:
             break
