@@ -101,6 +101,13 @@ MISTAKES = {
     "rate, recipe": (lambda: Recipe(lambda c: net(), TRAIN, VAL), (1, 1000), "learning-rate range 1 to 1e+03", 12),
     "rate, function": (own, (1, 1000), "learning-rate range 1 to 1e+03 is too high", 6),
     "rate, function without accuracy": (lambda: own(accuracy=False), (1, 1000), "learning-rate range 1 to 1e+03", 6),
+    "low rate, function": (own, (1e-12, 1e-9), "range 1e-12 to 1e-09 is too low: nothing changes", 36),
+    "low rate, recipe": (
+        lambda: Recipe(lambda c: net(), TRAIN, VAL),
+        (1e-12, 1e-9),
+        "range 1e-12 to 1e-09 is too low",
+        36,
+    ),
     "no step, function": (lambda: own(steps=False), USUAL, "weights are not updated. Is optimizer.step()", 12),
     "mode, recipe": (lambda: Recipe(lambda c: net(Stubborn), TRAIN, VAL), USUAL, "training mode: model.eval()", 6),
     "mode, function": (lambda: own(evaluates=False), USUAL, "training mode, with dropout at work", 1),
@@ -132,6 +139,13 @@ def test_a_range_far_too_low_is_said_and_ends_nothing():
     assert not any(s.fatal for s in result.history.stages)
     first = next(s for s in result.history.stages if s.name == "learning rate")
     assert "range 1e-09 to 1e-06 is too low" in first.verdict
+
+
+def test_a_mistake_is_said_once_on_the_terminal(capsys):
+    tuned(own(), (1e-12, 1e-9), quiet=False)
+    out = capsys.readouterr().out
+    assert out.count("is too low") == out.count("Raise it; usual are 1e-05 to 1e-01") == 1
+    assert "  => a mistake that no tuning mends\nfinished:\nThe learning-rate range" in out
 
 
 def test_on_more_data_the_sanity_check_sees_labels_at_random_and_two_trainings_confirm_it():
@@ -369,6 +383,8 @@ def test_the_command_line_exits_with_1_and_says_why_first(tmp_path):
     assert made.returncode == 1
     assert "shuffled" in made.stdout.splitlines()[0]
     assert "shuffled" in made.stderr
+    loud = luthier("resume", "luthier.db")
+    assert (loud.stdout + loud.stderr).count("shuffled") <= 2
     shown = luthier("show", "luthier.db")
     assert shown.returncode == 0
     assert "shuffled" in shown.stdout.splitlines()[0]

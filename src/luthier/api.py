@@ -399,10 +399,11 @@ def drive(
     from luthier import __version__
 
     if book.history.finished is not None:
+        fatal = any(s.fatal for s in book.history.stages)
+        why = "by a mistake that no tuning mends" if fatal else book.history.finished
         console.say(
-            f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
-            "Use another name or storage to tune anew"
-            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget or a wider space.")
+            f"The study {book.history.study.name!r} is finished ({why}); nothing is trained. Use another name or "
+            f"storage to tune anew{'.' if fatal else ', or give it a larger budget or a wider space.'}"
         )
     else:
         with ExitStack() as stack:

@@ -99,8 +99,9 @@ def next_steps(history: History) -> list[str]:
     """
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal is not None:
-        verdict = (fatal.verdict or "").rstrip(".")
-        return [f"Mend what ended the study first, at the stage {fatal.name}: {verdict}."]
+        verdict = fatal.verdict or ""
+        end = "" if verdict.endswith((".", "?")) else "."
+        return [f"Mend what ended the study first, at the stage {fatal.name}: {verdict}{end}"]
     summary = summarize(history)
     if summary.best_config is None:
         if summary.failed:

@@ -94,7 +94,7 @@ class Console:
 
     def _show(self, history: History, events: Sequence[ev.Event]) -> None:
         for event in events:
-            line = event_line(history, event)
+            line = _shown(history, event)
             if line is not None:
                 self._said.append(line)
                 if self._live is None:
@@ -143,6 +143,15 @@ def _best(history: History) -> int | None:
 
 def _score(history: History, trial: TrialRecord) -> str:
     return scores(history, trial)
+
+
+def _shown(history: History, event: ev.Event) -> str | None:
+    """As :func:`event_line`, without the mistake that ends a study: the closing words say it, and once is enough."""
+    if isinstance(event, ev.StageClosed) and event.fatal:
+        return "  => a mistake that no tuning mends"
+    if isinstance(event, ev.Finished) and any(s.fatal for s in history.stages):
+        return "finished:"
+    return event_line(history, event)
 
 
 def event_line(history: History, event: ev.Event) -> str | None:
