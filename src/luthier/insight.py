@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from luthier.core.history import History
+from luthier.core.own_length import own_length_said
 from luthier.core.params import Choice, Config, Constant, Float, Int, Param, Value
 from luthier.core.summary import CONFIRM, Confirmation, Lesson, Summary, gain_text, in_points, seeds_text, summarize
 from luthier.core.trial import TrialRecord
@@ -93,9 +94,10 @@ def diagnosis(history: History) -> Diagnosis:
 def next_steps(history: History) -> list[str]:
     """What a practitioner would try with twice the budget, most promising first, as sentences.
 
-    In this order: constraints that nothing meets; what is broken; what the training seems not to read; a best value on
-    the edge of its range; what was never varied of the first two tiers; a training that still improves; a gain that is
-    not proven; what else the winner's curves say; changes that do not carry the gain; what else was never varied.
+    In this order: constraints that nothing meets; a length that is not the study's; what is broken; what the training
+    seems not to read; a best value on the edge of its range; what was never varied of the first two tiers; a training
+    that still improves; a gain that is not proven; what else the winner's curves say; changes that do not carry the
+    gain; what else was never varied.
     """
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal is not None:
@@ -113,6 +115,7 @@ def next_steps(history: History) -> list[str]:
     others = [f for f in found if f not in broken and f not in length]
     return [
         *_unmet(history, summary),
+        *filter(None, [own_length_said(history)]),
         *map(_advised, broken),
         *_unread(history),
         *_edges(history, summary.best_config),

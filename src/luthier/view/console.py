@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from luthier.core import events as ev
 from luthier.core.history import History
+from luthier.core.own_length import own_length_said
 from luthier.core.trial import TrialRecord
 from luthier.core.words import count, epochs
 from luthier.view.findings import finding_of
@@ -62,6 +63,7 @@ class Console:
         self._live: Live | None = None
         self._drawn = 0.0
         self._best: int | None = None
+        self._measured = False  # whether it was said that the trainings have a length of their own
         self._said: deque[str] = deque(maxlen=DECISIONS)
 
     def open(self, history: History) -> None:
@@ -106,6 +108,9 @@ class Console:
         if self._live is None and ended and best is not None and best != self._best:
             self._best = best
             self.say(f"  best so far: {_score(history, history.trials[best])} (trial {best})")
+        if ended and not self._measured and (mend := own_length_said(history)) is not None:
+            self._measured = True
+            self.say(mend)
         now = time.monotonic()
         if self._live is not None and now - self._drawn >= REFRESH:
             self._drawn = now
