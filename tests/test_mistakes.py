@@ -390,6 +390,30 @@ def test_the_command_line_exits_with_1_and_says_why_first(tmp_path):
     assert "shuffled" in shown.stdout.splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("breaks", "lost", "held"),
+    [(3e-5, 6, "2.68e-05"), (1e-6, 8, None), (1e-1, 1, None)],
+)
+def test_where_half_of_the_trainings_explode_that_is_said_and_one_number_of_scores(breaks, lost, held):
+    space = lt.Space(learning_rate=lt.Float(1e-5, 1.0, log=True))
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=2, budget="8 trials", strategy="random", seed=3)
+    while job := study.ask():
+        for epoch in (1, 2):
+            nan = job.config["learning_rate"] > breaks and epoch == 2
+            if study.tell(job, epoch, val_loss=math.nan if nan else 1.0 + job.config["learning_rate"]) == "stop":
+                break
+    steps, closed = lt.Result(study.history).next_steps(), closing(study.history)
+    said = f"{lost} of 8 trainings diverged or became NaN"
+    assert (said in closed) == any(said in step for step in steps) == (lost > 1)
+    if lost > 1:
+        assert f"{said}: lower the upper end of the learning rate's range, or clip gradients." in closed
+        more = f", the largest learning_rate that gave a score is {held}." if held else "."
+        assert f"Lower the upper end of learning_rate's range, 1, or clip gradients: {said}{more}" in steps
+    if lost < 8:
+        assert f"best of {8 - lost}:" in closed
+        assert any(f"the best of {8 - lost} trials is" in step for step in steps)
+
+
 def test_the_names_of_the_stages_that_are_not_judged_are_those_of_the_playbook():
     from luthier.playbook.playbook import STAGES
     from luthier.playbook.watch import EVIDENCE

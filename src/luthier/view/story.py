@@ -17,6 +17,7 @@ from luthier.core.summary import (
     carried_text,
     gain_text,
     in_points,
+    scored,
     seeds_text,
     summarize,
 )
@@ -142,7 +143,7 @@ def verdict(history: History) -> str:
         return " ".join(filter(None, (lead, traded, _infeasible(history, summary))))
     if summary.best_score is None:
         return " ".join(filter(None, (_unscored(history, summary, metric), _untried(history))))
-    many = sum(history.score(t) is not None for t in history.trained())
+    many = scored(history)
     which = f"trial {summary.best_trial}, "
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
     caution = "an optimistic figure until it is repeated on fresh seeds"
