@@ -294,10 +294,18 @@ def test_what_the_log_says_is_read_in_chinese(browser, tmp_path):
         # What is in no table stays as the log has it: no sentence is said by half.
         said = page.evaluate(
             "async (t) => { const { speaker } = await import('/static/said.js'); return t.map(speaker({ 'It is {n1}': "
-            "'是 {n1}', 'the end': '结尾', 'say: {t1}': '说：{t1}' })); }",
-            ["It is 3.", "It is 3. It was 4.", "say: the end; It is 5", "say: the middle", "rate 0.1, size 3"],
+            "'是 {n1}', 'the end': '结尾', 'say: {t1}': '说：{t1}', 'after {n1} epochs': '{n1} 轮后' })); }",
+            [
+                "after 1 epoch",
+                "after 2 epochs",
+                "It is 3.",
+                "It is 3. It was 4.",
+                "say: the end; It is 5",
+                "say: the middle",
+                "rate 0.1, size 3",
+            ],
         )
-        assert said == ["是 3。", None, "说：结尾；是 5", None, "rate 0.1, size 3"]
+        assert said == ["1 轮后", "2 轮后", "是 3。", None, "说：结尾；是 5", None, "rate 0.1, size 3"]
 
 
 def test_a_finished_study_shows_the_stage_that_tells_most(seen):

@@ -213,6 +213,18 @@ def test_a_study_that_cannot_go_on_exits_with_1_and_keeps_its_log(folder):
     assert "no GPU today" in shown.stdout
 
 
+def test_a_page_of_another_is_left_and_one_of_luthiers_written_anew(folder):
+    (folder / "report.html").write_text("<!doctype html><title>My own</title>")
+    words = [*TUNE, "--strategy", "random", "--budget", "1 trial", "--storage", "study.db"]
+    done = luthier(*words, cwd=folder)
+    assert "report.html is no page of Luthier's and stays as it is." in done.stderr
+    assert done.stdout.endswith("Report: report.luthier.html\n")
+    assert (folder / "report.html").read_text() == "<!doctype html><title>My own</title>"
+    (folder / "report.html").unlink()
+    for _ in range(2):
+        assert luthier("report", "study.db", cwd=folder).stdout == "report.html\n"
+
+
 def test_tune_show_report_resume(folder):
     done = luthier(*TUNE, "--strategy", "random", "--budget", "5 trials", "--seed", "1", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -310,16 +322,19 @@ def test_another_function_of_the_same_name_goes_on_with_no_study(folder):
     assert tuned("other.py:train", 6).returncode == 0  # it was said that this one is meant
 
 
-def test_a_stored_budget_holds_until_another_is_given_and_a_spent_one_is_said(folder):
+def test_a_stored_budget_holds_until_another_is_given_and_one_that_is_spent_is_refused(folder):
     words = [*TUNE, "--strategy", "random"]
     first = luthier(*words, "--budget", "3 trials", cwd=folder)
     assert "budget 12 epochs" in first.stdout, first.stderr
     again = luthier(*words, cwd=folder)
     assert "nothing is trained" in again.stdout
-    lowered = luthier(*words, "--budget", "2 trials", cwd=folder)
-    assert re.search(r"budget 8 epochs, seed 0; 12 epochs in \d+s are spent already, more than that", lowered.stdout)
-    assert "goes on after" not in lowered.stdout
-    assert "Used 12 of 8 epochs" in lowered.stdout
+    for lower in ([*words, "--budget", "2 trials"], ["resume", "luthier.db", "--budget", "8 epochs"]):
+        refused = luthier(*lower, cwd=folder)
+        assert refused.returncode == 2
+        assert "has spent 12 epochs already, more than the budget of 8 epochs that was asked for." in refused.stderr
+        assert "leave budget= (--budget) out: then the study keeps its own, 12 epochs." in refused.stderr
+    assert "Used 12 of 12 epochs" in luthier("show", "luthier.db", cwd=folder).stdout
+    assert luthier(*words, "--budget", "12 epochs", cwd=folder).returncode == 0
 
 
 def test_the_direction_that_follows_from_a_name_is_said_aloud(folder):

@@ -317,6 +317,43 @@ def test_a_script_of_which_nothing_is_known_still_gets_a_space(tmp_path):
     assert "No metric was found" in made.told
 
 
+CONFIG = "p = argparse.ArgumentParser()\np.add_argument('--config', {more})\nprint('epoch 1 val_loss 0.5')\n"
+
+
+def test_a_script_that_takes_a_configuration_file_alone_is_pointed_to_templates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tr.py").write_text(CONFIG.format(more="default='conf/base.yaml'"))
+    done = inside(["init", "tr.py"])
+    assert (done.code, done.out) == (2, "")
+    assert "None of the options of tr.py can be searched: --config." in done.err
+    assert "under the names of the keys in the file that --config reads" in done.err
+    command = (
+        "luthier tune --space space.yaml --minimize val_loss --template conf/base.yaml --style none -- "
+        "python tr.py --config {config}"
+    )
+    assert command in " ".join(done.err.split())
+    assert not (tmp_path / "space.yaml").exists()
+    # the printed command is one that runs, once the space is there
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "base.yaml").write_text("lr: 0.1\n")
+    (tmp_path / "space.yaml").write_text("lr: {type: float, low: 0.01, high: 0.1, log: true}\n")
+    assert inside([*shlex.split(command)[1:-5], "--dry-run", *shlex.split(command)[-5:]]).code == 0
+
+
+def test_beside_a_configuration_file_what_is_known_is_searched_and_the_rest_said(tmp_path):
+    more = "required=True)\np.add_argument('--zeal', type=float, default=2.0"
+    made = draft(found(tmp_path, CONFIG.format(more=more)), "space.yaml")
+    assert list(space_of(made)) == ["zeal"]
+    assert "What --config reads is searched by a template:" in made.told
+    more = "default='a.yaml')\np.add_argument('--lr', type=float, default=0.1"
+    assert "template" not in draft(found(tmp_path, CONFIG.format(more=more)), "space.yaml").told
+
+
+def test_a_script_without_anything_to_search_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"can be searched: --run-name\. .*give the script an option for each"):
+        draft(found(tmp_path, "p.add_argument('--run-name')"), "space.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -237,6 +237,36 @@ def test_metrics_are_named_by_strings(space):
     assert asking.tell(job, 1, val_loss=1.0) == "continue"
 
 
+@pytest.mark.parametrize(
+    ("epoch", "metrics", "told"),
+    [
+        (1, (0.3,), r"tell\(\) got 0.3: metrics have names here. Write tell\(job, epoch, val_loss=0.3\)."),
+        ("1", ({"val_loss": 0.3},), r"The epoch '1' \(str\) is no whole number from 1 on"),
+        (1.7, ({"val_loss": 0.3},), r"The epoch 1.7 \(float\) is no whole number from 1 on"),
+        (3, ({"val_loss": 0.3},), "trains epochs 1 to 2, got epoch 3"),
+    ],
+)
+def test_what_is_told_in_another_form_is_refused_and_changes_nothing(space, epoch, metrics, told):
+    asking = lt.AskTell(space, minimize="val_loss", max_epochs=2, strategy="random")
+    job = asking.ask()
+    with pytest.raises(UserError, match=told):
+        asking.tell(job, epoch, *metrics)
+    assert asking.tell(job, 1.0, val_loss=1.0) == "continue"
+
+
+def test_only_a_job_is_told_of(space):
+    asking = lt.AskTell(space, minimize="val_loss", max_epochs=1, strategy="random", budget="1 trial")
+    job = asking.ask()
+    for call in (lambda j: asking.tell(j, 1, val_loss=1.0), asking.finish, lambda j: asking.fail(j, "it broke")):
+        with pytest.raises(UserError, match=r"got Wait\(.*which is no job: ask\(\) had none to hand out"):
+            call(asking.ask())
+        with pytest.raises(UserError, match=r"got 0 \(int\), which is no job. Give it what ask\(\) answered"):
+            call(0)
+    assert asking.tell(job, 1, val_loss=1.0) == "stop"
+    with pytest.raises(UserError, match=r"got Done\("):
+        asking.tell(asking.ask(), 1, val_loss=1.0)
+
+
 def test_time_in_which_nobody_had_a_study_open_is_not_spent(space, tmp_path):
     asked = {"minimize": "val_loss", "max_epochs": 2, "strategy": "random", "budget": "2h"}
     begun = Book.create(
@@ -482,7 +512,10 @@ def test_a_study_that_is_opened_again_without_a_budget_keeps_its_own(tmp_path, s
     assert opened() == Budget(60)
     assert opened(budget="31 trials") == Budget(62)
     assert tuned() == (31, Budget(62))
-    assert tuned(budget="25 trials") == (31, Budget(50))  # a lower one holds too
+    for again in (tuned, opened):
+        with pytest.raises(UserError, match=r"has spent 62 epochs already, more than the budget of 50 epochs that was"):
+            again(budget="25 trials")
+    assert tuned() == (31, Budget(62))
     assert tuned(budget=Budget(seconds=3600.0, epochs=64)) == (32, Budget(64, 3600.0))
 
 

@@ -101,6 +101,13 @@ MISTAKES = {
     "rate, recipe": (lambda: Recipe(lambda c: net(), TRAIN, VAL), (1, 1000), "learning-rate range 1 to 1e+03", 12),
     "rate, function": (own, (1, 1000), "learning-rate range 1 to 1e+03 is too high", 6),
     "rate, function without accuracy": (lambda: own(accuracy=False), (1, 1000), "learning-rate range 1 to 1e+03", 6),
+    "low rate, function": (own, (1e-12, 1e-9), "range 1e-12 to 1e-09 is too low: nothing changes", 36),
+    "low rate, recipe": (
+        lambda: Recipe(lambda c: net(), TRAIN, VAL),
+        (1e-12, 1e-9),
+        "range 1e-12 to 1e-09 is too low",
+        36,
+    ),
     "no step, function": (lambda: own(steps=False), USUAL, "weights are not updated. Is optimizer.step()", 12),
     "mode, recipe": (lambda: Recipe(lambda c: net(Stubborn), TRAIN, VAL), USUAL, "training mode: model.eval()", 6),
     "mode, function": (lambda: own(evaluates=False), USUAL, "training mode, with dropout at work", 1),
@@ -132,6 +139,13 @@ def test_a_range_far_too_low_is_said_and_ends_nothing():
     assert not any(s.fatal for s in result.history.stages)
     first = next(s for s in result.history.stages if s.name == "learning rate")
     assert "range 1e-09 to 1e-06 is too low" in first.verdict
+
+
+def test_a_mistake_is_said_once_on_the_terminal(capsys):
+    tuned(own(), (1e-12, 1e-9), quiet=False)
+    out = capsys.readouterr().out
+    assert out.count("is too low") == out.count("Raise it; usual are 1e-05 to 1e-01") == 1
+    assert "  => a mistake that no tuning mends\nfinished:\nThe learning-rate range" in out
 
 
 def test_on_more_data_the_sanity_check_sees_labels_at_random_and_two_trainings_confirm_it():
@@ -369,9 +383,35 @@ def test_the_command_line_exits_with_1_and_says_why_first(tmp_path):
     assert made.returncode == 1
     assert "shuffled" in made.stdout.splitlines()[0]
     assert "shuffled" in made.stderr
+    loud = luthier("resume", "luthier.db")
+    assert (loud.stdout + loud.stderr).count("shuffled") <= 2
     shown = luthier("show", "luthier.db")
     assert shown.returncode == 0
     assert "shuffled" in shown.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "lost", "held"),
+    [(3e-5, 6, "2.68e-05"), (1e-6, 8, None), (1e-1, 1, None)],
+)
+def test_where_half_of_the_trainings_explode_that_is_said_and_one_number_of_scores(breaks, lost, held):
+    space = lt.Space(learning_rate=lt.Float(1e-5, 1.0, log=True))
+    study = lt.AskTell(space, minimize="val_loss", max_epochs=2, budget="8 trials", strategy="random", seed=3)
+    while job := study.ask():
+        for epoch in (1, 2):
+            nan = job.config["learning_rate"] > breaks and epoch == 2
+            if study.tell(job, epoch, val_loss=math.nan if nan else 1.0 + job.config["learning_rate"]) == "stop":
+                break
+    steps, closed = lt.Result(study.history).next_steps(), closing(study.history)
+    said = f"{lost} of 8 trainings diverged or became NaN"
+    assert (said in closed) == any(said in step for step in steps) == (lost > 1)
+    if lost > 1:
+        assert f"{said}: lower the upper end of the learning rate's range, or clip gradients." in closed
+        more = f", the largest learning_rate that gave a score is {held}." if held else "."
+        assert f"Lower the upper end of learning_rate's range, 1, or clip gradients: {said}{more}" in steps
+    if lost < 8:
+        assert f"best of {8 - lost}:" in closed
+        assert any(f"the best of {8 - lost} trials is" in step for step in steps)
 
 
 def test_the_names_of_the_stages_that_are_not_judged_are_those_of_the_playbook():

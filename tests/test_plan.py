@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from conftest import drive, log_of
@@ -20,6 +21,7 @@ from luthier.run.book import Book
 from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
+from luthier.view.report import render_report
 from luthier.view.story import tell
 
 RATE = lt.Float(1e-5, 1e-1, log=True)
@@ -223,6 +225,22 @@ def test_where_short_trainings_show_nothing_longer_ones_are_compared():
     assert "after 12 epochs" in stage.verdict
     assert bowl(stage.settled) < 0.3
     assert {t.horizon for t in study.history.in_stage("capacity")} == {12}
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2, 4])
+def test_one_epoch_is_no_epochs(max_epochs):
+    space = lt.Space(
+        learning_rate=RATE,
+        width=lt.Int(16, 256, log=True),
+        dropout=lt.Float(0.0, 0.5),
+        schedule=lt.Choice("cosine", "constant"),
+    )
+    study = told(space, learns_by_heart, max_epochs=max_epochs, budget="30 trials")
+    history = study.history
+    said = [tell(history), render_report(history).partition("<script")[0], str(Budget(1))]
+    said += [f"{s.why} {s.verdict} {s.name}" for s in history.stages] + [t.why for t in history.trials]
+    assert [s for text in said for s in re.findall(r".{20}\b1 (?:epoch|trial|training|candidate)s\b", text)] == []
+    assert "at the full length of " + ("1 epoch" if max_epochs == 1 else f"{max_epochs} epochs") in " ".join(said)
 
 
 def test_at_the_edge_of_stability_warmup_makes_room_for_a_larger_rate():

@@ -263,6 +263,26 @@ def test_two_reports_of_one_epoch_are_refused():
         tune(twice, workers=0, budget="9 trials")
 
 
+@pytest.mark.parametrize(
+    ("given", "named", "told"),
+    [
+        ((0.3,), {}, r"trial.report\(\) got 0.3: metrics have names here. Write trial.report\(val_loss=0.3\)."),
+        ((0.3, 4), {}, r"trial.report\(\) got 0.3, 4: metrics have names here. Write trial.report\(val_loss=0.3\)."),
+        (({"val_loss": 0.3}, 4), {}, r"trial.report\(\) got 4 after the metrics. Name the epoch"),
+        ((), {}, r"trial.report\(\) got no metrics. Write trial.report\(val_loss=0.5\)."),
+        ((), {"val_loss": 0.3, "epoch": 1.5}, r"The epoch 1.5 \(float\) is no whole number from 1 on"),
+        ((), {"val_loss": 0.3, "epoch": "1"}, r"The epoch '1' \(str\) is no whole number from 1 on"),
+        ((), {"val_loss": 0.3, "epoch": 0}, r"The epoch 0 \(int\) is no whole number from 1 on"),
+    ],
+)
+def test_a_report_in_another_form_is_told_how_it_is_written(given, named, told):
+    def optuna_like(trial):
+        trial.report(*given, **named)
+
+    with pytest.raises(RunError, match=told):
+        tune(optuna_like, workers=0)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("strategy", ["random", "asha"])
 def test_what_is_reported_once_after_the_loop_counts_for_the_last_epoch(workers, strategy):
@@ -276,6 +296,45 @@ def test_what_is_reported_once_after_the_loop_counts_for_the_last_epoch(workers,
     assert {t.failure for t in result.trials()} == {None}
     assert all(t.reports[-1].epoch == t.epoch == t.until for t in result.trials())
     assert 9 in {t.epoch for t in result.trials()}
+
+
+@pytest.mark.parametrize("strategy", ["playbook", "random", "asha"])
+@pytest.mark.parametrize("own", [1, 3])
+def test_a_training_with_a_length_of_its_own_is_told_once_what_the_budget_means(own, strategy, capsys):
+    def ignores(trial):
+        for epoch in range(own):
+            trial.report(val_loss=trial.config["learning_rate"] + 1 / (epoch + 1))
+
+    result = tune(ignores, workers=0, strategy=strategy, quiet=False, max_epochs=27, budget="8 trials")
+    said = (
+        f"Say max_epochs={own} (--max-epochs {own}), unless that is early stopping: no training reports anything after "
+    )
+    assert capsys.readouterr().out.count(said) == 1
+    assert result.next_steps()[0].startswith(said)
+    paid = (
+        f"so it is charged {'1 epoch' if own == 1 else '3 epochs'} and the budget of 216 epochs pays for {216 // own} "
+    )
+    assert paid in result.next_steps()[0]
+    mended = tune(ignores, workers=0, strategy=strategy, max_epochs=own, budget="8 trials")
+    assert not any("max_epochs" in step for step in mended.next_steps())
+    assert len(mended.trials()) <= 8 * own
+
+
+@pytest.mark.parametrize(
+    "ends", [lambda trial: 9, lambda trial: 4 + trial.id % 2, lambda trial: 1 if trial.id % 5 else 9]
+)
+def test_early_stopping_and_one_report_at_the_end_have_no_length_of_their_own(ends, capsys):
+    def stops(trial):
+        for epoch in trial.epochs():
+            if epoch == trial.until and ends(trial) == 9:
+                trial.report(val_loss=trial.config["learning_rate"])
+            elif ends(trial) < 9:
+                trial.report(val_loss=trial.config["learning_rate"])
+                if epoch == ends(trial):
+                    return
+
+    result = tune(stops, workers=0, quiet=False, budget="6 trials")
+    assert "Say max_epochs" not in capsys.readouterr().out + " ".join(result.next_steps())
 
 
 def test_the_function_goes_on_after_its_report_after_the_loop():

@@ -229,7 +229,8 @@ def tune(
             them beats every one that does not.
         max_epochs: the length of a full training.
         budget: ``"40 trials"`` (counted as full-length trainings), ``"600 epochs"``, ``"2h"``. None: what
-            it has of a study that is stored already, 20 trials of a new one.
+            it has of a study that is stored already, 20 trials of a new one. A training is charged the epochs that it
+            reports: one that ends by itself earlier costs less, and where all do, that is said.
         strategy: ``"playbook"``, another name in :data:`luthier.strategies.STRATEGIES`, or a Scheduler.
         workers: trials that train at once, each in a process of its own; ``"auto"``: as many as cores, GPUs and memory
             bear; 0 trains in this process, for debugging. See ``docs/slots.md``.
@@ -400,10 +401,11 @@ def drive(
     from luthier import __version__
 
     if book.history.finished is not None:
+        fatal = any(s.fatal for s in book.history.stages)
+        why = "by a mistake that no tuning mends" if fatal else book.history.finished
         console.say(
-            f"The study {book.history.study.name!r} is finished ({book.history.finished}); nothing is trained. "
-            "Use another name or storage to tune anew"
-            + ("." if any(s.fatal for s in book.history.stages) else ", or give it a larger budget or a wider space.")
+            f"The study {book.history.study.name!r} is finished ({why}); nothing is trained. Use another name or "
+            f"storage to tune anew{'.' if fatal else ', or give it a larger budget or a wider space.'}"
         )
     else:
         with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from luthier.core.study import Budget
 from luthier.core.summary import Summary, summarize
 from luthier.request import Names, begin, first_trainings, objectives_from, remove, study_from
 from luthier.run.decisions import job_of
-from luthier.run.handle import named_well
+from luthier.run.handle import by_name, whole_epoch
 from luthier.run.lock import driving
 from luthier.run.memory import MemoryStore
 from luthier.strategies import build
@@ -141,13 +142,12 @@ class AskTell:
             ``"stop"`` when there is nothing more to train in this job: it is over, or the trial was ended early.
 
         Raises:
-            UserError: no metrics, names that are no strings, or values that are no numbers.
+            UserError: what is told is no job; no metrics, without names, with names that are no strings, or values that
+                are no numbers; an epoch that is none of the job's.
         """
-        values = {**(metrics or {}), **named}
-        if not values:
-            raise UserError("tell() got no metrics.", "Write tell(job, epoch, val_loss=0.5).")
-        for name in values:
-            named_well(name)
+        _checked("tell()", job)
+        values = by_name("tell()", () if metrics is None else (metrics,), named, "tell(job, epoch, {})")
+        epoch = whole_epoch(epoch)
         try:
             numbers = {k: float(v) for k, v in values.items()}
         except (TypeError, ValueError):
@@ -162,18 +162,23 @@ class AskTell:
         now = time.perf_counter()
         seconds = round(now - self._since.get(job.trial, now), 6)
         self._since[job.trial] = now
-        self._book.hear(ev.Reported(job.trial, int(epoch), numbers, seconds), self._scheduler)
+        self._book.hear(ev.Reported(job.trial, epoch, numbers, seconds), self._scheduler)
         if not self._book.holds(job.trial):
             return "stop"
         if epoch >= job.until:
             # Where the state was kept is the caller's business: the job that resumes this trial starts after this
             # epoch.
-            self._book.hear(ev.Ended(job.trial, int(epoch), checkpoint=f"epoch-{int(epoch)}"), self._scheduler)
+            self._book.hear(ev.Ended(job.trial, epoch, checkpoint=f"epoch-{epoch}"), self._scheduler)
             return "stop"
         return "continue"
 
     def finish(self, job: Job) -> None:
-        """Say that the trial ended by its own early stopping."""
+        """Say that the trial ended by its own early stopping.
+
+        Raises:
+            UserError: what is told is no job.
+        """
+        _checked("finish()", job)
         epoch = self._book.history.trials[job.trial].epoch
         self._book.hear(ev.Ended(job.trial, epoch, complete=True), self._scheduler)
 
@@ -185,8 +190,9 @@ class AskTell:
                 or ``"hung"``: it is tried again, three times in all, and ``ask`` hands the job out once more.
 
         Raises:
-            UserError: another kind.
+            UserError: another kind, or what is told is no job.
         """
+        _checked("fail()", job)
         if kind not in KINDS:
             raise UserError(f"kind={kind!r} is no kind of failure.", nearest(kind, KINDS))
         for event in self._book.hear(ev.Failed(job.trial, kind, str(reason)), self._scheduler):
@@ -221,6 +227,19 @@ class AskTell:
     def pareto(self) -> Sequence[Point]:
         """With several objectives the trials that no other dominates, the best in the first objective first."""
         return self.summary.pareto
+
+
+def _checked(call: str, job: Any) -> None:
+    """Refuse what is no job."""
+    if isinstance(job, Wait | Done):
+        raise UserError(
+            f"{call} got {job!r}, which is no job: ask() had none to hand out.",
+            "Look first, as in `while job := study.ask()`; after Wait tell what runs, then ask again.",
+        )
+    if not isinstance(job, Job):
+        raise UserError(
+            f"{call} got {reprlib.repr(job)} ({type(job).__name__}), which is no job.", "Give it what ask() answered."
+        )
 
 
 def _store(storage: str | Path | None, name: str) -> Store:

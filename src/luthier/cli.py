@@ -17,7 +17,7 @@ from luthier import commands, moves, running, servers
 from luthier.commands import HERE, Tune, plain
 from luthier.core.errors import Conflict, RunError, UserError, nearest
 from luthier.options import Json, Name, Place
-from luthier.terminal import report_path
+from luthier.terminal import own_page, report_path
 
 app = typer.Typer(
     name="luthier",
@@ -101,7 +101,7 @@ def report(
 
     history = _read(study, name)
     url = store.locate(study)
-    page = output or report_path(url)
+    page = output or own_page(report_path(url))
     try:
         typer.echo(write_report(history, page, insight.lesson(history)))
     except OSError as error:

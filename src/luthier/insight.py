@@ -6,12 +6,24 @@ import math
 from collections.abc import Sequence
 
 from luthier.core.history import History
+from luthier.core.own_length import own_length_said
 from luthier.core.params import Choice, Config, Constant, Float, Int, Param, Value
-from luthier.core.summary import CONFIRM, Confirmation, Lesson, Summary, gain_text, in_points, seeds_text, summarize
+from luthier.core.summary import (
+    CONFIRM,
+    Confirmation,
+    Lesson,
+    Summary,
+    exploded_text,
+    gain_text,
+    in_points,
+    scored,
+    seeds_text,
+    summarize,
+)
 from luthier.core.trial import TrialRecord
 from luthier.diagnosis import Diagnosis, Finding, diagnose_curves, diagnose_study, from_trial
 from luthier.diagnosis.several import no_effect
-from luthier.knowledge import role_of, tier_of
+from luthier.knowledge import find, role_of, tier_of
 from luthier.knowledge.limits import edge_of, widened
 from luthier.knowledge.prior import Prior
 from luthier.playbook.noise import noise_of
@@ -100,18 +112,20 @@ def diagnosis(history: History) -> Diagnosis:
 def next_steps(history: History) -> list[str]:
     """What a practitioner would try with twice the budget, most promising first, as sentences.
 
-    In this order: constraints that nothing meets; what is broken; what the training seems not to read; a best value on
-    the edge of its range; what was never varied of the first two tiers; a training that still improves; a gain that is
-    not proven; what else the winner's curves say; changes that do not carry the gain; what else was never varied.
+    In this order: constraints that nothing meets; a length that is not the study's; what is broken; rates at which most
+    trainings explode; what the training seems not to read; a best value on the edge of its range; what was never varied
+    of the first two tiers; a training that still improves; a gain that is not proven; what else the winner's curves
+    say; changes that do not carry the gain; what else was never varied.
     """
     fatal = next((s for s in history.stages if s.fatal), None)
     if fatal is not None:
-        verdict = (fatal.verdict or "").rstrip(".")
-        return [f"Mend what ended the study first, at the stage {fatal.name}: {verdict}."]
+        verdict = fatal.verdict or ""
+        end = "" if verdict.endswith((".", "?")) else "."
+        return [f"Mend what ended the study first, at the stage {fatal.name}: {verdict}{end}"]
     summary = summarize(history)
     if summary.best_config is None:
         if summary.failed:
-            return ["Mend what makes the trials fail: none has given a score."]
+            return [*_exploding(history), "Mend what makes the trials fail: none has given a score."]
         return []
     found = [f for f in findings(history) if f.severity != "good" and f.action and not f.causes]
     broken = [f for f in found if f.severity == "critical"]
@@ -119,7 +133,9 @@ def next_steps(history: History) -> list[str]:
     others = [f for f in found if f not in broken and f not in length]
     return [
         *_unmet(history, summary),
+        *filter(None, [own_length_said(history)]),
         *map(_advised, broken),
+        *_exploding(history),
         *_unread(history),
         *_edges(history, summary.best_config),
         *_untouched(history, summary.best_config, (1, 2)),
@@ -141,6 +157,21 @@ def _unmet(history: History, summary: Summary) -> list[str]:
     names = dict.fromkeys(c.metric for c in history.study.constraints)
     values = ", ".join(f"{n} {_said(summary.values[n])}" for n in names if n in summary.values)
     return [f"Widen the space towards {bounds}, or loosen that: no trial meets it, the nearest has {values}."]
+
+
+def _exploding(history: History) -> list[str]:
+    """That half of the trainings or more exploded, and the largest rate that held."""
+    said = exploded_text(history)
+    if said is None:
+        return []
+    name = find(history.space, "learning_rate")
+    param = history.space[name] if name is not None else None
+    if name is None or not isinstance(param, Float | Int):
+        return [f"Lower the learning rate, or clip gradients: {said}."]
+    held = [t.config[name] for t in history.trained() if history.score(t) is not None and name in t.config]
+    largest = max((float(str(v)) for v in held), default=None)
+    more = "" if largest is None else f", the largest {name} that gave a score is {_said(largest)}"
+    return [f"Lower the upper end of {name}'s range, {_said(param.high)}, or clip gradients: {said}{more}."]
 
 
 def _advised(found: Finding) -> str:
@@ -184,11 +215,12 @@ def _unproven(history: History, summary: Summary) -> list[str]:
         return []
     if c is None:
         stage = history.stage(CONFIRM)
+        many = scored(history)
         if (stage is not None and stage.settled) or summary.trials < 2:
             return []  # the default itself won, or there is nothing to compare
         return [
             f"Train the best configuration and the strong default on {SEEDS} fresh seeds each: "
-            f"the best of {summary.trials} trials is an optimistic figure."
+            f"{f'the best of {many} trials' if many > 1 else 'the only score'} is an optimistic figure."
         ]
     if c.better and c.proven:
         few = len(c.seeds)

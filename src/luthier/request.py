@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from luthier.continuing import changed
 from luthier.contracts import Scheduler, Store
 from luthier.core import events as ev
 from luthier.core.errors import Conflict, UserError, nearest, whole
+from luthier.core.history import History
 from luthier.core.metrics import guess_direction
 from luthier.core.params import Config
 from luthier.core.space import Space
@@ -232,22 +234,41 @@ def go_on(book: Book, study: Study) -> None:
     have widened since is not theirs to repeat.
 
     Raises:
-        UserError: another question than the stored one, or a space that lost values.
+        UserError: another question than the stored one, a space that lost values, or another budget that is spent
+            already.
     """
     old = book.history.study
     same_question(old, study)
     asked = book.history.asked_space
+    if study.space != asked and not study.space.contains(asked):
+        raise UserError(
+            f"The space of study {old.name!r} can only be widened, in its ranges and choices: "
+            f"{'; '.join(_narrowed(asked, study.space))}.",
+            "Take that back; or begin another study, by another name= (--name), from the best of this one: "
+            "warm_start= (--warm-start).",
+        )
+    _check_budget(book.history, study.budget)
     if study.space != asked:
-        if not study.space.contains(asked):
-            raise UserError(
-                f"The space of study {old.name!r} can only be widened, in its ranges and choices: "
-                f"{'; '.join(_narrowed(asked, study.space))}.",
-                "Take that back; or begin another study, by another name= (--name), from the best of this one: "
-                "warm_start= (--warm-start).",
-            )
         book.append(ev.SpaceChanged(study.space, "asked for when the study was opened again"))
     if study.budget.given and study.budget != old.budget:
         book.append(ev.BudgetChanged(study.budget))
+
+
+def _check_budget(history: History, budget: Budget) -> None:
+    """Refuse a new budget below what is spent: it would be the study's for good, and nothing would come of it."""
+    old = history.study.budget
+    if not budget.given or budget == old:
+        return
+    spent = Budget(
+        math.ceil(history.spent) if history.spent > (budget.epochs or math.inf) else None,
+        history.elapsed if history.elapsed > (budget.seconds or math.inf) else None,
+    )
+    if spent.epochs is not None or spent.seconds is not None:
+        raise UserError(
+            f"The study {history.study.name!r} has spent {spent} already, more than the budget of {budget} that was "
+            "asked for.",
+            f"Ask for more than that, or leave budget= (--budget) out: then the study keeps its own, {old}.",
+        )
 
 
 def remove(files: Path) -> None:

@@ -41,7 +41,7 @@ def finish(result: Any, page: Path, json: bool) -> None:
     from luthier.view.closing import closing
     from luthier.view.story import verdict
 
-    written = result.report(page)
+    written = result.report(own_page(page))
     if json:
         typer.echo(
             jsonlib.dumps(
@@ -65,6 +65,17 @@ def report_path(url: str) -> Path:
     if file is None:
         return Path("report.html")
     return file.parent / ("report.html" if file.name == "study.db" else f"{file.stem}.report.html")
+
+
+def own_page(page: Path) -> Path:
+    """Where the report that nobody named a place for is written: ``page``, or beside what lies there and is not
+    Luthier's, which is said."""
+    from luthier.view.page import beside_others
+
+    place = beside_others(page)
+    if place != page:
+        typer.echo(f"{page} is no page of Luthier's and stays as it is.", err=True)
+    return place
 
 
 def read_space(path: Path) -> Any:

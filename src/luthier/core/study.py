@@ -12,6 +12,7 @@ from typing import Any, Literal
 from luthier.core.errors import UserError, whole
 from luthier.core.params import Config
 from luthier.core.space import Space
+from luthier.core.words import epochs
 
 Reduce = Literal["best", "last"]
 
@@ -173,7 +174,7 @@ class Budget:
         return Budget(epochs, None if self.seconds is None else float(self.seconds), self.given)
 
     def __str__(self) -> str:
-        parts = [f"{self.epochs:,} epochs"] if self.epochs else []
+        parts = [epochs(self.epochs)] if self.epochs else []
         parts += [f"{self.seconds:,.0f} s"] if self.seconds else []
         return " and ".join(parts) or "no limit"
 

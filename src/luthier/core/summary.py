@@ -140,6 +140,25 @@ class Lesson:
     together: tuple[str, str] | None = None
 
 
+def scored(history: History) -> int:
+    """How many trials have a score."""
+    return sum(history.score(t) is not None for t in history.trained())
+
+
+def exploded(history: History) -> tuple[int, int] | None:
+    """Of how many trainings the loss became NaN or infinite or diverged, and of how many, where it is half or more of
+    them and two at least: the rates that are searched are too high then."""
+    trained = list(history.trained())
+    lost = sum(t.exploded for t in trained)
+    return (lost, len(trained)) if lost >= max(2, len(trained) / 2) else None
+
+
+def exploded_text(history: History) -> str | None:
+    """The same in words."""
+    found = exploded(history)
+    return None if found is None else f"{found[0]} of {found[1]} trainings diverged or became NaN"
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What there is to say of a study at any moment.

@@ -149,6 +149,12 @@ class TrialRecord:
         """Trained to the end of its own length, or ended by its own early stopping."""
         return self.status is Status.DONE and self.probe is None
 
+    @property
+    def exploded(self) -> bool:
+        """Its loss became NaN or infinite, or it was ended early because it diverged."""
+        nonfinite = self.failure is not None and self.failure.kind == "nonfinite"
+        return nonfinite or (self.status is Status.STOPPED and (self.stop_why or "").startswith("diverged"))
+
     def price(self, until: int) -> int:
         """Epochs to be trained to take it to ``until``: from its checkpoint, without one from the start."""
         return until - (self.checkpoint.epoch if self.checkpoint else 0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from luthier.core import words
 from luthier.core.errors import UserError
 from luthier.core.history import History
 from luthier.core.lineage import lineage
@@ -108,7 +109,7 @@ def trial_of(history: History, number: int) -> Any:
         UserError: there is none.
     """
     if not 0 <= number < len(history.trials):
-        raise UserError(f"There is no trial {number}.", f"The study has {story.count(len(history.trials), 'trial')}.")
+        raise UserError(f"There is no trial {number}.", f"The study has {words.count(len(history.trials), 'trial')}.")
     return history.trials[number]
 
 

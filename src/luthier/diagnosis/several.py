@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from luthier.core import words
 from luthier.core.errors import UserError
 from luthier.diagnosis.confidence import UNMEASURED, confidence
 from luthier.diagnosis.curves import Curves
@@ -85,7 +86,7 @@ def diagnose_study(trainings: Sequence[Curves]) -> Diagnosis:
     for judged in (*common(runs), seed_fragility(runs), edge_of_stability(runs), too_close(runs), no_effect(trainings)):
         if judged is not None:
             found[judged.kind] = judged
-    return Diagnosis(settle(found), f"{len(runs)} trainings")
+    return Diagnosis(settle(found), words.count(len(runs), "training"))
 
 
 def common(runs: Sequence[Training]) -> list[Finding]:

@@ -16,7 +16,7 @@ from typing import Literal, final
 
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Constant, Param, Value
-from luthier.core.summary import ABLATION, CONFIRM, summarize
+from luthier.core.summary import ABLATION, CONFIRM, scored, summarize
 from luthier.knowledge import HEADINGS, Lang, Role, default_value, role_of, roles, rules, tier_of
 from luthier.knowledge.page import default_text, number_text, search_text, usual_text
 from luthier.playbook.defaults import strong_default
@@ -266,7 +266,7 @@ def _at_the_end(history: History, name: str, param: Param, stays: Value, lang: L
         return "skipped", words["no score"], None
     if name not in found.best_config:
         return "skipped", words["inactive"].format(condition=_condition(param)), None
-    return "settled", words["best"].format(count=found.trials), found.best_config[name]
+    return "settled", words["best"].format(count=scored(history)), found.best_config[name]
 
 
 def _values(history: History, stage: StageRecord, name: str) -> set[Value]:

@@ -131,7 +131,7 @@ def edge_of_stability(history: History, best: TrialRecord) -> Finding | None:
     same = [t for t in history.trained() if t.seed == best.seed and t.stage not in PROOFS and rest(t) == rest(best)]
     rate = float(str(best.config[name]))
     good = [float(str(t.config[name])) for t in same if t.full and math.isfinite(history.final_loss(t))]
-    failed = [float(str(t.config[name])) for t in same if _exploded(t)]
+    failed = [float(str(t.config[name])) for t in same if t.exploded]
     beyond = [r for r in failed if r > rate]
     if len(set(good)) < 2 or rate < max(good) or not beyond or min(beyond) > EDGE_FACTOR * rate:
         return None
@@ -165,8 +165,3 @@ def bracketed(history: History, best: TrialRecord, up: bool) -> bool:
         if 1 / ABOUT < at / here < ABOUT and beyond:
             return True
     return False
-
-
-def _exploded(trial: TrialRecord) -> bool:
-    nonfinite = trial.failure is not None and trial.failure.kind == "nonfinite"
-    return nonfinite or (trial.status is Status.STOPPED and (trial.stop_why or "").startswith("diverged"))

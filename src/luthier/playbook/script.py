@@ -27,6 +27,7 @@ from luthier.core.history import History, StageRecord
 from luthier.core.params import Config, Value
 from luthier.core.space import Space
 from luthier.core.trial import ASKED, Status, TrialRecord
+from luthier.core.words import count
 from luthier.playbook.defaults import strong_default
 from luthier.playbook.plan import Plan, plan_of
 
@@ -231,7 +232,7 @@ def unaffordable(names: Sequence[str]) -> Verdict:
 
 def after(epochs: int) -> str:
     """``after 3 epochs``."""
-    return f"after {epochs} epoch{'' if epochs == 1 else 's'}"
+    return f"after {count(epochs, 'epoch')}"
 
 
 def number(trial: TrialRecord, name: str) -> float:

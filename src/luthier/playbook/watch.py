@@ -278,10 +278,21 @@ def _all_failed(history: History, signs: Sequence[Sign]) -> str | None:
 
 
 def _unmoved(history: History, signs: Sequence[Sign]) -> str | None:
-    """Nothing ever changes; a metric alone may stay by rounding, so that takes more trainings."""
+    """Nothing ever changes; a metric alone may stay by rounding, so that takes more trainings. Where the whole range
+    lies below what is usual, up to its highest rate, it is the range that is to blame."""
     told = {s.still for s in signs}
     if "" in told or len(signs) < (3 if told == {"loss"} else TRIED):
         return None
+    ends, known = rate_range(history), usual(history)
+    if ends is not None and known is not None and ends[1] <= known[0]:
+        highest = max((s.rate for s in signs if s.rate is not None), default=0.0)
+        if highest * 1.5 < ends[1]:
+            return None
+        return (
+            f"The learning-rate range {ends[0]:.3g} to {ends[1]:.3g} is too low: nothing changes from epoch to epoch "
+            f"in any of {len(signs)} trainings, at {highest:.2g} neither. Raise it; usual are {known[0]:.0e} to "
+            f"{known[1]:.0e}. If it stays so with those, the weights are not updated."
+        )
     what, why = f"{history.objective.metric} does not change", "nothing is learned, or the weights are not updated"
     if told == {"loss"}:
         what, why = "The loss does not change", "the weights are not updated"

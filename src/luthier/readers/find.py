@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
+from luthier.core import words
 from luthier.core.errors import UserError, nearest
 from luthier.readers import jsonlines, lightning, mlflow, study, table, tensorboard, trainer_state
 from luthier.readers.assemble import Run, assemble, renamed
@@ -96,7 +97,7 @@ def read_runs(
         raise UserError(f"There is no curve to read: {_ended(early)}.", "Mend what makes them fail.")
     if not runs:
         raise UserError(
-            f"{_many(len(bare), 'recording')} held nothing that is surely a loss or a metric. Logged were: "
+            f"{words.count(len(bare), 'recording')} held nothing that is surely a loss or a metric. Logged were: "
             f"{_list(every)}.",
             "Say which is which: --train-loss NAME --val-loss NAME --metric NAME with --maximize or --minimize.",
         )
@@ -105,14 +106,14 @@ def read_runs(
         notes.append(f"left out: {_ended(early)}")
     if bare:
         names = list(dict.fromkeys(tag for r in bare for tag in r.tags))
-        notes.append(f"{_many(len(bare), 'recording')} left out, without a loss or a metric: {_list(names)}")
+        notes.append(f"{words.count(len(bare), 'recording')} left out, without a loss or a metric: {_list(names)}")
     return _told_apart(runs), notes
 
 
 def _ended(failed: Sequence[Recording]) -> str:
     """Trainings without a curve, and why."""
     whys = Counter(r.failed for r in failed)
-    return "; ".join(f"{_many(n, 'training')} {why}" for why, n in whys.most_common(MOST_WHYS))
+    return "; ".join(f"{words.count(n, 'training')} {why}" for why, n in whys.most_common(MOST_WHYS))
 
 
 # -- finding -----------------------------------------------------------------------------------------------------------
@@ -233,7 +234,3 @@ def _known() -> str:
 def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return (", ".join(sorted(names)[:MOST_NAMES]) or "nothing") + more
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -16,6 +16,7 @@ from luthier.core.metrics import guess_direction
 from luthier.core.params import Config
 from luthier.core.study import Study
 from luthier.core.trial import Status, TrialRecord
+from luthier.core.words import epochs
 from luthier.run.decisions import as_event, asked_stop, job_of, judgement, next_action, unasked
 from luthier.run.lock import SEVERAL
 from luthier.run.silent import mistake, silence
@@ -419,7 +420,7 @@ def check_room(history: History, many: int) -> None:
     wanted = (many + len(history.to_start)) * history.study.max_epochs
     if wanted > history.epochs_left:
         raise UserError(
-            f"The configurations that were enqueued take {wanted:,} epochs, and the budget of {history.study.budget} "
+            f"The configurations that were enqueued take {epochs(wanted)}, and the budget of {history.study.budget} "
             f"has {max(0.0, history.epochs_left):,.0f} left.",
             "Give a larger budget, or enqueue fewer.",
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import reprlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,7 +175,7 @@ class Trial:
             self.report(metrics, epoch=epoch)
         finally:
             self._iterating = before
-        self.epoch = int(epoch)
+        self.epoch = whole_epoch(epoch)
         if self.epoch >= self.until:
             return False
         verdict = self._ranks.agree(self.epoch, NEXT)
@@ -316,7 +318,9 @@ class Trial:
         self.interrupted = True
         raise EndOfTrial
 
-    def report(self, metrics: Mapping[str, Any] | None = None, /, *, epoch: int | None = None, **named: Any) -> None:
+    def report(
+        self, metrics: Mapping[str, Any] | None = None, /, *more: Any, epoch: int | None = None, **named: Any
+    ) -> None:
         """Report the metrics of an epoch: numbers or one-element tensors by name.
 
         Inside ``trial.epochs`` the epoch is known; after it, a training that did not report its last epoch may do so
@@ -325,17 +329,17 @@ class Trial:
         what rank 0 says counts.
 
         Raises:
-            UserError: a metric is no number, nothing was reported, the epoch was reported before, or validation ran in
-                training mode.
+            UserError: a metric has no name or is no number, nothing was reported, the epoch is no whole number from 1
+                on or was reported before, or validation ran in training mode.
         """
-        values = {**(metrics or {}), **named}
+        given = () if metrics is None and not more else (metrics, *more)
+        values = by_name("trial.report()", given, named, "trial.report({})")
         over = not self._iterating and self.epoch >= self.until
-        if epoch is None:
-            epoch = self.epoch if over else self.epoch + 1
+        number = whole_epoch(epoch) if epoch is not None else self.epoch if over else self.epoch + 1
         if self.rank == 0:
-            self._tell(values, int(epoch))
+            self._tell(values, number)
         if not self._iterating and not over:
-            self.epoch = int(epoch)
+            self.epoch = number
             verdict = "stop" if self.epoch >= self.until else self._ranks.agree(self.epoch, NEXT)
             if verdict == "stop":
                 raise EndOfTrial
@@ -343,8 +347,6 @@ class Trial:
                 self._leave()
 
     def _tell(self, values: Mapping[str, Any], epoch: int) -> None:
-        if not values:
-            raise UserError("trial.report() got no metrics.", "Write trial.report(val_loss=0.5).")
         if epoch <= self._reported:
             raise UserError(
                 f"Epoch {epoch} was reported already.",
@@ -360,21 +362,58 @@ class Trial:
         self._since = now
 
 
-def named_well(name: Any) -> None:
-    """Refuse the name of a metric that is no string: the log could not keep it.
+def by_name(call: str, given: Sequence[Any], named: Mapping[str, Any], form: str) -> dict[str, Any]:
+    """The metrics that were handed to ``call``: a mapping, names, or both.
+
+    Args:
+        given: what came without a name, at most one mapping.
+        form: how the call is written, with ``{}`` for the metrics.
 
     Raises:
-        UserError: it is none.
+        UserError: a value without a name, as ``report(value, step)`` of Optuna has it; no metrics, or a name that is no
+            string: the log could not keep it.
     """
-    if not isinstance(name, str):
+    if given and not hasattr(given[0], "keys"):
+        seen = [reprlib.repr(v) for v in given]
         raise UserError(
-            f"A metric is named {name!r} ({type(name).__name__}), which is no string.",
-            'Name it as in report({"val_loss": 0.5}).',
+            f"{call} got {', '.join(seen)}: metrics have names here.", f"Write {form.format(f'val_loss={seen[0]}')}."
         )
+    if len(given) > 1:
+        raise UserError(
+            f"{call} got {reprlib.repr(given[1])} after the metrics.",
+            "Name the epoch where it is not the next one: epoch=1.",
+        )
+    values = {**(given[0] if given else {}), **named}
+    if not values:
+        raise UserError(f"{call} got no metrics.", f"Write {form.format('val_loss=0.5')}.")
+    for name in values:
+        if not isinstance(name, str):
+            raise UserError(
+                f"A metric is named {name!r} ({type(name).__name__}), which is no string.",
+                'Name it as in report({"val_loss": 0.5}).',
+            )
+    return values
+
+
+def whole_epoch(epoch: Any) -> int:
+    """``epoch`` as an int; ``2.0`` and one-element tensors are taken too.
+
+    Raises:
+        UserError: it is no whole number from 1 on.
+    """
+    try:
+        number = math.nan if isinstance(epoch, bool | str | bytes) else float(epoch)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not number.is_integer() or number < 1:
+        raise UserError(
+            f"The epoch {reprlib.repr(epoch)} ({type(epoch).__name__}) is no whole number from 1 on.",
+            "Count epochs as 1, 2, 3, ...",
+        )
+    return int(number)
 
 
 def _number(name: str, value: Any) -> float:
-    named_well(name)
     try:
         return float(value)
     except (TypeError, ValueError):

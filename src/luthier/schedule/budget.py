@@ -9,6 +9,7 @@ import numpy as np
 
 from luthier.contracts import Action, Done, Resume, Scheduler, Start, Stop, Wait
 from luthier.core.history import History
+from luthier.core.words import epochs
 
 IDLE = 50
 """Failures in a row that end a study: a trial that fails at once costs no epochs, and would be followed by
@@ -48,7 +49,7 @@ class Within:
             return Wait("the budget is handed out")
         # Seconds are said only where they count: a why that names the time would differ from run to run.
         timed = f" in {history.elapsed:,.0f} s" if history.study.budget.seconds is not None else ""
-        used = f"{history.spent:,.1f} epochs{timed}"
+        used = f"{epochs(history.spent)}{timed}"
         return Done(f"the budget of {history.study.budget} leaves no room for another training (used {used})")
 
     def judge(self, history: History, trial: int) -> Stop | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.core.errors import UserError
 from luthier.core.metrics import guess_direction
 from luthier.core.params import Choice, Float, Int, Param
 from luthier.core.space import Space
@@ -28,6 +29,7 @@ WRITTEN = {"save", "checkpoint", "ckpt", "output", "out"}
 STEPS = ("max_iters", "max_steps", "num_steps", "train_steps", "total_steps", "num_iters", "iterations", "max_iter",
          "num_iterations", "n_iters", "n_steps")  # fmt: skip
 BETWEEN = ("eval_interval", "eval_every", "eval_steps", "val_interval", "val_every", "eval_freq", "test_interval")
+FILES = {"config", "cfg", "conf", "configuration", "config_file", "cfg_file", "config_path", "cfg_path", "yaml", "json"}
 WIDE, FAR = 10.0, 4.0
 """A rate is searched within a factor of ten of the script's own, a size within one of four. Judgements of ours."""
 EPOCHS = 30
@@ -55,7 +57,11 @@ class _Taken:
 
 
 def draft(found: Found, space_file: str) -> Draft:
-    """The search space and the command for a script's options."""
+    """The search space and the command for a script's options.
+
+    Raises:
+        UserError: there is nothing to search among them, as where all is in a configuration file.
+    """
     fixed = _fixed(found.options)
     endless = [o for o in found.options if fixed.get(o.name) == "{steps}" and _unbounded(o)]
     taken = [_taken(o, found) for o in found.options if o.name not in fixed]
@@ -63,6 +69,8 @@ def draft(found: Found, space_file: str) -> Draft:
     if not active:  # better one line to begin with than none
         active = [t for t in (_forced(t) for t in taken) if t.param is not None][:1]
         taken = [next((a for a in active if a.option is t.option), t) for t in taken]
+        if not active:
+            raise _nothing(found, space_file)
     lines = [
         f"# A first search space for {found.path.name}, made by luthier init from its options; edit it freely.",
         "# Ranges lie around the script's own defaults, which a study begins with and is compared with.",
@@ -88,10 +96,17 @@ def draft(found: Found, space_file: str) -> Draft:
     told = [f"Wrote {space_file}: {len(active)} of {len(found.options)} options to search"
             + (f" ({', '.join(t.option.name for t in active)})." if active else ".")]  # fmt: skip
     told += ["", "Try the command, then tune:", "", *_commands(found, fixed, active, space_file)]
-    if needed := [*found.arguments, *(o.short or f"{_mark(found)}{o.name}" for o in _needed(found, fixed, active))]:
+    if needed := [*found.arguments, *(_flag(found, o) for o in _needed(found, fixed, active))]:
         told += [
             "",
             f"The script does not run without {' and '.join(needed)}: put what it is to get in the place of ...",
+        ]
+    if (file := _file_option(found)) is not None and not any(t.known for t in active):
+        told += [
+            "",
+            f"What {_flag(found, file)} reads is searched by a template:",
+            "",
+            _templated(found, file, space_file),
         ]
     for option in endless:
         told += [
@@ -99,6 +114,50 @@ def draft(found: Found, space_file: str) -> Draft:
             f"Without --{option.name} it trains until it is stopped: Luthier ends it after its last evaluation.",
         ]
     return Draft("\n".join(lines).rstrip() + "\n", "\n".join(told))
+
+
+def _nothing(found: Found, space_file: str) -> UserError:
+    names = ", ".join(_flag(found, o) for o in found.options)
+    problem = f"None of the options of {found.path.name} can be searched: {names}."
+    line = "lr: {type: float, low: 1e-5, high: 0.1, log: true}"
+    by_hand = f"Write {space_file} by hand, a line a hyperparameter such as {line}"
+    file = _file_option(found)
+    if file is None:
+        return UserError(problem, f"{by_hand}, and give the script an option for each (docs/scripts.md).")
+    return UserError(
+        problem,
+        f"{by_hand}, under the names of the keys in the file that {_flag(found, file)} reads, and have that file "
+        f"written anew for each trial (docs/scripts.md):\n\n{_templated(found, file, space_file)}",
+    )
+
+
+def _file_option(found: Found) -> Option | None:
+    """The option that names a configuration file."""
+    return next(
+        (
+            o
+            for o in found.options
+            if o.kind in ("", "str")
+            and (_plain(o.name) in FILES or str(o.default).lower().endswith((".yaml", ".yml", ".json", ".toml")))
+        ),
+        None,
+    )
+
+
+def _templated(found: Found, file: Option, space_file: str) -> str:
+    """``luthier tune`` of a script that reads its hyperparameters from a file."""
+    base = file.default if isinstance(file.default, str) and file.default else "base.yaml"
+    goal = _goal(found)
+    words = ["python", str(found.path), *([found.command] if found.command else []), *("..." for _ in found.arguments)]
+    given = f"{_flag(found, file)}{' ' if found.style == 'argparse' else '='}{{config}}"
+    return (
+        f"  luthier tune --space {shlex.quote(space_file)} {goal} --template {shlex.quote(base)} --style none -- "
+        f"{shlex.join(words)} {given}"
+    )
+
+
+def _flag(found: Found, option: Option) -> str:
+    return option.short or f"{_mark(found)}{option.name}"
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -275,10 +334,9 @@ def _line(name: str, param: Param | None) -> str:
 def _commands(found: Found, fixed: dict[str, str], active: Sequence[_Taken], space_file: str) -> list[str]:
     """``luthier tune`` for this script, first to look and then to run."""
     metric = _metric(found.printed)
-    direction = "maximize" if metric and guess_direction(metric) == "maximize" else "minimize"
     interval = _interval(found, metric)
     per_epoch = interval or 1000
-    options = [f"--space {shlex.quote(space_file)}", f"--{direction} {metric or 'val_loss'}"]
+    options = [f"--space {shlex.quote(space_file)}", _goal(found)]
     if found.style != "argparse":
         options.append(f"--style {found.style}")
     if "{steps}" in fixed.values():
@@ -306,6 +364,13 @@ def _commands(found: Found, fixed: dict[str, str], active: Sequence[_Taken], spa
     if not metric:
         lines += ["", "No metric was found in what it prints: put its own name in the place of val_loss."]
     return lines
+
+
+def _goal(found: Found) -> str:
+    """``--minimize`` or ``--maximize`` with the metric that is printed, ``val_loss`` where none is."""
+    metric = _metric(found.printed)
+    direction = "maximize" if metric and guess_direction(metric) == "maximize" else "minimize"
+    return f"--{direction} {metric or 'val_loss'}"
 
 
 def _interval(found: Found, metric: str | None) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from luthier.core.history import History
-from luthier.core.summary import gain_text, in_points, summarize
-from luthier.view.story import clean, epochs, number, pareto_lines, scheduled, setting, spent_of, verdict
+from luthier.core.summary import exploded_text, gain_text, in_points, summarize
+from luthier.core.words import epochs
+from luthier.view.story import clean, number, pareto_lines, scheduled, setting, spent_of, verdict
 
 OTHERS = {"winner": "first choice"}
 """What the search's own winner is called once a challenger has taken its place."""
@@ -49,5 +50,7 @@ def closing(history: History) -> str:
         lines += ["", "From the default to it, change by change:"]
         for step in summary.ablation.steps:
             lines.append(f"  {', '.join(map(clean, step.names))}  {gain_text(step.gain, step.interval, points)}")
+    if (lost := exploded_text(history)) is not None:
+        lines += ["", f"{lost}: lower the upper end of the learning rate's range, or clip gradients."]
     lines += ["", f"Used {spent_of(history)}."]
     return "\n".join(lines)

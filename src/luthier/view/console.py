@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from luthier.core import events as ev
 from luthier.core.history import History
+from luthier.core.own_length import own_length_said
 from luthier.core.trial import TrialRecord
+from luthier.core.words import count, epochs
 from luthier.view.findings import finding_of
 from luthier.view.story import (
     clean,
-    count,
     duration,
-    epochs,
     number,
     scores,
     setting,
@@ -63,6 +63,7 @@ class Console:
         self._live: Live | None = None
         self._drawn = 0.0
         self._best: int | None = None
+        self._measured = False  # whether it was said that the trainings have a length of their own
         self._said: deque[str] = deque(maxlen=DECISIONS)
 
     def open(self, history: History) -> None:
@@ -95,7 +96,7 @@ class Console:
 
     def _show(self, history: History, events: Sequence[ev.Event]) -> None:
         for event in events:
-            line = event_line(history, event)
+            line = _shown(history, event)
             if line is not None:
                 self._said.append(line)
                 if self._live is None:
@@ -107,6 +108,9 @@ class Console:
         if self._live is None and ended and best is not None and best != self._best:
             self._best = best
             self.say(f"  best so far: {_score(history, history.trials[best])} (trial {best})")
+        if ended and not self._measured and (mend := own_length_said(history)) is not None:
+            self._measured = True
+            self.say(mend)
         now = time.monotonic()
         if self._live is not None and now - self._drawn >= REFRESH:
             self._drawn = now
@@ -144,6 +148,15 @@ def _best(history: History) -> int | None:
 
 def _score(history: History, trial: TrialRecord) -> str:
     return scores(history, trial)
+
+
+def _shown(history: History, event: ev.Event) -> str | None:
+    """As :func:`event_line`, without the mistake that ends a study: the closing words say it, and once is enough."""
+    if isinstance(event, ev.StageClosed) and event.fatal:
+        return "  => a mistake that no tuning mends"
+    if isinstance(event, ev.Finished) and any(s.fatal for s in history.stages):
+        return "finished:"
+    return event_line(history, event)
 
 
 def event_line(history: History, event: ev.Event) -> str | None:

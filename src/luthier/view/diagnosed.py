@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.core.words import count
 from luthier.diagnosis.curves import Curves
 from luthier.diagnosis.finding import Diagnosis, Finding
 from luthier.view import figures as fig
 from luthier.view import ink
 from luthier.view.page import render
 from luthier.view.panels import training_panels
-from luthier.view.story import clean, count, number, sparkline
+from luthier.view.story import clean, number, sparkline
 
 SEVERITIES = ("critical", "warning", "hint", "good")
 STYLES = {"critical": "bold red", "warning": "yellow", "hint": "cyan", "good": "green"}
@@ -208,7 +209,7 @@ def _one(reading: Diagnosed, sparks: bool) -> list[Line]:
 def _many(overall: Diagnosis, ordered: Sequence[Diagnosed], sparks: bool) -> list[Line]:
     lines: list[Line] = []
     if len(overall):
-        lines += [(f"Over all {len(ordered)} trainings", "bold"), *map(_line, overall), ("", "")]
+        lines += [(f"Over all {count(len(ordered), 'training')}", "bold"), *map(_line, overall), ("", "")]
     lines.append((f"{count(len(ordered), 'training')}: {_tally(ordered)}", "bold"))
     width = min(max(len(r.name) for r in ordered[:MOST_LINES]), 40)
     for reading in ordered[:MOST_LINES]:

@@ -6,14 +6,19 @@ import json
 import os
 import tempfile
 from functools import cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from luthier.core import words
 from luthier.core.errors import UserError
 from luthier.view import story
+
+MARK = '<meta name="generator" content="Luthier">'
+"""In the head of every page: by it a page of Luthier's is known."""
 
 
 def render(template: str, view: dict[str, Any], data: Any) -> str:
@@ -26,7 +31,7 @@ def render(template: str, view: dict[str, Any], data: Any) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    page = _template(template).render(view, data=_embed(data))
+    page = _template(template).render(view, data=_embed(data), mark=Markup(MARK))
     # Pasted last: running five megabytes of script through the template engine would only cost time.
     return page.replace("/*plotly.js*/", get_plotlyjs(), 1)
 
@@ -57,12 +62,28 @@ def save(page: str, path: str | Path) -> Path:
     return target
 
 
+def beside_others(path: Path) -> Path:
+    """Where a page meant for ``path`` can be saved without a loss: there, or where something lies that is no page of
+    Luthier's, under the first name beside it that is free or Luthier's, ``report.luthier.html`` or
+    ``report.luthier-2.html`` and so on."""
+    names = (f"{path.stem}.luthier{f'-{n}' if n > 1 else ''}{path.suffix}" for n in count(1))
+    return next(p for p in chain([path], map(path.with_name, names)) if not os.path.lexists(p) or _ours(p))
+
+
+def _ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(1024)
+    except OSError:
+        return False
+
+
 @cache
 def _template(name: str) -> jinja2.Template:
     loader = jinja2.PackageLoader("luthier.view", package_path="")
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters.update(
-        number=story.number, setting=story.setting, clean=lambda s: story.clean(s, 900), epochs=story.epochs
+        number=story.number, setting=story.setting, clean=lambda s: story.clean(s, 900), epochs=words.epochs
     )
     return env.get_template(name)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from luthier.core import goals
+from luthier.core import goals, words
 from luthier.core.events import plain
 from luthier.core.history import History, StageRecord
 from luthier.core.params import Constant
@@ -95,7 +95,7 @@ def _path(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
         for step in summary.ablation.steps
     ]
     figure = shelf.put(fig.steps_figure(numbers.steps(history, summary.ablation)), "Gain of each change")
-    return {"rows": rows, "figure": figure, "seeds": story.count(many, "fresh seed")}
+    return {"rows": rows, "figure": figure, "seeds": words.count(many, "fresh seed")}
 
 
 def _pareto(history: History, summary: Summary, shelf: _Shelf) -> Row | None:
@@ -202,7 +202,7 @@ def facts_of(history: History, summary: Summary) -> list[tuple[str, str, str]]:
         f"of {budget.epochs:,}" if budget.epochs else f"of {story.duration(budget.seconds)}" if budget.seconds else ""
     )
     facts.append(
-        ("epochs used", story.epochs(history.spent).split()[0], f"{bound} in {story.duration(history.elapsed)}")
+        ("epochs used", words.epochs(history.spent).split()[0], f"{bound} in {story.duration(history.elapsed)}")
     )
     if summary.feasible is not None:
         word = "met" if summary.feasible else "broken"

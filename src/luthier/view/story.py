@@ -17,10 +17,12 @@ from luthier.core.summary import (
     carried_text,
     gain_text,
     in_points,
+    scored,
     seeds_text,
     summarize,
 )
 from luthier.core.trial import Status, TrialRecord
+from luthier.core.words import count, epochs
 from luthier.diagnosis import Finding
 from luthier.view.findings import finding_of
 
@@ -112,17 +114,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def count(many: int, noun: str) -> str:
-    """``1 trial``, ``2 trials``."""
-    return f"{many:,} {noun}" if many == 1 else f"{many:,} {noun}s"
-
-
-def epochs(amount: float) -> str:
-    """``1 epoch``, ``12 epochs``, ``0.4 epochs``."""
-    text = f"{amount:,.0f}" if amount >= 10 or float(amount).is_integer() else f"{amount:.1f}"
-    return f"{text} epoch" if text == "1" else f"{text} epochs"
-
-
 def sparkline(values: Sequence[float], width: int = 20) -> str:
     """A curve in block characters, at most ``width`` of them; what is not finite shows as ``×``."""
     if len(values) > width > 0:
@@ -152,7 +143,7 @@ def verdict(history: History) -> str:
         return " ".join(filter(None, (lead, traded, _infeasible(history, summary))))
     if summary.best_score is None:
         return " ".join(filter(None, (_unscored(history, summary, metric), _untried(history))))
-    many = sum(history.score(t) is not None for t in history.trained())
+    many = scored(history)
     which = f"trial {summary.best_trial}, "
     which += "the only one with a score" if many == 1 else f"best of {many:,}"
     caution = "an optimistic figure until it is repeated on fresh seeds"
@@ -168,7 +159,7 @@ def _untried(history: History) -> str:
         return ""
     length, budget = history.study.max_epochs, history.study.budget
     one = history.pace().takes(length)
-    costs = f"take {duration(ENOUGH * one)} here" if budget.seconds else f"are {ENOUGH * length:,} epochs"
+    costs = f"take {duration(ENOUGH * one)} here" if budget.seconds else f"are {epochs(ENOUGH * length)}"
     probed = math.ceil(sum(t.spent for t in history.trials if t.probe is not None))
     what = "another configuration" if tried else "a training"
     needed = f"{ENOUGH} trainings of {epochs(length)} {costs}"
@@ -297,7 +288,7 @@ def spent_of(history: History) -> str:
     """What was used of what may be used: ``612 of 1,200 epochs, 4m12s``."""
     budget, parts = history.study.budget, []
     used = epochs(history.spent)
-    parts.append(f"{used.split()[0]} of {budget.epochs:,} epochs" if budget.epochs else used)
+    parts.append(f"{used.split()[0]} of {epochs(budget.epochs)}" if budget.epochs else used)
     elapsed = duration(history.elapsed)
     parts.append(f"{elapsed} of {duration(budget.seconds)}" if budget.seconds else elapsed)
     return ", ".join(parts)
@@ -312,7 +303,7 @@ def tell(history: History, lesson: Lesson | None = None) -> str:
     lines = [verdict(history), ""] if fatal else []
     lines += [
         f"Study {clean(study.name)}: {clean(study.strategy)} strategy, {clean(study.goals)}, "
-        f"up to {study.max_epochs} epochs a trial, seed {study.seed}",
+        f"up to {epochs(study.max_epochs)} a trial, seed {study.seed}",
         f"Used {spent_of(history)}; {count(len(trained), 'trial')}",
     ]
     if not fatal:

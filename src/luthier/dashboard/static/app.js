@@ -58,7 +58,7 @@ function overview() {
       const part = budget.epochs ? s.spent / budget.epochs : budget.seconds ? s.elapsed / budget.seconds : s.finished ? 1 : 0;
       return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/${s.id}` }, s.study.name), h("div", { class: "note" }, s.place)),
         h("td", {}, h("span", { class: `state ${kind}` }, word)),
-        h("td", { class: "meter" }, h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${100 * Math.min(1, part)}%` } })), h("span", { class: "note" }, `${Math.round(s.spent)} ${t("epochs")} · ${duration(s.elapsed)}`)),
+        h("td", { class: "meter" }, h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${100 * Math.min(1, part)}%` } })), h("span", { class: "note" }, `${Math.round(s.spent)} ${t("epochs", { n: Math.round(s.spent) })} · ${duration(s.elapsed)}`)),
         h("td", {}, said(s.verdict)));
     }))))));
 }

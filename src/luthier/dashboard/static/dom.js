@@ -12,9 +12,9 @@ export function keep(name, value) {
   localStorage.setItem(`luthier.${name}`, value);
 }
 
-/** The text of `key` in the language that is set; `{name}` is filled in. */
+/** The text of `key` in the language that is set, that of one where `n` is 1; `{name}` is filled in. */
 export function t(key, fill = {}) {
-  const found = TEXTS[key];
+  const found = (fill.n === 1 && TEXTS[`${key}.one`]) || TEXTS[key];
   const text = found ? found[settings.lang === "zh" ? 1 : 0] : key;
   return text.replace(/\{(\w+)\}/g, (_, name) => fill[name] ?? "");
 }

@@ -7,6 +7,7 @@ const NAMED = String.raw`[^\s,;:()]+(?: [^\s,;:()]+)?(?:(?:[,:] | and )[^\s,;:()
 const HOLES = { n: String.raw`\S+?`, x: NAMED, o: `(?:, ${NAMED})?`, e: ".+", t: ".+" };
 const listed = (names) => names.replaceAll(" and ", " 和 ").replace(/\+(\d+) more/, "另 $1 项");
 const PLAIN = new RegExp(`^${NAMED}$`);
+const ONE = /\b(epoch|trial|training|candidate)s\b/g; // said of one too
 const SEAMS = [["; ", "；"], [". ", "。"], ["? ", "？"]];
 
 /** A function that says a text by `table`, English templates to others; null where a part of it is not known. */
@@ -15,7 +16,7 @@ export function speaker(table) {
   for (const [english, other] of Object.entries(table)) {
     const holes = [...english.matchAll(/\{(\w+)\}/g)].map((m) => m[1]);
     if (!holes.length) { known.set(english, other); continue; }
-    const source = english.split(/\{\w+\}/).map((part) => part.replace(POINT, "\\$&"));
+    const source = english.split(/\{\w+\}/).map((part) => part.replace(POINT, "\\$&").replace(ONE, "$1s?"));
     const pattern = source.map((part, i) => (i ? `(${HOLES[holes[i - 1][0]]})` : "") + part).join("");
     templates.push({ pattern: new RegExp(`^${pattern}$`), holes, other, words: source.join("").length });
   }

@@ -112,7 +112,7 @@ export class StudyPage {
   paintLine() {
     const s = this.study, { budget } = s.study;
     const part = budget.epochs ? s.spent / budget.epochs : budget.seconds ? s.elapsed / budget.seconds : s.finished ? 1 : 0;
-    const used = budget.epochs ? `${whole(s.spent)} ${t("of")} ${whole(budget.epochs)} ${t("epochs")}` : `${whole(s.spent)} ${t("epochs")}`;
+    const used = budget.epochs ? `${whole(s.spent)} ${t("of")} ${whole(budget.epochs)} ${t("epochs", { n: budget.epochs })}` : `${whole(s.spent)} ${t("epochs", { n: Math.round(s.spent) })}`;
     const time = budget.seconds ? `${duration(s.elapsed)} ${t("of")} ${duration(budget.seconds)}` : duration(s.elapsed);
     const shown = this.chosen ?? telling(s.stages);
     const stage = s.stages[shown];
@@ -123,7 +123,7 @@ export class StudyPage {
       s.stages.length ? h("ol", { class: "stages" }, s.stages.map((x, i) => h("li", { class: `${x.state}${i === shown ? " shown" : ""}` },
         h("button", { type: "button", "data-focus": `stage-${i}`, "aria-pressed": i === shown, "aria-label": `${stageName(x)}: ${t(`stage.${x.state}`)}`, "data-stage": i },
           h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${100 * x.part}%` } })),
-          h("span", { class: "name" }, stageName(x)), h("span", { class: "note" }, x.state === "closed" ? `${whole(x.spent)} ${t("epochs")}` : t(`stage.${x.state}`)))))) : null,
+          h("span", { class: "name" }, stageName(x)), h("span", { class: "note" }, x.state === "closed" ? `${whole(x.spent)} ${t("epochs", { n: Math.round(x.spent) })}` : t(`stage.${x.state}`)))))) : null,
       stage ? h("div", { class: "stage-said" },
         h("h3", {}, stageName(stage), stage.again ? ` (${t("stage.again")})` : ""),
         h("p", { class: "soft" }, said(stage.why)),

@@ -39,7 +39,7 @@ export async function trialPage(main, study, id) {
       h("p", { class: "facts-line" },
         h("b", {}, row.probe ? `${t("probe")}: ${said(row.probe)}` : t(`status.${row.status}`)),
         row.hand ? ` · ${t("byhand")}` : "", row.stage ? ` · ${said(row.stage)}` : "",
-        ` · ${row.epoch}/${row.horizon} ${t("epochs")} · ${t("seed")} ${found.seed}`,
+        ` · ${row.epoch}/${row.horizon} ${t("epochs", { n: row.horizon })} · ${t("seed")} ${found.seed}`,
         row.parent === undefined ? "" : [" · ", t("goes.on"), " ", link(study, `/trial/${row.parent}`, String(row.parent))]),
       found.scores ? h("p", { class: "score" }, found.scores) : null,
       h("p", { class: "lead" }, said(row.why), row.stop ? ` — ${t("status.stopped")}: ${said(row.stop)}` : ""),

@@ -10,6 +10,7 @@ from luthier.core.history import History
 from luthier.core.params import Choice, Config, Float, Int, Value
 from luthier.core.space import Space
 from luthier.core.trial import TrialRecord
+from luthier.core.words import count
 from luthier.knowledge import find, rate_for_batch
 from luthier.playbook.script import Look, Script, Verdict, Wish, after, number, short, unaffordable
 from luthier.playbook.stages.common import optimizer_of
@@ -189,7 +190,7 @@ def longer(look: Look) -> Script:
     tried: list[TrialRecord] = []
     length = look.length
     if length < look.full:
-        why = f"it still improves after {length} epochs: the full {look.full}"
+        why = f"it still improves after {count(length, 'epoch')}: the full {look.full}"
         tried += yield [look.wish({}, epochs=look.full, why=why)]
     name = find(look.space, "schedule")
     for choice in decaying(look.history, first.config):
@@ -200,11 +201,13 @@ def longer(look: Look) -> Script:
     best = look.best([first, *tried]) or first
     if best is not first and look.loss(first) - look.loss(best) <= noise(look, first):
         best = first
-    table = "; ".join(f"{t.config.get(name or '', '')} {t.horizon} epochs: {look.shown(t)}" for t in [first, *tried])
+    table = "; ".join(
+        f"{t.config.get(name or '', '')} {count(t.horizon, 'epoch')}: {look.shown(t)}" for t in [first, *tried]
+    )
     settled = {name: best.config[name]} if name is not None and name in best.config else {}
     values = "".join(f"{n} {short(v)}, " for n, v in settled.items())
     return Verdict(
-        f"{values}{best.horizon} epochs: {look.said(best)}", table.strip(), settled=settled,
+        f"{values}{count(best.horizon, 'epoch')}: {look.said(best)}", table.strip(), settled=settled,
         numbers={"length": best.horizon},
     )  # fmt: skip
 

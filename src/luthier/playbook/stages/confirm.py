@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from itertools import count, islice
 from typing import Any
 
+from luthier.core import words
 from luthier.core.history import History
 from luthier.core.params import Config
 from luthier.core.summary import ABLATION, CONFIRM, gain_text, in_points, seeds_text
@@ -212,7 +213,7 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
     if kept:
         text += f"; the search's {ORDINALS[kept - 1]} choice proved better than its first"
     elif len(complete) > 1:
-        text += f"; better than {len(complete) - 1} close candidates or as good"
+        text += f"; better than {words.count(len(complete) - 1, 'close candidate')} or as good"
     if failed:
         text += f"; {failed} of {len(runs)} runs failed"
     why = "fresh seeds, the same for all; Student's t interval of the paired differences"

@@ -13,6 +13,7 @@ from functools import partial
 
 from luthier.core.params import Choice, Config, Constant, Value
 from luthier.core.trial import TrialRecord
+from luthier.core.words import count
 from luthier.knowledge import Prior, find, prior_center, rate_for_batch, tier_of
 from luthier.knowledge.prior import LONG
 from luthier.playbook.defaults import strong_default
@@ -96,7 +97,7 @@ def _beginning(look: Look) -> Generator[Sequence[Wish], list[TrialRecord], Begun
     for longer in (look.medium, look.full):
         if not tried or longer <= epochs or shows(look, tried):
             break
-        why = f"{epochs} epochs show nothing yet, so longer"
+        why = f"{count(epochs, 'epoch')} show{'s' if epochs == 1 else ''} nothing yet, so longer"
         wishes = [look.wish(starts[first], base={}, epochs=longer, why=why)]
         more = yield wishes if known is None else [*wishes, _beside(look, known, longer)]
         if not more:

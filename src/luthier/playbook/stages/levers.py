@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from luthier.core.params import Value
 from luthier.core.trial import TrialRecord
+from luthier.core.words import count
 from luthier.diagnosis import diagnose_curves, from_trial
 from luthier.playbook.read import OVERFITTING
 from luthier.playbook.script import Look, Script, Verdict, short, unaffordable
@@ -64,7 +65,7 @@ def _one_at_a_time(
         ends = ", ".join(f"{n} is {short(first.config[n])} already" for n in still)
         return Verdict("skipped", ends or "nothing is left to move", skipped=True)
     if first.horizon != epochs:
-        marks = yield [look.wish({}, epochs=epochs, why=f"the same in {epochs} epochs, as the mark to beat")]
+        marks = yield [look.wish({}, epochs=epochs, why=f"the same in {count(epochs, 'epoch')}, as the mark to beat")]
         if not marks or look.best(marks) is None:
             return unaffordable(names)
         first = marks[0]

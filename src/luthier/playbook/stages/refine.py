@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from luthier.core.params import Config
+from luthier.core.words import count
 from luthier.knowledge import find, tier_of
 from luthier.playbook.draws import candidates
 from luthier.playbook.script import Look, Script, Verdict, short
@@ -68,7 +69,7 @@ def refine(look: Look) -> Script:
         if changed
         else f"nothing better than {look.said(first)} nearby"
     )
-    why = f"{asked} candidates on short trainings, {len(finals) - before} of them to the end"
+    why = f"{count(asked, 'candidate')} on short trainings, {len(finals) - before} of them to the end"
     if idle == plan.patience:
         why += f"; stopped, for {idle} rounds in a row gained less than the noise: what is left to gain lies below it"
     if held:

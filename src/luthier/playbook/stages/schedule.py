@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luthier.core.params import Choice, Constant, Float
 from luthier.core.trial import TrialRecord
+from luthier.core.words import epochs
 from luthier.knowledge import find, roles
 from luthier.playbook.script import Look, Part, Script, Verdict, number, short
 from luthier.playbook.stages.common import beside
@@ -11,7 +12,7 @@ from luthier.playbook.stages.common import beside
 
 def schedule(look: Look) -> Script:
     """What is settled at full length; other schedules and warmups; the rate again; then half the length."""
-    first = yield [look.wish({}, epochs=look.full, why=f"what is settled, at the full length of {look.full} epochs")]
+    first = yield [look.wish({}, epochs=look.full, why=f"what is settled, at the full length of {epochs(look.full)}")]
     best = look.best(first)
     if best is None:
         why = look.table(first) if first else "the budget has no room for a full training here"
@@ -29,16 +30,16 @@ def schedule(look: Look) -> Script:
             best = look.best([best, *tried]) or best
     length = look.full
     if look.medium < look.full and look.plan.details:
-        why = f"would {look.medium} epochs have done as well?"
+        why = f"would {epochs(look.medium)} have done as well?"
         for half in (yield [look.wish({}, base=best.config, epochs=look.medium, why=why)]):
-            words.append(f"{look.medium} epochs: {look.shown(half)}, {look.full} epochs: {look.shown(best)}")
+            words.append(f"{epochs(look.medium)}: {look.shown(half)}, {epochs(look.full)}: {look.shown(best)}")
             if look.loss(half) <= look.loss(best):
                 length, best = look.medium, half
     names = [find(look.space, role, best.config) for role in ("schedule", "warmup", "learning_rate")]
     settled = {n: best.config[n] for n in names if n is not None}
-    text = ", ".join([*(f"{n} {short(v)}" for n, v in settled.items()), f"{length} epochs: {look.said(best)}"])
+    text = ", ".join([*(f"{n} {short(v)}" for n, v in settled.items()), f"{epochs(length)}: {look.said(best)}"])
     if length < look.full:
-        text += f" (the full {look.full} epochs gain nothing)"
+        text += f" (the full {epochs(look.full)} gain nothing)"
     return Verdict(text, "; ".join(words), settled=settled, numbers={"length": length})
 
 
