@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from luthier.core.params import Config
 from luthier.core.summary import ABLATION, CONFIRM, gain_text, in_points, seeds_text
 from luthier.core.trial import TrialRecord
 from luthier.numerics.noise import ACCEPT, SeedNoise
-from luthier.numerics.paired import mean_sd, paired_difference, sign_flip_p
+from luthier.numerics.paired import PairedDifference, mean_sd, paired_difference, sign_flip_p
 from luthier.numerics.selection import best_of, shrunk_means
 from luthier.playbook.noise import noise_of
 from luthier.playbook.plan import Plan
@@ -158,9 +159,59 @@ def _searched(look: Look) -> list[TrialRecord]:
     return [t for t in look.history.trials if t.full and t.horizon == look.length and t.stage not in proofs]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the runs on fresh seeds say.
+
+    Args:
+        pairs: the numbers of the seeds on which winner and default both have a score.
+        scores: each arm's scores on those, of the arms that have one on every.
+        shrunk: the candidates' means, drawn together, larger is better; in the order of ``scores``.
+        kept: the number of the candidate that is kept.
+        failures: of each arm.
+        sound: whether an arm meets the constraints.
+        gain: of the kept one over the default, larger is better.
+        p_value: of the sign-flip test.
+        noise: of one training.
+    """
+
+    pairs: Sequence[int]
+    scores: Mapping[str, list[float]]
+    shrunk: Sequence[float]
+    kept: int
+    failures: Mapping[str, int]
+    sound: Mapping[str, bool]
+    gain: PairedDifference
+    p_value: float
+    noise: SeedNoise
+
+    @property
+    def complete(self) -> list[str]:
+        """The candidates."""
+        return [arm for arm in self.scores if arm != "default"]
+
+    @property
+    def label(self) -> str:
+        """The one that is kept."""
+        return self.complete[self.kept]
+
+    @property
+    def better(self) -> bool:
+        """Whether it is kept instead of the default: what meets the constraints, else what probably gains."""
+        sound = self.sound[self.label]
+        return self.gain.probability >= ACCEPT if sound == self.sound["default"] else sound
+
+    def arm(self, name: str, config: Config) -> dict[str, Any]:
+        """An arm as plain data."""
+        mean, sd = mean_sd(self.scores[name])
+        return {
+            "config": config, "scores": self.scores[name], "mean": mean, "sd": sd, "label": name,
+            "failed": self.failures[name], "feasible": self.sound[name],
+        }  # fmt: skip
+
+
 def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], seeds: Sequence[int]) -> Verdict:
-    """What the runs on fresh seeds say."""
-    objective = look.history.objective
+    """The verdict of the runs on fresh seeds."""
     scores: dict[str, dict[int, float]] = {arm: {} for arm in arms}
     failures = dict.fromkeys(arms, 0)
     for run in runs:
@@ -169,82 +220,100 @@ def _judged(look: Look, arms: dict[str, Config], runs: Sequence[TrialRecord], se
             failures[run.notes["arm"]] += 1
         else:
             scores[run.notes["arm"]][run.notes["pair"]] = score
-    failed = sum(failures.values())
     both = sorted(set(scores["winner"]) & set(scores["default"]))
     if len(both) < FEWEST:
-        return Verdict("not decided", f"only {len(both)} pairs came back, {failed} runs failed", skipped=True)
-    noise = noise_of(look.history)
-    complete = [arm for arm in arms if arm != "default" and set(both) <= set(scores[arm])]
-    sign = -1.0 if objective.minimize else 1.0
-    table = {arm: [scores[arm][i] for i in both] for arm in (*complete, "default")}
+        text = f"only {words.count(len(both), 'pair')} came back, {words.count(sum(failures.values()), 'run')} failed"
+        return Verdict("not decided", text, skipped=True)
+    table = {arm: [own[i] for i in both] for arm, own in scores.items() if set(both) <= set(own)}
+    judged = _judgement(look, both, table, failures, runs)
+    label, better = judged.label, judged.better
+    first, second = judged.arm(label, arms[label]), judged.arm("default", arms["default"])
+    promised = _promised(look, arms[label], judged.noise)
+    return Verdict(
+        _text(look, judged, first, second, len(runs)),
+        _why(judged, promised),
+        settled=arms[label] if better else arms["default"],
+        numbers={
+            "winner": first,
+            "default": second,
+            "challengers": [judged.arm(arm, arms[arm]) for arm in judged.complete if arm != label],
+            "seeds": [seeds[i] for i in both],
+            "gain": judged.gain.mean,
+            "interval": [judged.gain.low, judged.gain.high],
+            "probability": judged.gain.probability,
+            "p_value": judged.p_value,
+            "better": better,
+            "length": look.length if better else look.full,
+            "shrunk": _sign(look) * judged.shrunk[judged.kept],
+            "expected": promised,
+            "noise": {"sd": judged.noise.sd, "df": judged.noise.df, "source": judged.noise.source},
+        },
+    )
+
+
+def _sign(look: Look) -> float:
+    """What a score is multiplied by so that larger is better."""
+    return -1.0 if look.history.objective.minimize else 1.0
+
+
+def _judgement(
+    look: Look,
+    pairs: Sequence[int],
+    table: Mapping[str, list[float]],
+    failures: Mapping[str, int],
+    runs: Sequence[TrialRecord],
+) -> Judged:
+    """Which candidate is kept, and what it gains over the default."""
+    noise, sign = noise_of(look.history), _sign(look)
+    complete = [arm for arm in table if arm != "default"]
     shrunk = shrunk_means([[sign * x for x in table[arm]] for arm in complete], noise.sd)
     sound = {arm: _keeps(arm, runs) for arm in table}
     # The feasible before the others; the first of equals is the search's own winner.
     kept = max(range(len(complete)), key=lambda k: (sound[complete[k]], shrunk[k]))
-    label = complete[kept]
     # A challenger was chosen after a look at these seeds: its interval is widened for that (Bonferroni).
     confidence = 1 - 0.05 / (len(complete) if kept else 1)
-    new, old = table[label], table["default"]
+    new, old = table[complete[kept]], table["default"]
     gain = paired_difference([sign * x for x in new], [sign * x for x in old], confidence, noise.sd)
-    better = gain.probability >= ACCEPT if sound[label] == sound["default"] else sound[label]
-    p_value = sign_flip_p([sign * (n - o) for n, o in zip(new, old)])
+    p_value = sign_flip_p([sign * (n - o) for n, o in zip(new, old, strict=True)])
+    return Judged(pairs, table, shrunk, kept, failures, sound, gain, p_value, noise)
 
-    def arm_of(arm: str) -> dict[str, Any]:
-        mean, sd = mean_sd(table[arm])
-        return {
-            "config": arms[arm], "scores": table[arm], "mean": mean, "sd": sd, "label": arm, "failed": failures[arm],
-            "feasible": sound[arm],
-        }  # fmt: skip
 
-    first, second = arm_of(label), arm_of("default")
-    promised = _promised(look, arms[label], noise)
+def _text(look: Look, judged: Judged, first: Mapping[str, Any], second: Mapping[str, Any], runs: int) -> str:
+    """The verdict in words, with its numbers."""
+    gain, complete, failed = judged.gain, judged.complete, sum(judged.failures.values())
     text = (
-        f"{objective.metric} {first['mean']:.4g} ± {first['sd']:.2g} against "
+        f"{look.history.objective.metric} {first['mean']:.4g} ± {first['sd']:.2g} against "
         f"{second['mean']:.4g} ± {second['sd']:.2g} for the strong default: "
-        f"{gain_text(gain.mean, (gain.low, gain.high), in_points(look.history), seeds_text(len(both)))}"
+        f"{gain_text(gain.mean, (gain.low, gain.high), in_points(look.history), seeds_text(len(judged.pairs)))}"
     )
-    if sound[label] != sound["default"]:
-        broken, other = ("default", "tuned configuration") if better else ("tuned configuration", "default")
+    if judged.sound[judged.label] != judged.sound["default"]:
+        broken, other = "default", "tuned configuration"
+        if not judged.better:
+            broken, other = other, broken
         text += f"; the {broken} breaks a constraint, the {other} is kept"
-    elif not better:
+    elif not judged.better:
         text += "; the difference is within the noise, the default is kept"
     elif gain.low <= 0:
         text += f"; kept as probably better (P = {gain.probability:.2f}), more seeds would have to prove it"
-    if kept:
-        text += f"; the search's {ORDINALS[kept - 1]} choice proved better than its first"
+    if judged.kept:
+        text += f"; the search's {ORDINALS[judged.kept - 1]} choice proved better than its first"
     elif len(complete) > 1:
         text += f"; better than {words.count(len(complete) - 1, 'close candidate')} or as good"
-    if failed:
-        text += f"; {failed} of {len(runs)} runs failed"
+    return text + (f"; {failed} of {runs} runs failed" if failed else "")
+
+
+def _why(judged: Judged, promised: Mapping[str, float]) -> str:
+    """What the verdict rests on."""
     why = "fresh seeds, the same for all; Student's t interval of the paired differences"
-    if kept:
-        why += f", widened for the choice among {len(complete)}"
-    why += f"; sign-flip p = {p_value:.2g}"
+    if judged.kept:
+        why += f", widened for the choice among {len(judged.complete)}"
+    why += f"; sign-flip p = {judged.p_value:.2g}"
     if promised:
         why += (
             f"; the search saw {promised['score']:.4g} as the best of {promised['tried']}, "
             f"{promised['expected']:.4g} without the luck of that choice"
         )
-    return Verdict(
-        text,
-        why,
-        settled=arms[label] if better else arms["default"],
-        numbers={
-            "winner": first,
-            "default": second,
-            "challengers": [arm_of(arm) for arm in complete if arm != label],
-            "seeds": [seeds[i] for i in both],
-            "gain": gain.mean,
-            "interval": [gain.low, gain.high],
-            "probability": gain.probability,
-            "p_value": p_value,
-            "better": better,
-            "length": look.length if better else look.full,
-            "shrunk": sign * shrunk[kept],
-            "expected": promised,
-            "noise": {"sd": noise.sd, "df": noise.df, "source": noise.source},
-        },
-    )
+    return why
 
 
 def _keeps(arm: str, runs: Sequence[TrialRecord]) -> bool:
