@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from luthier.core.params import Config
+from luthier.core.trial import TrialRecord
 from luthier.core.words import count
 from luthier.knowledge import find, tier_of
 from luthier.playbook.draws import candidates
@@ -14,7 +15,7 @@ from luthier.playbook.stages.search import noise
 AT_ONCE = 3
 """Candidates that are compared on short trainings before the best of them is trained to the end (halving by three)."""
 KNOWN = 3
-"""Configurations of earlier full trainings that the refinement begins with beside what is settled."""
+"""Configurations of earlier full trainings that a further refinement begins with beside what is settled."""
 
 
 def refine(look: Look) -> Script:
@@ -36,8 +37,11 @@ def refine(look: Look) -> Script:
         return Verdict("skipped", text, numbers={"unaffordable": True}, skipped=True)
     marks = yield [look.wish({}, epochs=look.short, why="the same on a short training, to compare others with")]
     finals, shorts = list(full), list(marks)
-    # Trained before, so that they cost nothing: what was settled need not be the best that is known.
-    finals += yield [look.wish(c, base={}, epochs=look.length, why="known") for c in _known(look, full[0].config)]
+    known = _known(look, full[0].config)
+    if look.again:
+        # Trained before, so that they cost nothing: what was settled need not be the best that is known. At first it is
+        # what the stages found one by one, and searching around what each began with was worse on the examples.
+        finals += yield [look.wish(t.config, base={}, epochs=look.length, why="known") for t in known]
     first, asked, idle, plan = finals[0], 0, 0, look.plan
     before = len(finals)
     for number in range(plan.rounds):
@@ -72,19 +76,21 @@ def refine(look: Look) -> Script:
     why = f"{count(asked, 'candidate')} on short trainings, {len(finals) - before} of them to the end"
     if idle == plan.patience:
         why += f"; stopped, for {idle} rounds in a row gained less than the noise: what is left to gain lies below it"
+    if known and look.loss(known[0]) < look.loss(winner):
+        why += f"; trial {known[0].id} reached {look.shown(known[0])} before: the proof asks it too, if it can pay"
     if held:
         why += f"; capacity and regularization were left alone, for the curves ask for something else first: {held}"
     return Verdict(text, why, settled=dict(winner.config))
 
 
-def _known(look: Look, settled: Config) -> list[Config]:
-    """The best configurations of the search's trainings of this length before the stage."""
+def _known(look: Look, settled: Config) -> list[TrialRecord]:
+    """The best of the search's trainings of this length before the stage, of each configuration one."""
     own = set(look.stage.trials)
     trained = [
         t
         for t in look.history.trials
         if t.full and t.horizon == look.length and t.seed == look.seed and t.id not in own and not t.notes
     ]
-    ranked = sorted((t for t in trained if math.isfinite(look.loss(t))), key=look.loss)
-    configs: list[Config] = [dict(t.config) for t in ranked]
-    return [c for i, c in enumerate(configs) if c not in configs[:i] and c != settled][:KNOWN]
+    ranked = sorted((t for t in trained if math.isfinite(look.loss(t)) and t.config != settled), key=look.loss)
+    configs = [t.config for t in ranked]
+    return [t for i, t in enumerate(ranked) if t.config not in configs[:i]][:KNOWN]
