@@ -369,11 +369,11 @@ def test_a_long_epoch_learns_of_a_stop(tmp_path):
 
 def test_a_recipe_with_its_probes_is_tuned_by_the_playbook_as_on_this_machine(tmp_path):
     torch = pytest.importorskip("torch")
-    y = torch.arange(64) % 4
-    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + y[:, None, None, None] / 2
-    sets = [torch.utils.data.TensorDataset(x[part], y[part]) for part in (slice(0, 40), slice(40, 64))]
+    y = torch.arange(664) % 4
+    x = torch.rand(664, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + y[:, None, None, None] / 2
+    sets = [torch.utils.data.TensorDataset(x[part], y[part]) for part in (slice(0, 640), slice(640, 664))]
     recipe = lt.Recipe("mlp", *sets, task="classification")
-    asked = {"max_epochs": 2, "budget": "140 epochs", "seed": 0, "name": "study"}
+    asked = {"max_epochs": 2, "budget": "80 epochs", "seed": 0, "name": "study"}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -31,6 +31,8 @@ _LIVING = sa.text(
 _NOW = sa.text("SELECT extract(epoch FROM clock_timestamp())")
 _TAKE = sa.text("SELECT pg_advisory_lock(:room, 0)")
 _LEAVE = sa.text("SELECT pg_advisory_unlock(:room, 0)")
+GONE = sa.text("SELECT pg_advisory_unlock_all()")
+"""Said before a connection is closed: its locks would end a moment later, with its process at the server."""
 
 
 def append_together(link: sa.Connection, room: int, rows: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,6 +39,12 @@ class Pen:
                 raise
         self.hang_up()
         return list(self.link().execute(statement, values))
+
+    def last(self, statement: Any) -> None:
+        """A last word, if there is anybody to say it to."""
+        if self._link is not None:
+            with suppress(DBAPIError):
+                self._link.execute(statement)
 
     def hang_up(self) -> None:
         """Let go of a connection that is no good any more."""

@@ -20,7 +20,7 @@ from luthier.core.events import compact, decode
 from luthier.core.fold import Folding
 from luthier.core.history import Entry, History, start
 from luthier.store import tables
-from luthier.store.drivers import PostgresDrivers, append_together
+from luthier.store.drivers import GONE, PostgresDrivers, append_together
 from luthier.store.engine import DURABILITY, make_engine, readable, told
 from luthier.store.pen import Pen, broken
 from luthier.store.places import file_of, is_url, shown
@@ -342,6 +342,8 @@ class SqlStore:
 
     def close(self) -> None:
         """Close the connections."""
+        if self.drivers is not None:
+            self._pen.last(GONE)
         self._pen.close()
         self._engine.dispose()
 
