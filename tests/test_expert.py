@@ -112,6 +112,17 @@ def test_a_short_training_wants_short_contexts_whatever_size_it_wants():
     assert short["width"] > long["width"]
 
 
+def test_a_short_training_wants_few_layers_and_short_averages_under_adam_only():
+    space = lt.Space(
+        optimizer=lt.Choice("adamw", "sgd"), momentum=lt.Float(0.5, 0.99), beta1=lt.Float(0.5, 0.99), depth=lt.Int(1, 8)
+    )
+    short, long = Prior(space, 10), Prior(space, 1000)
+    assert short.mode()["depth"] < long.mode()["depth"]
+    for name in ("momentum", "beta1"):
+        assert short.mode({"optimizer": "adamw"})[name] < 0.85 < long.mode({"optimizer": "adamw"})[name]
+    assert short.mode({"optimizer": "sgd"})["momentum"] == pytest.approx(0.9)
+
+
 def test_the_rate_follows_the_batch_and_knows_the_optimizer(wide):
     prior = Prior(wide, 1000)
     rate = {b: prior.mode({"optimizer": "adamw", "batch_size": b})["learning_rate"] for b in (64, 256)}

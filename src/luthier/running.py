@@ -31,7 +31,7 @@ def quickstart(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Tune a small convolutional network on real handwritten digits; ends in a report. About two minutes on two cores."""
+    """Tune a small convolutional network on real handwritten digits; ends in a report. Two minutes on two cores."""
     from luthier.recipe.digits import digits_recipe
 
     if dir.exists() and not dir.is_dir():

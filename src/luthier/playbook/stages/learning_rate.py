@@ -322,7 +322,7 @@ def _listed_rates(look: Look, optimizer: Value, others: Sequence[TrialRecord], s
             if not more or look.loss(more[0]) > before:
                 break
             place, before = place + step, look.loss(more[0])
-        if len(runs) > 2 and look.loss(runs[1]) < look.loss(runs[0]):
+        if len(runs) > 1 and look.loss(runs[1]) < look.loss(runs[0]):
             break  # upwards it gained: the other direction is not worth a training
     return [t for t in runs if all(t.id != o.id for o in others)]
 
