@@ -15,7 +15,6 @@ from test_playbook import SPACE, landscape
 
 import luthier as lt
 from luthier import insight
-from luthier.api import Result
 from luthier.cli import app
 from luthier.core import events as ev
 from luthier.core.history import Entry, fold
@@ -28,6 +27,7 @@ from luthier.numerics.selection import best_of, expected_max, shrunk_means
 from luthier.playbook.noise import noise_of
 from luthier.playbook.playbook import STAGES, Playbook
 from luthier.playbook.stages.ablation import grouped
+from luthier.result import Result
 from luthier.run.decisions import replay
 from luthier.search.importance import importance
 from luthier.view import story

@@ -474,7 +474,7 @@ def test_nothing_that_the_browser_runs_comes_from_elsewhere():
 
 
 def test_a_result_draws_the_same_figures():
-    from luthier.api import Result
+    from luthier.result import Result
 
     result = Result(fold(LOGS["playbook"].entries))
     import plotly.graph_objects as go
@@ -499,7 +499,7 @@ def test_a_result_draws_the_same_figures():
 
 
 def test_what_decided_is_drawn(space):
-    from luthier.api import Result
+    from luthier.result import Result
 
     with pytest.raises(UserError, match="What decided the score cannot be said: "):
         Result(drive(space, "random", budget="3 trials", max_epochs=2).history).plot_importance()

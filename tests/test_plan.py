@@ -9,7 +9,6 @@ import pytest
 from conftest import drive, log_of
 
 import luthier as lt
-from luthier.api import Result
 from luthier.core import events as ev
 from luthier.core.history import Entry, StageRecord, fold
 from luthier.core.study import Budget, Objective, Study
@@ -17,6 +16,7 @@ from luthier.playbook.checklist import checklist
 from luthier.playbook.plan import LARGE, MEDIUM, SMALL, plan_of
 from luthier.playbook.playbook import STAGES, Playbook
 from luthier.playbook.read import read_leading
+from luthier.result import Result
 from luthier.run.book import Book
 from luthier.run.decisions import replay
 from luthier.run.memory import MemoryStore

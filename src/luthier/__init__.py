@@ -16,7 +16,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from luthier import knowledge as knowledge
-    from luthier.api import Result as Result
     from luthier.api import tune as tune
     from luthier.asktell import AskTell as AskTell
     from luthier.contracts import Done as Done
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from luthier.probing import find_batch_size_for as find_batch_size_for
     from luthier.probing import lr_range_test as lr_range_test
     from luthier.recipe.recipe import Recipe as Recipe
+    from luthier.result import Result as Result
     from luthier.run.handle import Trial as Trial
     from luthier.run.table import Table as Table
     from luthier.schedule.replay import Replay as Replay
@@ -59,7 +59,7 @@ _HOME = {
     "Playbook": "playbook.playbook",
     "Recipe": "recipe.recipe",
     "Replay": "schedule.replay",
-    "Result": "api",
+    "Result": "result",
     "RunError": "core.errors",
     "Script": "scripts.script",
     "SimulatedResult": "simulation",

@@ -12,6 +12,7 @@ from luthier import target as targets
 from luthier.configs import fixed, read_configs
 from luthier.core.errors import StorageError, UserError
 from luthier.core.study import Budget, Study
+from luthier.result import Result
 from luthier.run.crew import Crew
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def serve(
     enqueue: Sequence[str] = (),
     fix: Sequence[str] = (),
     **more: Any,
-) -> api.Result:
+) -> Result:
     """Serve the study at ``place``, a new one where ``space`` or ``target`` describe it.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.api import DEFAULT_EPOCHS, Result
+from luthier.api import DEFAULT_EPOCHS
 from luthier.configs import enqueued
 from luthier.contracts import Scheduler
 from luthier.core import events as ev
@@ -18,6 +18,7 @@ from luthier.core.params import Config
 from luthier.core.space import Space
 from luthier.core.study import Budget
 from luthier.request import Names, first_trainings, objectives_from, study_from
+from luthier.result import Result
 from luthier.run.book import Book
 from luthier.run.loop import run
 from luthier.run.memory import MemoryStore

@@ -15,7 +15,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from luthier.api import Result
 from luthier.contracts import Searcher
 from luthier.core import events as ev
 from luthier.core import goals
@@ -26,6 +25,7 @@ from luthier.core.space import Space
 from luthier.core.study import Objective, Study
 from luthier.core.trial import Status, TrialRecord
 from luthier.integrations._optuna_space import distributions_of, param_of
+from luthier.result import Result
 from luthier.run.decisions import trial_seed
 from luthier.search.optuna_sampler import quiet
 from luthier.strategies import STRATEGIES, check_strategy

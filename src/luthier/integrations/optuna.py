@@ -18,12 +18,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from luthier.api import Result, tune
+from luthier.api import tune
 from luthier.core.errors import UserError, nearest
 from luthier.core.space import Space
 from luthier.integrations._optuna_space import Suggestions, find_space
 from luthier.integrations._optuna_study import LuthierSampler, export_study, import_study
 from luthier.playbook.playbook import Playbook
+from luthier.result import Result
 from luthier.run.handle import Trial
 
 __all__ = ["LuthierSampler", "export_study", "import_study", "optimize"]

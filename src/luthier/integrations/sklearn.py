@@ -20,12 +20,12 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils._param_validation import Interval
 
-from luthier.api import Result
 from luthier.asktell import AskTell
 from luthier.contracts import Done, Job
 from luthier.core.errors import UserError, nearest
 from luthier.core.params import Choice
 from luthier.core.space import Space
+from luthier.result import Result
 
 Evaluate = Callable[..., dict[str, Any]]
 Meant = Mapping[str, Mapping[str, Any]]

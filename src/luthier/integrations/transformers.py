@@ -22,10 +22,11 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import BestRun, default_compute_objective
 
-from luthier.api import Result, tune
+from luthier.api import tune
 from luthier.core.errors import UserError, nearest
 from luthier.core.params import Choice, Float
 from luthier.core.space import Space
+from luthier.result import Result
 from luthier.run import inherit
 from luthier.run.handle import Trial
 from luthier.run.randomness import seed_everything
